@@ -1,0 +1,27 @@
+# Each target is one readable line or a script; everything but `make test` also works by typing the go command.
+TOOL = go tool -modfile=deploy/tools/go.mod
+
+.PHONY: help build test bench lint vuln generate
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+build: ## the one binary, at bin/starling
+	go build -trimpath -o bin/starling ./cmd/starling
+
+test: ## install what is missing, start services, run everything with -race
+	./deploy/test.sh
+
+bench: ## the figures that the project promises, with their budgets
+	./deploy/bench/run.sh
+
+lint: ## gofumpt, vet, staticcheck, import rules
+	@test -z "$$($(TOOL) gofumpt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$') | tee /dev/stderr)"
+	go vet ./...
+	$(TOOL) staticcheck ./...
+
+vuln: ## known vulnerabilities in what we link; fetches the public database
+	$(TOOL) govulncheck ./...
+
+generate: ## protobuf; needs protoc (Debian: protobuf-compiler)
+	go generate ./...

@@ -1,0 +1,140 @@
+package flags
+
+import (
+	"flag"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Duration is a flag that takes "2s" as Go writes it, "15secs", "10mins" as Mesos does.
+type Duration time.Duration
+
+// String writes the duration as Go does.
+func (d *Duration) String() string { return time.Duration(*d).String() }
+
+// Set parses either form.
+func (d *Duration) Set(s string) error {
+	v, err := ParseDuration(s)
+	if err == nil {
+		*d = Duration(v)
+	}
+	return err
+}
+
+// ParseDuration takes "2s" as Go writes it, and Mesos' "15secs", "1.5hrs", "2weeks".
+func ParseDuration(s string) (time.Duration, error) {
+	if d, err := time.ParseDuration(s); err == nil {
+		return d, nil
+	}
+	number := strings.TrimRight(s, "abcdefghijklmnopqrstuvwxyz")
+	units := map[string]time.Duration{
+		"ns": time.Nanosecond, "us": time.Microsecond, "ms": time.Millisecond, "secs": time.Second, "mins": time.Minute,
+		"hrs": time.Hour, "days": 24 * time.Hour, "weeks": 7 * 24 * time.Hour,
+	}
+	unit, ok := units[s[len(number):]]
+	v, err := strconv.ParseFloat(number, 64)
+	if !ok || err != nil || math.IsNaN(v) || math.Abs(v*float64(unit)) > math.MaxInt64 {
+		return 0, fmt.Errorf("not a duration: %q (write 15secs, 10mins or 2s)", s)
+	}
+	return time.Duration(v * float64(unit)), nil
+}
+
+// Millis is a duration given as a bare number of milliseconds, as Marathon does; it takes the other forms too.
+type Millis time.Duration
+
+// String writes the number of milliseconds.
+func (m *Millis) String() string { return strconv.FormatInt(time.Duration(*m).Milliseconds(), 10) }
+
+// Set parses a number of milliseconds or a duration.
+func (m *Millis) Set(s string) error {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		if n > math.MaxInt64/int64(time.Millisecond) || n < 0 {
+			return fmt.Errorf("out of range: %s ms", s)
+		}
+		*m = Millis(time.Duration(n) * time.Millisecond)
+		return nil
+	}
+	d, err := ParseDuration(s)
+	if err == nil {
+		*m = Millis(d)
+	}
+	return err
+}
+
+// List is a comma-separated list; empty items are dropped.
+type List []string
+
+// String joins the items.
+func (l *List) String() string { return strings.Join(*l, ",") }
+
+// Set replaces the list.
+func (l *List) Set(s string) error {
+	*l = nil
+	for item := range strings.SplitSeq(s, ",") {
+		if item = strings.TrimSpace(item); item != "" {
+			*l = append(*l, item)
+		}
+	}
+	return nil
+}
+
+// IP is an address; empty by default.
+type IP string
+
+// String returns the address.
+func (ip *IP) String() string { return string(*ip) }
+
+// Set refuses what is not an IP address.
+func (ip *IP) Set(s string) error {
+	if _, err := netip.ParseAddr(s); err != nil && s != "" {
+		return fmt.Errorf("not an IP address: %q", s)
+	}
+	*ip = IP(s)
+	return nil
+}
+
+// Port is a TCP or UDP port; 0 lets the system choose, or switches a listener off where the flag says so.
+type Port int
+
+// String writes the number.
+func (p *Port) String() string { return strconv.Itoa(int(*p)) }
+
+// Set refuses what is not a port.
+func (p *Port) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("not a port: %q", s)
+	}
+	*p = Port(n)
+	return nil
+}
+
+// Path is the name of a file or a folder. "file:///path" is the path itself.
+type Path string
+
+// String returns the path.
+func (p *Path) String() string { return string(*p) }
+
+// Set strips the scheme and resolves a leading "~/".
+func (p *Path) Set(s string) error {
+	s = strings.TrimPrefix(s, "file://")
+	if rest, ok := strings.CutPrefix(s, "~/"); ok {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return err
+		}
+		s = home + "/" + rest
+	}
+	*p = Path(s)
+	return nil
+}
+
+func isPath(f *flag.Flag) bool {
+	_, ok := f.Value.(*Path)
+	return ok
+}
