@@ -1,0 +1,201 @@
+package nodeapi
+
+import (
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// The headers of an authenticated request and of its answer.
+const (
+	// headerTime is the sender's clock, or the receiver's in an answer, in Unix milliseconds.
+	headerTime = "Starling-Time"
+	// headerNonce is 16 random bytes in base64url, new for each request.
+	headerNonce = "Starling-Nonce"
+	// headerMAC is the HMAC-SHA256 in base64url.
+	headerMAC = "Starling-Mac"
+	// headerEpoch goes with status 409: the epoch that the agent has obeyed.
+	headerEpoch = "Starling-Epoch"
+)
+
+const (
+	// Window is how far the clock of a request may be from the receiver's, either way.
+	Window = 2 * time.Minute
+	// maxNonces bounds what a Verifier remembers: about 1,000 requests a second over the whole window, 10 MB. Beyond it
+	// the oldest is forgotten and everything signed before it is refused, so nothing can be replayed all the same.
+	maxNonces = 1 << 17
+
+	nonceLen   = 16
+	labelKey   = "starling node protocol 1"
+	labelCall  = "starling request 1"
+	labelReply = "starling reply 1"
+)
+
+var encoding = base64.RawURLEncoding
+
+// errTime refuses a request for its clock alone: the signature is right. The sender may sign again by our clock.
+var errTime = fmt.Errorf("%w: clock is outside of the window", ErrUnauthenticated)
+
+// derive makes the key of this protocol from the cluster key; nil from an empty one.
+func derive(clusterKey []byte) []byte {
+	if len(clusterKey) == 0 {
+		return nil
+	}
+	key, err := hkdf.Key(sha256.New, clusterKey, nil, labelKey, sha256.Size)
+	if err != nil {
+		// The only errors are of lengths, which are constants here.
+		panic("nodeapi: cannot derive key: " + err.Error())
+	}
+	return key
+}
+
+// mac authenticates the fields, each with its length, so that no two lists of fields run together.
+func mac(key []byte, fields ...[]byte) []byte {
+	h := hmac.New(sha256.New, key)
+	var n [8]byte
+	for _, f := range fields {
+		binary.BigEndian.PutUint64(n[:], uint64(len(f)))
+		h.Write(n[:])
+		h.Write(f)
+	}
+	return h.Sum(nil)
+}
+
+func requestMAC(key []byte, method, path, clock, nonce string, body []byte) []byte {
+	return mac(key, []byte(labelCall), []byte(method), []byte(path), []byte(clock), []byte(nonce), body)
+}
+
+func replyMAC(key []byte, nonce string, status int, clock, epoch string, body []byte) []byte {
+	return mac(key, []byte(labelReply), []byte(nonce), []byte(strconv.Itoa(status)), []byte(clock), []byte(epoch), body)
+}
+
+func sameMAC(want []byte, got string) bool {
+	b, err := encoding.DecodeString(got)
+	return err == nil && hmac.Equal(want, b)
+}
+
+// Signer signs requests. It is safe for use by several goroutines; a nil Signer signs nothing.
+type Signer struct {
+	key []byte
+	now func() time.Time
+}
+
+// NewSigner returns a signer for the cluster key, nil (off) for an empty one. A nil now is time.Now.
+func NewSigner(clusterKey []byte, now func() time.Time) *Signer {
+	if len(clusterKey) == 0 {
+		return nil
+	}
+	if now == nil {
+		now = time.Now
+	}
+	return &Signer{key: derive(clusterKey), now: now}
+}
+
+// sign returns the headers of a request; offset is what the receiver's clock is ahead of ours.
+func (s *Signer) sign(method, path string, body []byte, offset time.Duration) (clock, nonce, sum string) {
+	var b [nonceLen]byte
+	rand.Read(b[:]) // never fails: it ends the process instead
+	clock = strconv.FormatInt(s.now().Add(offset).UnixMilli(), 10)
+	nonce = encoding.EncodeToString(b[:])
+	return clock, nonce, encoding.EncodeToString(requestMAC(s.key, method, path, clock, nonce, body))
+}
+
+// Verifier checks requests and seals answers. It is safe for use by several goroutines; a nil Verifier lets everything
+// pass and seals nothing.
+type Verifier struct {
+	key []byte
+	now func() time.Time
+	cap int
+
+	mu sync.Mutex // guards what follows; never held while calling out
+	// seen are the nonces of the window, and order the same from oldest to newest arrival.
+	seen  map[[nonceLen]byte]struct{}
+	order []taken
+	// floor is the clock (Unix milliseconds) up to which requests are refused: nonces of that time were forgotten, or taken
+	// by an earlier life of this process.
+	floor int64
+}
+
+type taken struct {
+	nonce [nonceLen]byte
+	clock int64
+}
+
+// NewVerifier returns a verifier for the cluster key, nil (off) for an empty one. A now that is given must never go back;
+// nil is the wall clock as it was now, advanced by the monotonic one, so that setting the machine's clock changes nothing.
+func NewVerifier(clusterKey []byte, now func() time.Time) *Verifier {
+	if len(clusterKey) == 0 {
+		return nil
+	}
+	if now == nil {
+		start := time.Now()
+		now = func() time.Time { return start.Add(time.Since(start)) }
+	}
+	return &Verifier{
+		key: derive(clusterKey), now: now, cap: maxNonces, seen: make(map[[nonceLen]byte]struct{}), floor: now().UnixMilli() - 1,
+	}
+}
+
+// verify returns the nonce of a request that is authentic and was not taken before. With errTime the nonce is valid too,
+// to seal the refusal with; with any other error it is empty.
+func (v *Verifier) verify(r Request) (nonce string, err error) {
+	clock, nonce := r.Header(headerTime), r.Header(headerNonce)
+	sum := r.Header(headerMAC)
+	if clock == "" || nonce == "" || sum == "" {
+		return "", fmt.Errorf("%w: signature is missing", ErrUnauthenticated)
+	}
+	if !sameMAC(requestMAC(v.key, r.Method, r.Path, clock, nonce, r.Body), sum) {
+		return "", fmt.Errorf("%w: signature is wrong", ErrUnauthenticated)
+	}
+	// From here on the sender has the key; what is odd is a fault, not an attack by an outsider.
+	var t taken
+	raw, err := encoding.DecodeString(nonce)
+	if err != nil || len(raw) != nonceLen {
+		return "", fmt.Errorf("%w: nonce is not of %d bytes", ErrUnauthenticated, nonceLen)
+	}
+	copy(t.nonce[:], raw)
+	if t.clock, err = strconv.ParseInt(clock, 10, 64); err != nil {
+		return "", fmt.Errorf("%w: clock is not a number", ErrUnauthenticated)
+	}
+	return nonce, v.take(t)
+}
+
+// take remembers a nonce, or refuses it.
+func (v *Verifier) take(t taken) error {
+	now := v.now().UnixMilli()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	oldest, newest := now-Window.Milliseconds(), now+Window.Milliseconds()
+	if t.clock < oldest || t.clock > newest || t.clock <= v.floor {
+		return errTime
+	}
+	if _, used := v.seen[t.nonce]; used {
+		return fmt.Errorf("%w: request was taken before", ErrUnauthenticated)
+	}
+	// What has left the window can't be taken again; what is forgotten before it left raises the floor.
+	for len(v.order) > 0 && (v.order[0].clock < oldest || len(v.order) >= v.cap) {
+		v.floor = max(v.floor, min(v.order[0].clock, now))
+		delete(v.seen, v.order[0].nonce)
+		v.order = v.order[1:]
+	}
+	v.seen[t.nonce] = struct{}{}
+	v.order = append(v.order, t)
+	return nil
+}
+
+// seal returns the headers that authenticate an answer to the request with this nonce.
+func (v *Verifier) seal(nonce string, status int, epoch string, body []byte) (clock, sum string) {
+	clock = strconv.FormatInt(v.now().UnixMilli(), 10)
+	return clock, encoding.EncodeToString(replyMAC(v.key, nonce, status, clock, epoch, body))
+}
+
+// isTime tells a refusal for the clock alone from others.
+func isTime(err error) bool { return errors.Is(err, errTime) }
