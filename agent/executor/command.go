@@ -1,0 +1,358 @@
+package executor
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/agent/containerizer"
+	"starling/master/mesos"
+)
+
+// DefaultGrace is the time between SIGTERM and the end where nobody says otherwise.
+const DefaultGrace = 3 * time.Second
+
+// Cause tells why a task is ended before its time.
+type Cause uint8
+
+// The causes.
+const (
+	// Asked is a kill by the framework or an operator.
+	Asked Cause = iota
+	// TooLong is a max_completion_time that passed.
+	TooLong
+	// Unhealthy is a health check that failed too often.
+	Unhealthy
+)
+
+// Order is a kill under way.
+type Order struct {
+	Cause Cause
+	// Grace is the time between the signal and the end; At is when the order came.
+	Grace time.Duration
+	At    time.Time
+}
+
+// Step is what the agent has to do after an event, in this order.
+type Step struct {
+	// Statuses are to be reported. They have a state, and source, reason, message and healthy where these apply; the agent
+	// adds the ids.
+	Statuses []*mesos.TaskStatus
+	// Signal is to be sent to the container; 0 means none.
+	Signal syscall.Signal
+	// Destroy means that all that runs in the container has to end now.
+	Destroy bool
+	// Ordered is set when the order to end the task is new or another one: it has to survive the agent.
+	Ordered bool
+}
+
+type phase uint8
+
+const (
+	launching phase = iota
+	running
+	killing
+	ended
+)
+
+// Command is the life of one command task. It is not safe for concurrent use.
+type Command struct {
+	task *mesos.TaskInfo
+	// tellKilling is set for frameworks that know the state TASK_KILLING.
+	tellKilling bool
+
+	phase   phase
+	started time.Time
+	order   *Order
+	// toldRunning is set once TASK_RUNNING was reported; destroyed once Destroy was asked for.
+	toldRunning, destroyed bool
+	// healthy is the last result of the health check, nil before the first.
+	healthy *bool
+	check   *mesos.CheckStatusInfo
+}
+
+// NewCommand returns the life of a task that is about to be launched.
+func NewCommand(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) *Command {
+	c := &Command{task: task}
+	for _, capability := range framework.GetCapabilities() {
+		if capability.GetType() == mesos.FrameworkInfo_Capability_TASK_KILLING_STATE {
+			c.tellKilling = true
+		}
+	}
+	if task.GetCheck() != nil {
+		// Every update of such a task carries the last result, an empty one before the first.
+		c.check = emptyCheck(task.GetCheck())
+	}
+	return c
+}
+
+// Starting returns what is reported when the launch begins.
+func (c *Command) Starting() Step {
+	return Step{Statuses: []*mesos.TaskStatus{c.status(mesos.TaskState_TASK_STARTING)}}
+}
+
+// Resume puts the life of a task that an earlier life of the agent knew where it was: toldRunning tells whether
+// TASK_RUNNING was reported, order is the kill under way, if any.
+func (c *Command) Resume(toldRunning bool, order *Order) { c.toldRunning, c.order = toldRunning, order }
+
+// Launched tells that the process runs, since the time given. It may be told again, after a restart of the agent.
+func (c *Command) Launched(now, started time.Time) Step {
+	if c.phase != launching {
+		return Step{}
+	}
+	c.phase, c.started = running, started
+	var step Step
+	if !c.toldRunning {
+		c.toldRunning = true
+		step.Statuses = append(step.Statuses, c.status(mesos.TaskState_TASK_RUNNING))
+	}
+	if c.order != nil {
+		step.add(c.begin(now))
+	}
+	return step
+}
+
+// LaunchFailed tells that nothing was started, and why.
+func (c *Command) LaunchFailed(err error) Step {
+	if c.phase == ended {
+		return Step{}
+	}
+	if c.order != nil {
+		return c.CancelLaunch()
+	}
+	c.phase = ended
+	status := c.status(mesos.TaskState_TASK_FAILED)
+	status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
+	status.Reason = mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED.Enum()
+	status.Message = proto.String(fmt.Sprintf("Failed to launch container: %v", err))
+	return Step{Statuses: []*mesos.TaskStatus{status}}
+}
+
+// CancelLaunch tells that the task was killed before anything was started.
+func (c *Command) CancelLaunch() Step {
+	if c.phase == ended {
+		return Step{}
+	}
+	c.phase = ended
+	status := c.status(mesos.TaskState_TASK_KILLED)
+	status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
+	status.Reason = mesos.TaskStatus_REASON_TASK_KILLED_DURING_LAUNCH.Enum()
+	status.Message = proto.String("Killed before it was launched")
+	return Step{Statuses: []*mesos.TaskStatus{status}}
+}
+
+// Kill asks for the end of the task. policy may be nil: then the task's own holds. Of two orders the shorter grace period
+// counts, measured from the time of its own order.
+func (c *Command) Kill(now time.Time, policy *mesos.KillPolicy) Step {
+	return c.end(now, Order{Cause: Asked, Grace: c.grace(policy), At: now})
+}
+
+// Fail asks for the end of the task because its health check failed too often.
+func (c *Command) Fail(now time.Time) Step {
+	return c.end(now, Order{Cause: Unhealthy, Grace: c.grace(nil), At: now})
+}
+
+func (c *Command) grace(policy *mesos.KillPolicy) time.Duration {
+	for _, p := range []*mesos.KillPolicy{policy, c.task.GetKillPolicy()} {
+		if p.GetGracePeriod() != nil {
+			return max(0, time.Duration(p.GetGracePeriod().GetNanoseconds()))
+		}
+	}
+	return DefaultGrace
+}
+
+func (c *Command) end(now time.Time, order Order) Step {
+	if c.phase == ended {
+		return Step{}
+	}
+	if old := c.order; old != nil {
+		if !order.At.Add(order.Grace).Before(old.At.Add(old.Grace)) {
+			return Step{}
+		}
+		// What the task is reported as does not change with a second order.
+		order.Cause = old.Cause
+	}
+	c.order = &order
+	step := Step{Ordered: true}
+	switch c.phase {
+	case running:
+		step.add(c.begin(now))
+	case killing:
+		step.add(c.Wake(now))
+	case launching, ended:
+	}
+	return step
+}
+
+// begin sends the signal, or ends at once where there is no grace.
+func (c *Command) begin(now time.Time) Step {
+	c.phase = killing
+	var step Step
+	if c.tellKilling {
+		status := c.status(mesos.TaskState_TASK_KILLING)
+		if c.order.Cause == TooLong {
+			status.Reason = mesos.TaskStatus_REASON_MAX_COMPLETION_TIME_REACHED.Enum()
+		}
+		step.Statuses = append(step.Statuses, status)
+	}
+	if c.order.Grace > 0 {
+		step.Signal = syscall.SIGTERM
+	}
+	step.add(c.Wake(now))
+	return step
+}
+
+// NextWake returns when Wake has to be called; ok is false while there is nothing to wait for.
+func (c *Command) NextWake() (at time.Time, ok bool) {
+	switch {
+	case c.phase == killing && !c.destroyed:
+		return c.order.At.Add(c.order.Grace), true
+	case c.phase == running && c.task.GetMaxCompletionTime() != nil:
+		return c.started.Add(c.completion()), true
+	}
+	return time.Time{}, false
+}
+
+func (c *Command) completion() time.Duration {
+	return max(0, time.Duration(c.task.GetMaxCompletionTime().GetNanoseconds()))
+}
+
+// Wake tells that time has passed.
+func (c *Command) Wake(now time.Time) Step {
+	at, ok := c.NextWake()
+	if !ok || now.Before(at) {
+		return Step{}
+	}
+	if c.phase == killing {
+		c.destroyed = true
+		return Step{Destroy: true}
+	}
+	return c.end(now, Order{Cause: TooLong, At: now})
+}
+
+// Exited tells that the process ended.
+func (c *Command) Exited(exit containerizer.Exit) Step {
+	if c.phase == ended {
+		return Step{}
+	}
+	c.phase = ended
+	status := c.status(mesos.TaskState_TASK_FAILED)
+	ws := syscall.WaitStatus(exit.Status)
+	switch {
+	case !exit.Known:
+		status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
+		status.Reason = mesos.TaskStatus_REASON_EXECUTOR_TERMINATED.Enum()
+		status.Message = proto.String("The command ended, and its exit status could not be learned")
+	case exit.OOM:
+		status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
+		status.Reason = mesos.TaskStatus_REASON_CONTAINER_LIMITATION_MEMORY.Enum()
+		status.Message = proto.String("Memory limit exceeded: " + Describe(ws))
+	default:
+		status.Message = proto.String(Describe(ws))
+		if ws.Exited() && ws.ExitStatus() == 0 {
+			status.State = mesos.TaskState_TASK_FINISHED.Enum()
+		}
+	}
+	if c.order != nil {
+		c.judge(status)
+	}
+	return Step{Statuses: []*mesos.TaskStatus{status}}
+}
+
+// judge turns the status of a task that was ended into what its end is reported as.
+func (c *Command) judge(status *mesos.TaskStatus) {
+	status.Source, status.Reason = mesos.TaskStatus_SOURCE_EXECUTOR.Enum(), nil
+	switch c.order.Cause {
+	case Asked:
+		status.State = mesos.TaskState_TASK_KILLED.Enum()
+	case Unhealthy:
+		status.State = mesos.TaskState_TASK_KILLED.Enum()
+		status.Healthy = proto.Bool(false)
+	case TooLong:
+		status.State = mesos.TaskState_TASK_FAILED.Enum()
+		status.Reason = mesos.TaskStatus_REASON_MAX_COMPLETION_TIME_REACHED.Enum()
+	}
+}
+
+// Checked reports the result of a health check.
+func (c *Command) Checked(healthy bool) Step {
+	if c.phase != running {
+		return Step{}
+	}
+	c.healthy = &healthy
+	status := c.status(mesos.TaskState_TASK_RUNNING)
+	status.Reason = mesos.TaskStatus_REASON_TASK_HEALTH_CHECK_STATUS_UPDATED.Enum()
+	return Step{Statuses: []*mesos.TaskStatus{status}}
+}
+
+// CheckResult reports the result of the task's general check; it is reported only when it is another one.
+func (c *Command) CheckResult(result *mesos.CheckStatusInfo) Step {
+	if c.phase != running || proto.Equal(c.check, result) {
+		return Step{}
+	}
+	c.check = result
+	status := c.status(mesos.TaskState_TASK_RUNNING)
+	status.Reason = mesos.TaskStatus_REASON_TASK_CHECK_STATUS_UPDATED.Enum()
+	return Step{Statuses: []*mesos.TaskStatus{status}}
+}
+
+// Order returns the kill under way, nil for none.
+func (c *Command) Order() *Order { return c.order }
+
+// Running tells whether the process runs and was not told to end.
+func (c *Command) Running() bool { return c.phase == running }
+
+// Launching tells whether the process has not started yet.
+func (c *Command) Launching() bool { return c.phase == launching }
+
+// Ended tells whether the last status was given out.
+func (c *Command) Ended() bool { return c.phase == ended }
+
+func (c *Command) status(state mesos.TaskState) *mesos.TaskStatus {
+	return &mesos.TaskStatus{
+		TaskId: c.task.GetTaskId(), State: state.Enum(), Source: mesos.TaskStatus_SOURCE_EXECUTOR.Enum(),
+		Healthy: c.healthy, CheckStatus: c.check,
+	}
+}
+
+func (s *Step) add(o Step) {
+	s.Statuses = append(s.Statuses, o.Statuses...)
+	if o.Signal != 0 {
+		s.Signal = o.Signal
+	}
+	s.Destroy = s.Destroy || o.Destroy
+	s.Ordered = s.Ordered || o.Ordered
+}
+
+// Describe tells how a command ended, in the words of Mesos.
+func Describe(ws syscall.WaitStatus) string {
+	switch {
+	case ws.Signaled():
+		name := ws.Signal().String()
+		text := "Command terminated with signal " + strings.ToUpper(name[:1]) + name[1:]
+		if ws.CoreDump() {
+			text += " (core dumped)"
+		}
+		return text
+	case ws.Exited():
+		return fmt.Sprintf("Command exited with status %d", ws.ExitStatus())
+	}
+	return fmt.Sprintf("Command ended with wait status %#x", int(ws))
+}
+
+func emptyCheck(check *mesos.CheckInfo) *mesos.CheckStatusInfo {
+	info := &mesos.CheckStatusInfo{Type: check.GetType().Enum()}
+	switch check.GetType() {
+	case mesos.CheckInfo_COMMAND:
+		info.Command = &mesos.CheckStatusInfo_Command{}
+	case mesos.CheckInfo_HTTP:
+		info.Http = &mesos.CheckStatusInfo_Http{}
+	case mesos.CheckInfo_TCP:
+		info.Tcp = &mesos.CheckStatusInfo_Tcp{}
+	case mesos.CheckInfo_UNKNOWN:
+	}
+	return info
+}

@@ -1,0 +1,253 @@
+package executor
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/agent/containerizer"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+)
+
+// What the command executor of Mesos holds beside its task, and what therefore counts for limits and statistics.
+const (
+	OverheadCPUs = 0.1
+	OverheadMem  = 32 << 20
+)
+
+// DefaultPath is the PATH of a task where nobody sets one.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Config is what the containers of an agent have in common.
+type Config struct {
+	AgentID string
+	// Address and Port are where the agent's API is reached.
+	Address string
+	Port    int
+	// ShutdownGrace, RecoveryTimeout and SubscriptionBackoff go into the environment of executors.
+	ShutdownGrace, RecoveryTimeout, SubscriptionBackoff time.Duration
+	// Environment is added to what every executor gets.
+	Environment map[string]string
+	// SwitchUser runs tasks as the user that they name, or that their framework names; otherwise as the agent's.
+	SwitchUser bool
+}
+
+// Refusal is the error for a task that this agent does not run.
+type Refusal struct {
+	State   mesos.TaskState
+	Reason  mesos.TaskStatus_Reason
+	Message string
+}
+
+// Error returns the message.
+func (r *Refusal) Error() string { return r.Message }
+
+// Status returns what is reported of the task.
+func (r *Refusal) Status(task *mesos.TaskID) *mesos.TaskStatus {
+	return &mesos.TaskStatus{
+		TaskId: task, State: r.State.Enum(), Reason: r.Reason.Enum(), Message: proto.String(r.Message),
+		Source: mesos.TaskStatus_SOURCE_AGENT.Enum(),
+	}
+}
+
+// Check returns nil for a task that the command executor can run, and a *Refusal with all reasons otherwise. What makes a
+// task invalid was looked at by the master; the agent looks again at what it depends on.
+func Check(task *mesos.TaskInfo) error {
+	var invalid, unsupported []error
+	cmd := task.GetCommand()
+	switch {
+	case task.GetExecutor() != nil:
+		unsupported = append(unsupported, errors.New("executors of frameworks are not supported by this agent"))
+	case cmd == nil:
+		invalid = append(invalid, errors.New("Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"))
+	case cmd.GetValue() == "":
+		invalid = append(invalid, errors.New("Task's `CommandInfo` is invalid: 'value' must be set"))
+	case strings.Contains(cmd.GetValue(), "\x00"):
+		invalid = append(invalid, errors.New("Task's `CommandInfo` is invalid: 'value' contains a NUL byte"))
+	}
+	for _, v := range cmd.GetEnvironment().GetVariables() {
+		switch {
+		case v.GetName() == "" || strings.ContainsAny(v.GetName(), "=\x00"):
+			invalid = append(invalid, fmt.Errorf("Task's `CommandInfo` is invalid: environment variable name %q", v.GetName()))
+		case v.GetType() == mesos.Environment_Variable_SECRET:
+			unsupported = append(unsupported, fmt.Errorf("environment variable %q is a secret: secrets are not supported by this agent", v.GetName()))
+		case strings.Contains(v.GetValue(), "\x00"):
+			invalid = append(invalid, fmt.Errorf("Task's `CommandInfo` is invalid: environment variable %q contains a NUL byte", v.GetName()))
+		}
+	}
+	for _, arg := range cmd.GetArguments() {
+		if strings.Contains(arg, "\x00") {
+			invalid = append(invalid, errors.New("Task's `CommandInfo` is invalid: an argument contains a NUL byte"))
+		}
+	}
+	if n := len(cmd.GetUris()); n > 0 {
+		unsupported = append(unsupported, fmt.Errorf("the task has %d URIs to fetch: URIs are not supported by this agent", n))
+	}
+	unsupported = append(unsupported, checkContainer(task.GetContainer())...)
+	if len(invalid) > 0 {
+		return &Refusal{State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID, Message: join(invalid)}
+	}
+	if len(unsupported) > 0 {
+		return &Refusal{State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
+			Message: "Failed to launch container: " + join(unsupported)}
+	}
+	return nil
+}
+
+func join(errs []error) string {
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// checkContainer lists what a container asks for that a plain process can't have: running it without would be worse than
+// not at all.
+func checkContainer(c *mesos.ContainerInfo) (unsupported []error) {
+	if c == nil {
+		return nil
+	}
+	no := func(what string) {
+		unsupported = append(unsupported, fmt.Errorf("%s not supported by this agent", what))
+	}
+	if c.GetType() == mesos.ContainerInfo_DOCKER {
+		return []error{errors.New("container type not supported: DOCKER")}
+	}
+	if c.GetMesos().GetImage() != nil {
+		no("container images are")
+	}
+	if len(c.GetVolumes()) > 0 {
+		no("volumes are")
+	}
+	if c.GetHostname() != "" {
+		no("a hostname of its own is")
+	}
+	for _, n := range c.GetNetworkInfos() {
+		if n.GetName() != "" || len(n.GetPortMappings()) > 0 {
+			no(fmt.Sprintf("container network %q is", n.GetName()))
+		}
+	}
+	if c.GetLinuxInfo() != nil {
+		no("linux_info is")
+	}
+	if c.GetRlimitInfo() != nil {
+		no("rlimit_info is")
+	}
+	if c.GetTtyInfo() != nil {
+		no("a terminal is")
+	}
+	return unsupported
+}
+
+// Limits returns the limits that hold for a task: its resources, or what it names as limits, and the executor's overhead.
+func Limits(task *mesos.TaskInfo, res resources.Resources) (cpus float64, memBytes int64) {
+	cpus, mem := res.Scalar("cpus").Float(), res.Scalar("mem").Float()
+	if l, ok := task.GetLimits()["cpus"]; ok {
+		cpus = l.GetValue()
+	}
+	if l, ok := task.GetLimits()["mem"]; ok {
+		mem = l.GetValue()
+	}
+	if cpus > 0 {
+		cpus += OverheadCPUs
+	}
+	if mem > 0 {
+		memBytes = int64(mem*(1<<20)) + OverheadMem
+	}
+	return cpus, memBytes
+}
+
+// Spec returns the container of a task. stdout and stderr go to files of these names in the sandbox.
+func (c Config) Spec(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res resources.Resources, containerID, sandbox string) containerizer.Spec {
+	cmd := task.GetCommand()
+	spec := containerizer.Spec{
+		ID: containerID, Dir: sandbox, Env: c.env(framework, task, res, sandbox),
+		Stdout: sandbox + "/stdout", Stderr: sandbox + "/stderr",
+	}
+	if c.SwitchUser {
+		spec.User = User(framework, task)
+	}
+	if cmd.GetShell() {
+		// As Mesos does: the arguments of a shell command are ignored.
+		spec.Path, spec.Args = "/bin/sh", []string{"sh", "-c", cmd.GetValue()}
+	} else {
+		spec.Path, spec.Args = cmd.GetValue(), slices.Clone(cmd.GetArguments())
+		if len(spec.Args) == 0 {
+			spec.Args = []string{cmd.GetValue()}
+		}
+	}
+	spec.CPUs, spec.MemBytes = Limits(task, res)
+	return spec
+}
+
+// User returns whom a task wants to run as: the command's user, or else the framework's.
+func User(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) string {
+	if user := task.GetCommand().GetUser(); user != "" {
+		return user
+	}
+	return framework.GetUser()
+}
+
+// env is the whole environment, in order of names; the agent's own is not inherited.
+func (c Config) env(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res resources.Resources, sandbox string) []string {
+	vars := map[string]string{
+		"PATH":                                 DefaultPath,
+		"LIBPROCESS_PORT":                      "0",
+		"MESOS_FRAMEWORK_ID":                   framework.GetId().GetValue(),
+		"MESOS_EXECUTOR_ID":                    task.GetTaskId().GetValue(),
+		"MESOS_SLAVE_ID":                       c.AgentID,
+		"MESOS_SLAVE_PID":                      "slave(1)@" + c.endpoint(),
+		"MESOS_AGENT_ENDPOINT":                 c.endpoint(),
+		"MESOS_DIRECTORY":                      sandbox,
+		"MESOS_SANDBOX":                        sandbox,
+		"MESOS_CHECKPOINT":                     "0",
+		"MESOS_HTTP_COMMAND_EXECUTOR":          "0",
+		"MESOS_EXECUTOR_SHUTDOWN_GRACE_PERIOD": Duration(c.ShutdownGrace),
+	}
+	if framework.GetCheckpoint() {
+		vars["MESOS_CHECKPOINT"] = "1"
+		vars["MESOS_RECOVERY_TIMEOUT"] = Duration(c.RecoveryTimeout)
+		vars["MESOS_SUBSCRIPTION_BACKOFF_MAX"] = Duration(c.SubscriptionBackoff)
+	}
+	if roles := res.Allocations(); len(roles) > 0 {
+		vars["MESOS_ALLOCATION_ROLE"] = roles[0]
+	}
+	for name, value := range c.Environment {
+		vars[name] = value
+	}
+	for _, v := range task.GetCommand().GetEnvironment().GetVariables() {
+		vars[v.GetName()] = v.GetValue()
+	}
+	out := make([]string, 0, len(vars))
+	for name, value := range vars {
+		out = append(out, name+"="+value)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (c Config) endpoint() string { return net.JoinHostPort(c.Address, strconv.Itoa(c.Port)) }
+
+// Duration writes a duration as Mesos does: in the largest unit in which it is whole, like "5secs" or "90secs".
+func Duration(d time.Duration) string {
+	for _, u := range []struct {
+		unit time.Duration
+		name string
+	}{
+		{7 * 24 * time.Hour, "weeks"}, {24 * time.Hour, "days"}, {time.Hour, "hrs"}, {time.Minute, "mins"},
+		{time.Second, "secs"}, {time.Millisecond, "ms"}, {time.Microsecond, "us"},
+	} {
+		if d != 0 && d%u.unit == 0 {
+			return fmt.Sprintf("%d%s", d/u.unit, u.name)
+		}
+	}
+	return fmt.Sprintf("%dns", d)
+}

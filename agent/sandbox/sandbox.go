@@ -1,0 +1,142 @@
+// Package sandbox is where tasks live on disk: the folders below the work directory that tools of Mesos users expect,
+//
+//	<work_dir>/slaves/<agent id>/frameworks/<framework id>/executors/<executor id>/runs/<container id>/
+//	<work_dir>/slaves/latest -> <agent id>       .../runs/latest -> <container id>
+//
+// with the files stdout and stderr in each; their end, when nobody has needed them for the delay (collector.go); and
+// safe reading of them for the file endpoints (files.go), which never leaves the folder that it was given, whatever
+// links a task put there.
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Layout knows the paths of one agent's sandboxes.
+type Layout struct {
+	workDir, agentID string
+}
+
+// New returns the layout below an absolute work directory.
+func New(workDir, agentID string) Layout { return Layout{workDir: workDir, agentID: agentID} }
+
+// Root is the folder of all sandboxes of the agent.
+func (l Layout) Root() string { return filepath.Join(l.workDir, "slaves", l.agentID) }
+
+// Runs is the folder of all runs of an executor.
+func (l Layout) Runs(framework, executor string) string {
+	return filepath.Join(l.Root(), "frameworks", framework, "executors", executor, "runs")
+}
+
+// Dir is the sandbox of one container.
+func (l Layout) Dir(framework, executor, container string) string {
+	return filepath.Join(l.Runs(framework, executor), container)
+}
+
+// Init makes the folder of the agent, and "latest" beside it.
+func (l Layout) Init() error {
+	if err := os.MkdirAll(l.Root(), 0o755); err != nil {
+		return fmt.Errorf("cannot make sandboxes: %w", err)
+	}
+	return link(l.agentID, filepath.Join(l.workDir, "slaves", "latest"))
+}
+
+// Create makes the sandbox of a container with empty output files, owned by the user who is to run in it (empty: the
+// agent's own), and points "latest" to it. Doing it again does no harm. ids must be safe path segments.
+func (l Layout) Create(framework, executor, container, owner string) (dir string, err error) {
+	for _, id := range []string{framework, executor, container} {
+		if !Safe(id) {
+			return "", fmt.Errorf("cannot make sandbox: id %q is no path segment", id)
+		}
+	}
+	uid, gid := -1, -1
+	if owner != "" {
+		if uid, gid, err = lookup(owner); err != nil {
+			return "", fmt.Errorf("cannot give sandbox to user: %w", err)
+		}
+	}
+	dir = l.Dir(framework, executor, container)
+	err = fill(dir, uid, gid)
+	if errors.Is(err, os.ErrNotExist) {
+		// The collector may just have removed a parent that was empty.
+		err = fill(dir, uid, gid)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot make sandbox: %w", err)
+	}
+	return dir, link(container, filepath.Join(l.Runs(framework, executor), "latest"))
+}
+
+// fill makes a sandbox and what is in it from the start; a negative uid leaves the owner alone.
+func fill(dir string, uid, gid int) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"stdout", "stderr"} {
+		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+		if err != nil {
+			return err
+		}
+		if uid >= 0 {
+			err = f.Chown(uid, gid)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	if uid >= 0 {
+		return os.Chown(dir, uid, gid)
+	}
+	return nil
+}
+
+// Safe tells whether an id can be one segment of a path.
+func Safe(id string) bool {
+	return id != "" && id != "." && id != ".." && len(id) <= 255 && !strings.ContainsAny(id, "/\\\x00")
+}
+
+// link points name at target, in place of whatever it pointed to; a crash leaves the old or the new.
+func link(target, name string) error {
+	if now, err := os.Readlink(name); err == nil && now == target {
+		return nil
+	}
+	temp := name + "." + filepath.Base(target)
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot link %q: %w", name, err)
+	}
+	if err := os.Symlink(target, temp); err != nil {
+		return fmt.Errorf("cannot link %q: %w", name, err)
+	}
+	if err := os.Rename(temp, name); err != nil {
+		return errors.Join(fmt.Errorf("cannot link %q: %w", name, err), os.Remove(temp))
+	}
+	return nil
+}
+
+// lookup finds a user by name or number.
+func lookup(owner string) (uid, gid int, err error) {
+	u, err := user.Lookup(owner)
+	if err != nil {
+		if uid, numErr := strconv.Atoi(owner); numErr == nil && uid >= 0 {
+			if u, err = user.LookupId(owner); err != nil {
+				// A number that has no name is as good as any.
+				return uid, uid, nil
+			}
+		} else {
+			return 0, 0, err
+		}
+	}
+	if uid, err = strconv.Atoi(u.Uid); err != nil {
+		return 0, 0, fmt.Errorf("user %q has no number: %w", owner, err)
+	}
+	if gid, err = strconv.Atoi(u.Gid); err != nil {
+		return 0, 0, fmt.Errorf("group of user %q has no number: %w", owner, err)
+	}
+	return uid, gid, nil
+}
