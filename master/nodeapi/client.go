@@ -122,7 +122,7 @@ func (c *Client) send(ctx context.Context, addr, path string, m, answer proto.Me
 	if err != nil {
 		return err
 	}
-	if err := proto.Unmarshal(got, answer); err != nil {
+	if err := unmarshal(got, answer); err != nil {
 		return fmt.Errorf("cannot decode answer of %q: %w", addr, err)
 	}
 	return nil

@@ -88,6 +88,11 @@ func unmarshal(b []byte, m proto.Message) error {
 	if err := proto.Unmarshal(b, m); err != nil {
 		return fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
+	// Unmarshal looks for required fields too, but misses some where a field came in a foreign wire type as well (found by
+	// fuzzing).
+	if err := proto.CheckInitialized(m); err != nil {
+		return fmt.Errorf("%w: %v", ErrMalformed, err)
+	}
 	return nil
 }
 
