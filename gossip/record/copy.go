@@ -33,6 +33,11 @@ func (c *copied) after(v uint64) int {
 	return i
 }
 
+// begun tells whether the copy has the beginning of its generation: something without a gap, or the knowledge that it is empty.
+func (c *copied) begun() bool {
+	return c.snap.generation > 0 && (c.snap.version > 0 || len(c.order) == 0)
+}
+
 // top is the highest version of any entry held.
 func (c *copied) top() uint64 {
 	if n := len(c.order); n > 0 {
@@ -117,6 +122,9 @@ func (c *copied) merge(d *delta, limits *Limits) (*change, error) {
 	if d.whole && d.to > c.snap.version {
 		ch.keepOnly(d)
 		ch.version, ch.spans = cover(ch.version, ch.spans, span{ch.version, d.to})
+	}
+	if d.tail.to > 0 {
+		ch.version, ch.spans = cover(ch.version, ch.spans, d.tail)
 	}
 	if d.floor > ch.floor && d.floor <= ch.version {
 		ch.raise(d.floor)

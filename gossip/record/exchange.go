@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -47,13 +48,13 @@ func (m *Map) Apply(now time.Time, wire []byte) (Result, error) {
 	if fresh {
 		m.adopt(now, d.node, r)
 	}
-	if len(ch.news) > 0 || ch.removed > 0 || ch.version != r.snap.version || ch.floor != r.snap.floor {
+	if len(ch.news) > 0 || ch.removed > 0 || ch.version != r.snap.version || ch.floor != r.snap.floor || !slices.Equal(ch.spans, r.spans) {
 		m.apply(r, ch)
 	}
 	for _, it := range ch.news {
 		res.Keys = append(res.Keys, it.key)
 	}
-	if n := m.next[d.node]; n == r && r.snap.version > 0 {
+	if n := m.next[d.node]; n == r && (r.snap.version > 0 || d.whole) {
 		m.promote(d.node)
 	}
 	res.Version = r.snap.version
@@ -62,10 +63,7 @@ func (m *Map) Apply(now time.Time, wire []byte) (Result, error) {
 }
 
 func (d *delta) last() uint64 {
-	if n := len(d.entries); n > 0 && !d.whole {
-		return d.entries[n-1].version
-	}
-	return d.to
+	return max(d.to, d.tail.to, last(d.entries))
 }
 
 // ahead tells whether somebody holds more of the own record than the own node ever wrote.
@@ -122,18 +120,18 @@ func (m *Map) promote(node string) {
 }
 
 // Delta returns the wire form of what changed in a node's record since a version of its present generation: a delta, or
-// the whole record where that version is below the floor. It is nil where nothing is held that is newer. The caller
-// owns it.
+// the whole record where that version is below the floor. It is nil where nothing is held that is newer; a record that is still empty
+// is sent all the same, as it replaces one of an older generation. The caller owns it.
 func (m *Map) Delta(node string, since uint64) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.records[node]
-	if r == nil || r.snap.generation == 0 || r.snap.version <= since {
+	if r == nil || !r.begun() || r.snap.version <= since && r.snap.version > 0 {
 		return nil
 	}
 	d := &delta{node: node, generation: r.snap.generation, floor: r.snap.floor}
 	begin, end := r.after(since), r.after(r.snap.version)
-	if since < r.snap.floor {
+	if since < r.snap.floor || r.snap.version == 0 {
 		begin, d.whole, d.to = 0, true, r.snap.version
 	}
 	size := headerSize(node)
@@ -146,6 +144,8 @@ func (m *Map) Delta(node string, since uint64) []byte {
 		for i := range d.entries {
 			d.entries[i].from = r.from(d.entries[i].item)
 		}
+	} else if tail := max(since, last(d.entries)); tail < r.snap.version {
+		d.tail = span{tail, r.snap.version}
 	}
 	return d.appendWire(make([]byte, 0, size))
 }
@@ -264,7 +264,7 @@ func (m *Map) Compare(now time.Time, d Digest) Verdict {
 	v.Mine = m.digest(d.Node)
 	switch have := r.snap; {
 	case have.generation > d.Generation:
-		v.Newer = have.version > 0
+		v.Newer = r.begun()
 	case have.generation == d.Generation && have.version > d.Version:
 		v.Newer, v.Since = true, d.Version
 	}

@@ -61,7 +61,8 @@ func WithLimits(l Limits) Option {
 func WithTombstoneAge(d time.Duration) Option { return func(m *Map) { m.maxAge = d } }
 
 // NewMap returns a map that holds only the empty record of its own node. The generation has to be higher than that of
-// every earlier start of this node, and is at least 1.
+// every earlier start of this node, and is at least 1. Where the counter may have been lost with its disk, no two starts
+// may share a generation all the same: draw its low bits at random, and use Raise when somebody turns out to hold more.
 func NewMap(self string, generation uint64, opts ...Option) *Map {
 	m := &Map{
 		self: self, limits: DefaultLimits(), maxAge: 10 * time.Minute,
@@ -223,7 +224,8 @@ func (m *Map) prune(now time.Time, ch *change) bool {
 	return true
 }
 
-// Raise lifts the generation of the own record above the given one, and returns what it is then. Versions and contents stay: to the
+// Raise lifts the generation of the own record above the given one, and returns what it is then. As peers may hold different
+// old generations, add something random to the highest one known, lest two lives of this node meet in one. Versions and contents stay: to the
 // others it is a new record that begins with all of this.
 func (m *Map) Raise(above uint64) uint64 {
 	m.mu.Lock()

@@ -12,11 +12,13 @@ import (
 // their length.
 //
 //	version      1 byte   formatVersion
-//	flags                 headerWhole, headerExt
+//	flags                 headerWhole, headerExt, headerTail
 //	node         bytes    1 to 255
 //	generation            1 or more
 //	floor                 the sender's floor
 //	[to]                  only with headerWhole: the version up to which the record is whole
+//	[to, covers]          only with headerTail: like an entry without key at the end, where the newest entry that the
+//	                      sender had was superseded by one that came early
 //	[ext]        bytes    only with headerExt: for versions to come, skipped
 //	count
 //	count times, in order of versions:
@@ -38,6 +40,7 @@ const formatVersion = 1
 const (
 	headerWhole = 1 << iota
 	headerExt
+	headerTail
 )
 
 const (
@@ -58,6 +61,7 @@ type delta struct {
 	floor      uint64
 	whole      bool
 	to         uint64 // only if whole
+	tail       span   // only if not empty
 	entries    []entry
 }
 
@@ -72,12 +76,18 @@ func (d *delta) appendWire(dst []byte) []byte {
 	if d.whole {
 		flags |= headerWhole
 	}
+	if d.tail.to > 0 {
+		flags |= headerTail
+	}
 	dst = binary.AppendUvarint(dst, flags)
 	dst = appendBytes(dst, d.node)
 	dst = binary.AppendUvarint(dst, d.generation)
 	dst = binary.AppendUvarint(dst, d.floor)
 	if d.whole {
 		dst = binary.AppendUvarint(dst, d.to)
+	}
+	if d.tail.to > 0 {
+		dst = binary.AppendUvarint(binary.AppendUvarint(dst, d.tail.to), d.tail.to-d.tail.from)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(d.entries)))
 	last := uint64(0)
@@ -105,7 +115,7 @@ func (d *delta) appendWire(dst []byte) []byte {
 }
 
 // headerSize and entrySize are upper bounds of what a delta adds to its keys and values on the wire, for anything that really occurs.
-func headerSize(node string) int { return 24 + len(node) }
+func headerSize(node string) int { return 40 + len(node) }
 
 func entrySize(it *item) int { return 20 + it.size() }
 
@@ -181,13 +191,20 @@ func parseDelta(wire []byte, limits *Limits) (*delta, error) {
 	p := &parser{b: wire}
 	p.version()
 	d := &delta{}
-	flags := p.flags("header flags", headerWhole|headerExt)
+	flags := p.flags("header flags", headerWhole|headerExt|headerTail)
 	d.node = string(p.bytes("node", maxName))
 	d.generation = p.uvarint("generation")
 	d.floor = p.uvarint("floor")
 	d.whole = flags&headerWhole != 0
 	if d.whole {
 		d.to = p.uvarint("version")
+	}
+	if flags&headerTail != 0 {
+		d.tail.to = p.uvarint("tail")
+		d.tail.from = d.tail.to - p.uvarint("covered versions")
+		if d.tail.from >= d.tail.to || d.tail.to > math.MaxInt64 {
+			p.fail("a tail that covers nothing")
+		}
 	}
 	if flags&headerExt != 0 {
 		p.bytes("header extension", -1)
@@ -219,6 +236,10 @@ func parseDelta(wire []byte, limits *Limits) (*delta, error) {
 	switch {
 	case len(p.b) > 0:
 		p.fail("%d bytes too many", len(p.b))
+	case d.whole && d.to > math.MaxInt64:
+		p.fail("version beyond all bounds")
+	case d.tail.to > 0 && (d.whole || d.tail.from < last):
+		p.fail("a tail that is not at the end")
 	case d.whole && last > d.to:
 		p.fail("entry of version %d in a record of version %d", last, d.to)
 	case d.whole && d.floor > d.to:
@@ -265,6 +286,7 @@ func (p *parser) entry(it *item, last *uint64, d *delta, limits *Limits) bool {
 
 func (d *delta) sort() {
 	slices.SortFunc(d.entries, func(a, b entry) int { return cmp.Compare(a.version, b.version) })
+	d.entries = slices.CompactFunc(d.entries, func(a, b entry) bool { return a.item == b.item })
 	// What lies between two entries of one message need be covered only once, and the decoder insists on it.
 	for i := 1; i < len(d.entries); i++ {
 		d.entries[i].from = max(d.entries[i].from, d.entries[i-1].version)
