@@ -176,3 +176,10 @@ func (a *App) Resident() bool {
 
 // SingleInstance tells whether a label forbids a second instance, even for a moment.
 func (a *App) SingleInstance() bool { return a.Labels["MARATHON_SINGLE_INSTANCE_APP"] == "true" }
+
+// WithInstances returns a copy of the app with that number of instances.
+func (a *App) WithInstances(n int) *App {
+	out := *a
+	out.Instances = n
+	return &out
+}

@@ -113,7 +113,9 @@ func (p PathID) Within(group PathID) bool {
 }
 
 // Safe is the form that stands in Mesos ids: "shop_web" for "/shop/web". No id holds an underscore, so ParseSafe undoes it.
-func (p PathID) Safe() string { return strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "_") }
+func (p PathID) Safe() string {
+	return strings.ReplaceAll(strings.TrimPrefix(string(p), "/"), "/", "_")
+}
 
 // ParseSafe is the inverse of Safe.
 func ParseSafe(s string) (PathID, error) {
