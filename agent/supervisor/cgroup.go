@@ -1,0 +1,140 @@
+package supervisor
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A cgroup here is just a folder that the client made. What kind it is shows by its files: only the first version has
+// "tasks", only the second "cgroup.events".
+
+func isUnified(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "cgroup.events"))
+	return err == nil
+}
+
+// splitCgroups separates the folder of the unified hierarchy, which a process is born into, from those of the first
+// version, which the forking thread joins.
+func splitCgroups(dirs []string) (unified string, legacy []string) {
+	for _, dir := range dirs {
+		if isUnified(dir) {
+			unified = dir
+		} else {
+			legacy = append(legacy, dir)
+		}
+	}
+	return unified, legacy
+}
+
+// cgroupPIDs lists the processes in the cgroup, ourselves left out: a thread of ours is in it for the moment of a fork.
+// The error is fs.ErrNotExist when the cgroup is gone.
+func cgroupPIDs(dir string) ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, unix.ENODEV) {
+		err = fs.ErrNotExist
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	self := os.Getpid()
+	for line := range strings.Lines(string(text)) {
+		// 0 is a process of another pid namespace: nothing that we could signal.
+		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 && pid != self {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}
+
+// trackingCgroup picks the cgroup by which the processes of a container are found: any one will do, since all of them
+// hold the same processes.
+func trackingCgroup(dirs []string) string {
+	unified, legacy := splitCgroups(dirs)
+	if unified != "" {
+		return unified
+	}
+	for _, dir := range legacy {
+		if _, err := os.Stat(filepath.Join(dir, "freezer.state")); err == nil {
+			return dir
+		}
+	}
+	for _, dir := range legacy {
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			return dir
+		}
+	}
+	return ""
+}
+
+// cgroupKill sends SIGKILL to all in the cgroup and reports how many there were. Where the kernel can, it does so at
+// once for all; otherwise they are frozen first, so that nobody forks while we go through the list.
+func cgroupKill(dir string) (int, error) {
+	pids, err := cgroupPIDs(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil || len(pids) == 0 {
+		return 0, err
+	}
+	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil {
+		return len(pids), nil
+	}
+	freezer := filepath.Join(dir, "freezer.state")
+	if os.WriteFile(freezer, []byte("FROZEN"), 0) == nil {
+		defer os.WriteFile(freezer, []byte("THAWED"), 0)
+		if frozen, err := cgroupPIDs(dir); err == nil {
+			pids = frozen
+		}
+	}
+	killByNumber(dir, pids)
+	return len(pids), nil
+}
+
+// killByNumber kills those of pids that are still in the cgroup once a pidfd holds them: the numbers were read a moment
+// ago, and may have changed hands.
+func killByNumber(dir string, pids []int) {
+	fds := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			fds[pid] = fd
+		}
+	}
+	still, _ := cgroupPIDs(dir)
+	for _, pid := range still {
+		if fd, ok := fds[pid]; ok {
+			_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		}
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// oomKills tells how many processes the memory limit of the cgroups has ended.
+func oomKills(dirs []string) int {
+	for _, dir := range dirs {
+		for _, name := range []string{"memory.events", "memory.oom_control"} {
+			text, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				continue
+			}
+			lines := bufio.NewScanner(bytes.NewReader(text))
+			for lines.Scan() {
+				if v, ok := strings.CutPrefix(lines.Text(), "oom_kill "); ok {
+					n, _ := strconv.Atoi(strings.TrimSpace(v))
+					return n
+				}
+			}
+		}
+	}
+	return 0
+}
