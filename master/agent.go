@@ -1,0 +1,436 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/gossip/catalog"
+	"starling/gossip/record"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+	"starling/master/mesos/scheduler"
+	"starling/master/nodeapi"
+)
+
+// agent is what the master knows of one agent: its record, read, and what is under way with it.
+type agent struct {
+	id         string
+	node       *catalog.Node
+	attributes []*mesos.Attribute
+	total      resources.Resources
+	free       resources.Resources // as the record says: not less offers and launches under way
+	draining   bool
+	liveness   record.Liveness
+	generation uint64
+	// registered is when this master first heard of it, reregistered when it last came back.
+	registered, reregistered time.Time
+	// unreachable is when its tasks were given up; zero while they are not.
+	unreachable time.Time
+	giveUp      *time.Timer // leads to unreachable; nil while the agent lives
+
+	tasks     map[taskKey]*task
+	offers    map[string]*offer
+	used      map[share]resources.Resources // what tasks hold
+	executors map[executorKey]*mesos.ExecutorInfo
+
+	// described is set once the agent, in its present generation, has told this leader all of its tasks. Until then
+	// nothing may be concluded from what its record lacks.
+	described bool
+	// ordered are the calls whose order matters; free ones may overtake.
+	ordered, unordered lane
+	// ending are the removed frameworks that it was told to end, so that it is told once and not at every change.
+	ending map[string]bool
+}
+
+// share is who uses resources: the sum of a role's frameworks is what is fair or not.
+type share struct{ framework, role string }
+
+type executorKey struct{ framework, executor string }
+
+// alive tells whether calls may be sent to it.
+func (a *agent) alive() bool {
+	return a.node != nil && (a.liveness == record.Alive || a.liveness == record.Suspect)
+}
+
+// active tells whether it is offered.
+func (a *agent) active() bool {
+	return a.node != nil && a.liveness == record.Alive && !a.draining
+}
+
+// addr is where its node protocol is served.
+func (a *agent) addr() string {
+	return net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort())))
+}
+
+// reset forgets what belongs to a term.
+func (a *agent) reset() {
+	a.offers = make(map[string]*offer)
+	a.executors = make(map[executorKey]*mesos.ExecutorInfo)
+	a.ending = make(map[string]bool)
+	a.described = false
+	a.ordered.clear()
+	a.unordered.clear()
+	if a.giveUp != nil {
+		a.giveUp.Stop()
+		a.giveUp = nil
+	}
+	a.unreachable = time.Time{}
+}
+
+// readMesh reads all records anew.
+func (m *Master) readMesh() {
+	seen := make(map[string]bool)
+	for s := range m.cfg.Mesh.Snapshots() {
+		seen[s.Node()] = true
+		m.readNode(s)
+	}
+	for id, a := range m.agents {
+		if !seen[id] {
+			m.reap(a)
+		}
+	}
+	for node := range m.leaders {
+		if !seen[node] {
+			delete(m.leaders, node)
+		}
+	}
+	m.lookForLeader()
+}
+
+// follow brings the changes of the mesh to the loop.
+func (m *Master) follow(ctx context.Context, feed *record.Feed) {
+	for {
+		changes, err := feed.Next(ctx)
+		switch {
+		case errors.Is(err, record.ErrLagged):
+			m.post(m.readMesh)
+		case err != nil:
+			return // ctx ended
+		default:
+			m.post(func() { m.applyChanges(changes) })
+		}
+	}
+}
+
+// applyChanges takes each change as a hint of what to read again: the newest value counts, since an answer of the agent
+// may have brought a newer one already.
+func (m *Master) applyChanges(changes []record.Change) {
+	for _, c := range changes {
+		s := m.cfg.Mesh.Snapshot(c.Node)
+		switch {
+		case s == nil:
+			if a := m.agents[c.Node]; a != nil {
+				m.reap(a)
+			}
+			delete(m.leaders, c.Node)
+			m.lookForLeader()
+		case c.Key == "" || c.Key == catalog.KeyNode:
+			m.readNode(s)
+		case c.Key == catalog.KeyLeader:
+			m.noteLeader(s)
+		default:
+			if a := m.agents[c.Node]; a != nil {
+				m.readKey(a, s, c.Key)
+			}
+		}
+	}
+}
+
+// readNode reads a whole record.
+func (m *Master) readNode(s *record.Snapshot) {
+	m.noteLeader(s)
+	node := decodeNode(s)
+	a := m.agents[s.Node()]
+	if node == nil {
+		// A record that came in parts may lack its node key for a moment; an agent keeps what it had.
+		if a != nil {
+			m.setLiveness(a, s)
+		}
+		return
+	}
+	if a == nil {
+		a = &agent{
+			id: s.Node(), registered: m.now(), generation: s.Generation(), liveness: record.Unknown,
+			tasks: make(map[taskKey]*task), used: make(map[share]resources.Resources),
+		}
+		a.reset()
+		m.agents[a.id] = a
+		m.counters.add("master/slave_registrations", 1)
+	}
+	if a.generation != s.Generation() {
+		a.generation = s.Generation()
+		a.reregistered = m.now()
+		a.described = false
+		m.counters.add("master/slave_reregistrations", 1)
+	}
+	a.node = node
+	a.attributes = nodeapi.AttributesFromCatalog(node.GetAttributes())
+	m.readKey(a, s, catalog.KeyResources)
+	m.readKey(a, s, catalog.KeyHealth)
+	m.readNodeTasks(a, s)
+	m.setLiveness(a, s)
+	m.seatAgent(a)
+	m.wantDescription(a)
+}
+
+// readNodeTasks reads all tasks of a record.
+func (m *Master) readNodeTasks(a *agent, s *record.Snapshot) {
+	found := make(map[taskKey]bool)
+	for key := range s.Prefix(catalog.PrefixTask) {
+		if k, ok := parseTaskKey(key); ok {
+			found[k] = true
+			m.readTask(a, s, k)
+		}
+	}
+	for k := range a.tasks {
+		if !found[k] {
+			m.readTask(a, s, k)
+		}
+	}
+}
+
+// decodeNode returns the node entry of an agent's record; nil for other nodes, and where it cannot be read.
+func decodeNode(s *record.Snapshot) *catalog.Node {
+	value, ok := s.Get(catalog.KeyNode)
+	if !ok {
+		return nil
+	}
+	node := new(catalog.Node)
+	if proto.Unmarshal(value, node) != nil {
+		return nil
+	}
+	for _, role := range node.GetRoles() {
+		if role == catalog.RoleAgent && (node.GetAgentId() == "" || node.GetAgentId() == s.Node()) {
+			return node
+		}
+	}
+	return nil
+}
+
+// readKey reads one entry of an agent's record.
+func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
+	value, _ := s.Get(key)
+	switch key {
+	case catalog.KeyResources:
+		res := new(catalog.Resources)
+		if err := proto.Unmarshal(value, res); err != nil {
+			m.unreadable(a, key, err)
+			res.Reset()
+		}
+		a.total = nodeapi.ResourcesFromCatalog(res.GetTotal())
+		a.free = nodeapi.ResourcesFromCatalog(res.GetFree())
+		m.seatAgent(a)
+	case catalog.KeyHealth:
+		health := new(catalog.Health)
+		if err := proto.Unmarshal(value, health); err != nil {
+			m.unreadable(a, key, err)
+			health.Reset()
+		}
+		if a.draining != health.GetDraining() {
+			a.draining = health.GetDraining()
+			if a.draining {
+				m.rescindAgent(a)
+			}
+			m.seatAgent(a)
+		}
+	default:
+		if k, ok := parseTaskKey(key); ok {
+			m.readTask(a, s, k)
+		}
+	}
+}
+
+func (m *Master) unreadable(a *agent, key string, err error) {
+	m.counters.add("master/dropped_messages", 1)
+	m.log.Warn("entry of a record is unreadable", "agent_id", a.id, "key", key, "err", err)
+}
+
+// setLiveness takes up what the mesh thinks of the agent.
+func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
+	old := a.liveness
+	if old == s.Liveness() {
+		return
+	}
+	a.liveness = s.Liveness()
+	m.countDead(old, -1)
+	m.countDead(a.liveness, 1)
+	if m.term == nil {
+		return
+	}
+	if a.liveness != record.Alive {
+		m.rescindAgent(a)
+	}
+	m.seatAgent(a)
+	if old != record.Unknown {
+		m.log.Info("agent changed", "agent_id", a.id, "hostname", a.node.GetHostname(), "liveness", livenessName(a.liveness))
+	}
+	if a.alive() && old != record.Alive && old != record.Suspect {
+		m.returned(a, old)
+	}
+	m.watchDeaths()
+	m.watch(a)
+}
+
+func (m *Master) countDead(l record.Liveness, n int) {
+	if l == record.Dead {
+		m.dead += n
+	}
+}
+
+// minFreeze is the size of a site from which the loss of more than half of it at once is not believed.
+const minFreeze = 4
+
+// watchDeaths stops giving up agents while most of the site seems dead: it is more likely that this master is cut off.
+// Destroy nothing then.
+func (m *Master) watchDeaths() {
+	frozen := len(m.agents) >= minFreeze && 2*m.dead > len(m.agents)
+	if frozen == m.frozen {
+		return
+	}
+	m.frozen = frozen
+	if frozen {
+		m.log.Error("most agents seem dead: none is given up until that changes", "dead", m.dead, "agents", len(m.agents))
+	} else {
+		m.log.Info("agents are given up again", "dead", m.dead, "agents", len(m.agents))
+	}
+	for _, a := range m.agents {
+		m.watch(a)
+	}
+}
+
+// watch starts the clock of an agent that is not there, and stops that of one that is.
+func (m *Master) watch(a *agent) {
+	var patience time.Duration
+	gone := m.term != nil && m.settled && !m.frozen && a.unreachable.IsZero()
+	switch a.liveness {
+	case record.Dead:
+		patience = m.cfg.UnreachableAfter
+	case record.Left, record.Unknown:
+		patience = m.cfg.LeaveTimeout
+	default:
+		gone = false
+	}
+	switch {
+	case gone && a.giveUp == nil:
+		m.counters.add("master/slave_unreachable_scheduled", 1)
+		a.giveUp = m.after(patience, func() { m.lose(a) })
+	case !gone && a.giveUp != nil:
+		m.counters.add("master/slave_unreachable_canceled", 1)
+		a.giveUp.Stop()
+		a.giveUp = nil
+	}
+}
+
+// lose gives up the tasks of an agent that has been away for too long.
+func (m *Master) lose(a *agent) {
+	if m.term == nil || m.agents[a.id] != a || a.giveUp == nil || a.alive() || m.frozen {
+		return
+	}
+	a.giveUp = nil
+	a.unreachable = m.now()
+	m.counters.add("master/slave_unreachable_completed", 1)
+	m.counters.add("master/slave_removals", 1)
+	m.counters.add("master/slave_removals/reason_unhealthy", 1)
+	m.log.Warn("agent unreachable", "agent_id", a.id, "hostname", a.node.GetHostname(), "tasks", len(a.tasks))
+	a.ordered.clear()
+	a.unordered.clear()
+	for _, t := range a.tasks {
+		m.taskUnreachable(a, t)
+	}
+	m.tellFailure(&scheduler.Event_Failure{AgentId: &mesos.AgentID{Value: proto.String(a.id)}})
+}
+
+// tellFailure sends a FAILURE to all connected frameworks.
+func (m *Master) tellFailure(failure *scheduler.Event_Failure) {
+	event := &scheduler.Event{Type: scheduler.Event_FAILURE.Enum(), Failure: failure}
+	for _, f := range m.frameworks {
+		m.send(f, event)
+	}
+}
+
+// returned takes an agent back, or in.
+func (m *Master) returned(a *agent, from record.Liveness) {
+	a.described = false
+	clear(a.ending)
+	if from != record.Unknown {
+		a.reregistered = m.now()
+	}
+	if !a.unreachable.IsZero() {
+		m.log.Info("agent returned", "agent_id", a.id, "hostname", a.node.GetHostname(), "dur", m.now().Sub(a.unreachable))
+		a.unreachable = time.Time{}
+	}
+	for _, t := range a.tasks {
+		m.taskReturned(a, t)
+	}
+	m.wantDescription(a)
+}
+
+// reap forgets an agent that the mesh has forgotten.
+func (m *Master) reap(a *agent) {
+	m.rescindAgent(a)
+	if m.term != nil && a.unreachable.IsZero() {
+		a.unreachable = m.now()
+		for _, t := range a.tasks {
+			m.taskUnreachable(a, t)
+		}
+		m.tellFailure(&scheduler.Event_Failure{AgentId: &mesos.AgentID{Value: proto.String(a.id)}})
+	}
+	for key, t := range a.tasks {
+		delete(a.tasks, key)
+		if m.term == nil || m.frameworks[key.framework] == nil {
+			m.remove(t)
+		}
+	}
+	a.reset()
+	delete(m.agents, a.id)
+	m.countDead(a.liveness, -1)
+	m.watchDeaths()
+	if m.alloc != nil {
+		m.alloc.RemoveAgent(a.id)
+	}
+}
+
+// agentURL is where offers say that the agent is.
+func (a *agent) url() *mesos.URL {
+	return &mesos.URL{
+		Scheme: proto.String("http"),
+		Address: &mesos.Address{
+			Hostname: proto.String(a.node.GetHostname()), Ip: proto.String(a.node.GetAddress()),
+			Port: proto.Int32(int32(a.node.GetPort())),
+		},
+		Path: proto.String("/slave(1)"),
+	}
+}
+
+func (a *agent) domain() *mesos.DomainInfo {
+	if a.node.GetRegion() == "" {
+		return nil
+	}
+	return domain(a.node.GetRegion(), a.node.GetZone())
+}
+
+func domain(region, zone string) *mesos.DomainInfo {
+	return &mesos.DomainInfo{FaultDomain: &mesos.DomainInfo_FaultDomain{
+		Region: &mesos.DomainInfo_FaultDomain_RegionInfo{Name: proto.String(region)},
+		Zone:   &mesos.DomainInfo_FaultDomain_ZoneInfo{Name: proto.String(zone)},
+	}}
+}
+
+func livenessName(l record.Liveness) string {
+	switch l {
+	case record.Alive:
+		return "alive"
+	case record.Suspect:
+		return "suspect"
+	case record.Dead:
+		return "dead"
+	case record.Left:
+		return "left"
+	}
+	return "unknown"
+}

@@ -1,0 +1,290 @@
+package master
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/master/mesos"
+	"starling/master/store"
+)
+
+// The documents of a master:
+//
+//	frameworks/<framework id>   a frameworkDoc: one for each framework, and for those removed last
+//	ids/<master id>             an idsDoc: the next framework id that begins with this master's id
+//
+// History of the format: 1, 2026-11, first version.
+const (
+	docFormat     = 1
+	prefixFramers = "frameworks/"
+	prefixIDs     = "ids/"
+)
+
+// frameworkDoc is what is kept of a framework. Times are Unix nanoseconds; 0 is never.
+type frameworkDoc struct {
+	Format int `json:"format"`
+	// Info is a mesos.v1.FrameworkInfo with its id.
+	Info []byte `json:"info"`
+	// Suppressed are the roles that the last subscription or SUPPRESS silenced.
+	Suppressed   []string `json:"suppressed,omitempty"`
+	Registered   int64    `json:"registered"`
+	Reregistered int64    `json:"reregistered,omitempty"`
+	// Disconnected is when the stream was lost; 0 while it is open.
+	Disconnected int64 `json:"disconnected,omitempty"`
+	// Removed is when the framework was torn down or ran out of time; its id is never taken again.
+	Removed int64 `json:"removed,omitempty"`
+
+	info *mesos.FrameworkInfo
+}
+
+type idsDoc struct {
+	Format int    `json:"format"`
+	Next   uint64 `json:"next"`
+}
+
+// keeper writes the documents of one term, one after the other, and repeats what fails. Every write names the version
+// that it replaces, so that an old leader cannot overwrite what a new one wrote.
+type keeper struct {
+	store store.Store
+	log   *slog.Logger
+	// fail ends the term: another leader writes.
+	fail func(error)
+	// wake holds a token while queue is not empty.
+	wake chan struct{}
+
+	mu    sync.Mutex
+	queue []write
+
+	// versions belongs to load, and then to run.
+	versions map[string]uint64
+}
+
+// write is one or more documents that are written together; nil data deletes. done, if any, is called once it is safe.
+type write struct {
+	docs []keptDoc
+	done func()
+}
+
+type keptDoc struct {
+	key  string
+	data []byte
+}
+
+func newKeeper(s store.Store, log *slog.Logger, fail func(error)) *keeper {
+	return &keeper{store: s, log: log, fail: fail, wake: make(chan struct{}, 1), versions: make(map[string]uint64)}
+}
+
+// load reads all documents, and the number of the next framework. A document that cannot be read is left alone and told.
+func (k *keeper) load(ctx context.Context, masterID string) ([]*frameworkDoc, uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var next uint64
+	ids, err := k.store.Get(ctx, prefixIDs+masterID)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, 0, fmt.Errorf("cannot read %q: %w", prefixIDs+masterID, err)
+	default:
+		var doc idsDoc
+		if err := json.Unmarshal(ids.Data, &doc); err != nil {
+			// Guessing here could give one id to two frameworks.
+			return nil, 0, fmt.Errorf("document %q is unreadable: %w", ids.Key, err)
+		}
+		next = doc.Next
+		k.versions[ids.Key] = ids.Version
+	}
+	stored, err := k.store.List(ctx, prefixFramers)
+	if err != nil {
+		return nil, 0, fmt.Errorf("cannot list frameworks: %w", err)
+	}
+	var docs []*frameworkDoc
+	for _, d := range stored {
+		k.versions[d.Key] = d.Version
+		doc, err := decodeFramework(d.Data)
+		if err != nil {
+			k.log.Error("document is unreadable, framework left out", "key", d.Key, "err", err)
+			continue
+		}
+		docs = append(docs, doc)
+	}
+	return docs, next, nil
+}
+
+func decodeFramework(data []byte) (*frameworkDoc, error) {
+	doc := new(frameworkDoc)
+	if err := json.Unmarshal(data, doc); err != nil {
+		return nil, err
+	}
+	if doc.Format != docFormat {
+		return nil, fmt.Errorf("format %d is not known", doc.Format)
+	}
+	doc.info = new(mesos.FrameworkInfo)
+	if err := proto.Unmarshal(doc.Info, doc.info); err != nil {
+		return nil, err
+	}
+	if doc.info.GetId().GetValue() == "" {
+		return nil, errors.New("framework has no id")
+	}
+	return doc, nil
+}
+
+// put queues documents; they replace queued ones of the same key that nobody waits for.
+func (k *keeper) put(done func(), docs ...keptDoc) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if done == nil && len(docs) == 1 {
+		for i, w := range k.queue {
+			if w.done == nil && len(w.docs) == 1 && w.docs[0].key == docs[0].key {
+				k.queue[i].docs = docs
+				return
+			}
+		}
+	}
+	k.queue = append(k.queue, write{docs: docs, done: done})
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (k *keeper) take() (write, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.queue) == 0 {
+		return write{}, false
+	}
+	w := k.queue[0]
+	k.queue = k.queue[1:]
+	return w, true
+}
+
+// run writes until ctx ends.
+func (k *keeper) run(ctx context.Context) {
+	for {
+		w, ok := k.take()
+		if !ok {
+			select {
+			case <-k.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+			err := k.write(ctx, w)
+			if err == nil {
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			if errors.Is(err, store.ErrConflict) {
+				k.fail(err)
+				return
+			}
+			if errors.Is(err, store.ErrTooLarge) {
+				k.log.Error("document is too large to be kept", "key", w.docs[0].key, "err", err)
+				break
+			}
+			k.log.Warn("cannot write document, trying again", "key", w.docs[0].key, "err", err, "dur", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
+		if w.done != nil {
+			w.done()
+		}
+	}
+}
+
+func (k *keeper) write(ctx context.Context, w write) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	ops := make([]store.Op, len(w.docs))
+	for i, d := range w.docs {
+		ops[i] = store.Op{Key: d.key, Version: k.versions[d.key], Data: d.data, Delete: d.data == nil}
+	}
+	versions, err := k.store.Write(ctx, ops...)
+	if errors.Is(err, store.ErrConflict) && k.written(ctx, w) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for i, d := range w.docs {
+		k.versions[d.key] = versions[i]
+	}
+	return nil
+}
+
+// written tells whether a write that met a conflict has in truth been done by an attempt whose answer was lost. If so,
+// it learns the versions.
+func (k *keeper) written(ctx context.Context, w write) bool {
+	found := make(map[string]uint64)
+	for _, d := range w.docs {
+		stored, err := k.store.Get(ctx, d.key)
+		switch {
+		case errors.Is(err, store.ErrNotFound) && d.data == nil:
+			found[d.key] = 0
+		case err != nil || string(stored.Data) != string(d.data):
+			return false
+		default:
+			found[d.key] = stored.Version
+		}
+	}
+	for key, version := range found {
+		k.versions[key] = version
+	}
+	return true
+}
+
+// keep queues the document of a framework. With done, the next framework id is written along, in one transaction.
+func (m *Master) keep(f *framework, done func()) {
+	info, err := proto.Marshal(f.info)
+	if err != nil {
+		m.log.Error("cannot encode framework", "framework_id", f.id, "err", err)
+		return
+	}
+	data, err := json.Marshal(frameworkDoc{
+		Format: docFormat, Info: info, Suppressed: f.suppressedRoles(),
+		Registered: unixNano(f.registered), Reregistered: unixNano(f.reregistered),
+		Disconnected: unixNano(f.disconnected), Removed: unixNano(f.unregistered),
+	})
+	if err != nil {
+		m.log.Error("cannot encode framework", "framework_id", f.id, "err", err)
+		return
+	}
+	docs := []keptDoc{{key: prefixFramers + f.id, data: data}}
+	if done != nil {
+		ids, err := json.Marshal(idsDoc{Format: docFormat, Next: m.term.idSeq})
+		if err != nil {
+			m.log.Error("cannot encode ids", "err", err)
+			return
+		}
+		docs = append(docs, keptDoc{key: prefixIDs + m.cfg.ID, data: ids})
+	}
+	m.term.keeper.put(done, docs...)
+}
+
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func timeFromNano(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}

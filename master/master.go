@@ -1,0 +1,225 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"starling/master/allocator"
+	"starling/master/election"
+)
+
+// Master is one master of a cluster. See the package comment for who owns what.
+type Master struct {
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	rng     *rand.Rand
+	started time.Time // wall clock
+
+	running atomic.Bool
+	// inbox carries work to the loop; it is never closed. Its size only smooths bursts: senders wait when it is full.
+	inbox chan work
+	// stopped is closed by Run once the loop has ended.
+	stopped chan struct{}
+
+	// standing and view are written by the loop and read by anyone; version counts the changes to the loop's state.
+	standing atomic.Pointer[Standing]
+	view     atomic.Pointer[View]
+	version  atomic.Uint64
+	// knownEpoch is the highest epoch that an agent has thrown in our face.
+	knownEpoch atomic.Uint64
+
+	// All below belongs to the loop.
+
+	term       *term // nil while not leading
+	elected    time.Time
+	settled    bool // the copy of the mesh may be trusted to be complete
+	frameworks map[string]*framework
+	completed  []*framework // oldest first
+	agents     map[string]*agent
+	tasks      map[taskKey]*task
+	offers     map[string]*offer
+	alloc      *allocator.Allocator // nil while not leading
+	leaders    map[string]leaderEntry
+	counters   counters
+	describes  describeQueue
+	dead       int  // how many agents are dead to the mesh
+	frozen     bool // too many of them at once to believe it
+
+	allocTimer *time.Timer // gathers changes before an allocation
+	allocArmed bool
+	wakeTimer  *time.Timer // the next end of a filter
+	offerTimer *time.Timer // the next offer that times out
+}
+
+// work is a function for the loop. One that only looks leaves the version, and with it the cached view, as it is.
+type work struct {
+	f     func()
+	looks bool
+}
+
+// New returns a master that does nothing until Run.
+func New(cfg Config) (*Master, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("cannot make a master: %w", err)
+	}
+	m := &Master{
+		cfg:        cfg,
+		log:        cfg.Log.With("component", "master"),
+		now:        cfg.Now,
+		rng:        cfg.Rand,
+		inbox:      make(chan work, 256),
+		stopped:    make(chan struct{}),
+		frameworks: make(map[string]*framework),
+		agents:     make(map[string]*agent),
+		tasks:      make(map[taskKey]*task),
+		offers:     make(map[string]*offer),
+		leaders:    make(map[string]leaderEntry),
+		counters:   newCounters(),
+	}
+	if m.now == nil {
+		m.now = time.Now
+	}
+	if m.rng == nil {
+		m.rng = rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64()))
+	}
+	m.started = m.now()
+	m.standing.Store(&Standing{})
+	return m, nil
+}
+
+// Run reads the mesh and stands for election until ctx ends, and returns nil then. It returns an error when contending is
+// impossible. It may be called once.
+func (m *Master) Run(ctx context.Context) error {
+	if !m.running.CompareAndSwap(false, true) {
+		return errors.New("a master runs only once")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	// The loop is the last to stop: the end of a term is work for it.
+	quit := make(chan struct{})
+	go m.loop(quit)
+	defer func() { close(quit); <-m.stopped }()
+
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	feed := m.cfg.Mesh.Feed()
+	if err := m.do(ctx, m.readMesh); err != nil {
+		return nil // ctx ended
+	}
+	wg.Go(func() { m.follow(ctx, feed) })
+	settle := time.AfterFunc(m.cfg.Settle, func() { m.post(m.settle) })
+	defer settle.Stop()
+
+	err := m.cfg.Contender.Run(ctx, election.Candidate{
+		ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port, Version: MesosVersion,
+	}, m.lead)
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("cannot stand for election: %w", err)
+	}
+	return nil
+}
+
+// loop runs everything that touches the master's state.
+func (m *Master) loop(quit <-chan struct{}) {
+	defer close(m.stopped)
+	m.allocTimer, m.wakeTimer, m.offerTimer = stoppedTimer(), stoppedTimer(), stoppedTimer()
+	defer func() {
+		m.allocTimer.Stop()
+		m.wakeTimer.Stop()
+		m.offerTimer.Stop()
+	}()
+	for {
+		select {
+		case w := <-m.inbox:
+			if !w.looks {
+				m.version.Add(1)
+			}
+			w.f()
+		case <-m.allocTimer.C:
+			m.version.Add(1)
+			m.allocArmed = false
+			m.allocate()
+		case <-m.wakeTimer.C:
+			m.wantAllocation()
+		case <-m.offerTimer.C:
+			m.version.Add(1)
+			m.expireOffers()
+		case <-quit:
+			return
+		}
+	}
+}
+
+func stoppedTimer() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// post hands f to the loop without waiting for it to run; it is lost when the loop has ended.
+func (m *Master) post(f func()) {
+	select {
+	case m.inbox <- work{f: f}:
+	case <-m.stopped:
+	}
+}
+
+// do runs f on the loop and waits for it. After an error, f may still run, or not.
+func (m *Master) do(ctx context.Context, f func()) error { return m.doWork(ctx, work{f: f}) }
+
+// look is do for functions that change nothing.
+func (m *Master) look(ctx context.Context, f func()) error {
+	return m.doWork(ctx, work{f: f, looks: true})
+}
+
+func (m *Master) doWork(ctx context.Context, w work) error {
+	if !m.running.Load() {
+		return ErrStopped
+	}
+	done := make(chan struct{})
+	f := w.f
+	w.f = func() { defer close(done); f() }
+	select {
+	case m.inbox <- w:
+	case <-m.stopped:
+		return ErrStopped
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case <-done:
+		return nil
+	case <-m.stopped:
+		// The loop may have run it as the last thing.
+		select {
+		case <-done:
+			return nil
+		default:
+			return ErrStopped
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// after posts f to the loop after d; stopping the timer stops it, unless it is on its way already.
+func (m *Master) after(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() { m.post(f) })
+}
+
+// settle ends the time after the start in which the copy of the mesh may lack what others know.
+func (m *Master) settle() {
+	m.settled = true
+	for _, a := range m.agents {
+		m.watch(a)
+	}
+}

@@ -1,0 +1,254 @@
+package master
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/master/allocator"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+	"starling/master/mesos/scheduler"
+)
+
+// offer is a promise to a framework that nobody else is offered the same.
+type offer struct {
+	id        string
+	framework *framework
+	agent     *agent
+	role      string
+	resources resources.Resources // allocated to role
+	made      time.Time           // monotonic
+}
+
+// The allocator keeps the books of who may be offered what. It knows of the resources of an agent as free (from the
+// agent's record), granted (in an offer), or pending (launched and not in the record yet), and never grants one twice.
+
+func (m *Master) newAllocator() *allocator.Allocator {
+	cfg := allocator.DefaultConfig()
+	cfg.Region = m.cfg.Region
+	cfg.GPUsToAll = !m.cfg.FilterGPUResources
+	if m.cfg.MinAllocatable != nil {
+		cfg.MinAllocatable = m.cfg.MinAllocatable
+	}
+	alloc := allocator.New(cfg, m.rng)
+	for role, weight := range m.cfg.Weights {
+		alloc.SetWeight(role, weight)
+	}
+	return alloc
+}
+
+// seatAgent tells the allocator how an agent is.
+func (m *Master) seatAgent(a *agent) {
+	if m.alloc == nil || a.node == nil {
+		return
+	}
+	m.alloc.SetAgent(a.id, allocator.AgentSpec{
+		Total: a.total, Attributes: a.attributes, Hostname: a.node.GetHostname(),
+		Region: a.node.GetRegion(), Zone: a.node.GetZone(), Active: a.active(),
+	})
+	m.alloc.SetFree(a.id, a.free)
+	for key, used := range a.used {
+		m.alloc.SetUsed(key.framework, key.role, a.id, used)
+	}
+	m.wantAllocation()
+}
+
+// seatFramework tells the allocator how a framework is.
+func (m *Master) seatFramework(f *framework) {
+	if m.alloc == nil {
+		return
+	}
+	spec := allocator.SpecOf(f.info, f.suppressedRoles())
+	spec.Admits = f.admits
+	m.alloc.AddFramework(f.id, spec)
+	if f.active {
+		m.alloc.ActivateFramework(f.id)
+		m.wantAllocation()
+	} else {
+		m.alloc.DeactivateFramework(f.id)
+	}
+}
+
+// wantAllocation has the allocator run soon, once for all that changes until then.
+func (m *Master) wantAllocation() {
+	if m.term == nil || m.allocArmed {
+		return
+	}
+	m.allocArmed = true
+	m.allocTimer.Reset(m.cfg.AllocationDelay)
+}
+
+// allocate turns what the allocator grants into offers, one event for each framework.
+func (m *Master) allocate() {
+	if m.term == nil {
+		return
+	}
+	begun := time.Now()
+	grants := m.alloc.Allocate(begun)
+	m.counters.add("allocator/mesos/allocation_runs", 1)
+	m.counters.observe("allocator/mesos/allocation_run_ms", time.Since(begun))
+	events := make(map[*framework][]*mesos.Offer)
+	var order []*framework
+	for _, g := range grants {
+		f, a := m.frameworks[g.Framework], m.agents[g.Agent]
+		if f == nil || a == nil || !f.active || !a.active() {
+			// Cannot be, as the allocator is told of every such change; but what is granted must never leak.
+			m.alloc.Return(g, 0, begun)
+			continue
+		}
+		m.term.offerSeq++
+		o := &offer{
+			id:        fmt.Sprintf("%s-O%d", m.cfg.ID, m.term.offerSeq),
+			framework: f, agent: a, role: g.Role, resources: g.Resources.AllocatedTo(g.Role), made: begun,
+		}
+		m.offers[o.id], f.offers[o.id], a.offers[o.id] = o, o, o
+		f.metrics.offersSent++
+		if events[f] == nil {
+			order = append(order, f)
+		}
+		events[f] = append(events[f], o.message())
+	}
+	for _, f := range order {
+		m.send(f, &scheduler.Event{
+			Type:   scheduler.Event_OFFERS.Enum(),
+			Offers: &scheduler.Event_Offers{Offers: events[f]},
+		})
+	}
+	if wake, ok := m.alloc.NextWake(); ok {
+		m.wakeTimer.Reset(max(time.Until(wake), time.Millisecond))
+	} else {
+		m.wakeTimer.Stop()
+	}
+	m.armOfferTimer()
+}
+
+// message is the offer in the format that the framework asked for by its capabilities.
+func (o *offer) message() *mesos.Offer {
+	p := &mesos.Offer{
+		Id:          &mesos.OfferID{Value: proto.String(o.id)},
+		FrameworkId: o.framework.info.GetId(),
+		AgentId:     agentID(o.agent.id),
+		Hostname:    proto.String(o.agent.node.GetHostname()),
+		Url:         o.agent.url(),
+		Domain:      o.agent.domain(),
+		Attributes:  o.agent.attributes,
+		Resources:   o.framework.format(o.resources),
+	}
+	if o.framework.multiRole() {
+		p.AllocationInfo = &mesos.Resource_AllocationInfo{Role: proto.String(o.role)}
+	}
+	var executors []string
+	for key := range o.agent.executors {
+		if key.framework == o.framework.id {
+			executors = append(executors, key.executor)
+		}
+	}
+	slices.Sort(executors)
+	for _, id := range executors {
+		p.ExecutorIds = append(p.ExecutorIds, &mesos.ExecutorID{Value: proto.String(id)})
+	}
+	return p
+}
+
+// format writes resources as the framework reads them.
+func (f *framework) format(r resources.Resources) []*mesos.Resource {
+	if !f.multiRole() {
+		r = r.Unallocated()
+	}
+	if f.caps[mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT] {
+		return r.Proto()
+	}
+	return r.ProtoPreRefinement()
+}
+
+// drop takes an offer off the lists; what becomes of its resources is the caller's to say.
+func (m *Master) drop(o *offer) {
+	delete(m.offers, o.id)
+	delete(o.framework.offers, o.id)
+	delete(o.agent.offers, o.id)
+}
+
+// withdraw ends an offer of which the framework need not hear, and gives its resources back without a filter.
+func (m *Master) withdraw(o *offer) {
+	if m.offers[o.id] != o {
+		return
+	}
+	m.drop(o)
+	m.giveBack(o, o.resources, 0)
+}
+
+// rescind withdraws an offer and tells the framework.
+func (m *Master) rescind(o *offer) {
+	if m.offers[o.id] != o {
+		return
+	}
+	m.withdraw(o)
+	o.framework.metrics.offersRescinded++
+	m.send(o.framework, &scheduler.Event{
+		Type:    scheduler.Event_RESCIND.Enum(),
+		Rescind: &scheduler.Event_Rescind{OfferId: &mesos.OfferID{Value: proto.String(o.id)}},
+	})
+}
+
+// rescindAgent rescinds all offers of an agent.
+func (m *Master) rescindAgent(a *agent) {
+	for _, o := range a.offers {
+		m.rescind(o)
+	}
+}
+
+func (m *Master) giveBack(o *offer, r resources.Resources, filter time.Duration) {
+	if m.alloc == nil || r.Empty() {
+		return
+	}
+	m.alloc.Return(allocator.Grant{Framework: o.framework.id, Role: o.role, Agent: o.agent.id, Resources: r}, filter, time.Now())
+	m.wantAllocation()
+}
+
+// decline gives offers back; those that are no longer valid are ignored.
+func (m *Master) decline(f *framework, decline *scheduler.Call_Decline) {
+	filter := allocator.RefuseFor(decline.GetFilters())
+	for _, id := range decline.GetOfferIds() {
+		o := m.offers[id.GetValue()]
+		if o == nil || o.framework != f {
+			continue
+		}
+		m.drop(o)
+		f.metrics.offersDeclined++
+		m.giveBack(o, o.resources, filter)
+	}
+}
+
+// armOfferTimer sets the clock to the first offer that times out.
+func (m *Master) armOfferTimer() {
+	if m.cfg.OfferTimeout == 0 || len(m.offers) == 0 {
+		return
+	}
+	first := time.Time{}
+	for _, o := range m.offers {
+		if first.IsZero() || o.made.Before(first) {
+			first = o.made
+		}
+	}
+	m.offerTimer.Reset(max(time.Until(first.Add(m.cfg.OfferTimeout)), time.Millisecond))
+}
+
+// expireOffers rescinds what was held for too long.
+func (m *Master) expireOffers() {
+	now := time.Now()
+	var over []*offer
+	for _, o := range m.offers {
+		if now.Sub(o.made) >= m.cfg.OfferTimeout {
+			over = append(over, o)
+		}
+	}
+	slices.SortFunc(over, func(a, b *offer) int { return cmp.Compare(a.id, b.id) })
+	for _, o := range over {
+		m.rescind(o)
+	}
+	m.armOfferTimer()
+}

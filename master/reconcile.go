@@ -1,0 +1,96 @@
+package master
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	"starling/master/mesos"
+	"starling/master/mesos/scheduler"
+)
+
+// reconcile answers with the states of tasks: of all active ones, or of those asked for.
+func (m *Master) reconcile(f *framework, r *scheduler.Call_Reconcile) {
+	if len(r.GetTasks()) == 0 {
+		for _, t := range f.tasks {
+			if !t.gone() {
+				m.sendUpdate(f, m.reconciled(t))
+			}
+		}
+		return
+	}
+	for _, asked := range r.GetTasks() {
+		m.answer(f, asked.GetTaskId().GetValue(), asked.GetAgentId().GetValue())
+	}
+}
+
+// reconciled is the answer for a task that is active: what was last forwarded, or else what is known.
+func (m *Master) reconciled(t *task) *mesos.TaskStatus {
+	state := t.state
+	if t.forwarded != nil {
+		state = t.forwarded.GetState()
+	}
+	return m.currentStatus(t, state, mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Latest task state")
+}
+
+// answer is the explicit answer for one task, or silence while it cannot be known. Spec: mesos-semantics.md section 6.
+func (m *Master) answer(f *framework, taskID, agentID string) {
+	t := f.tasks[taskID]
+	if t != nil && !t.gone() {
+		m.sendUpdate(f, m.reconciled(t))
+		return
+	}
+	if t != nil && agentID == "" && !t.unreachable.IsZero() {
+		agentID = t.agent
+	}
+	a := m.agents[agentID]
+	var status *mesos.TaskStatus
+	switch {
+	case agentID == "" && !m.heardAll(), agentID != "" && a == nil && !m.settled:
+		return
+	case a != nil && a.unreachable.IsZero() && (!a.alive() || !a.described):
+		return // it may know the task and not have said so yet
+	case a != nil && a.unreachable.IsZero():
+		status = m.masterStatus(taskID, f.degrade(mesos.TaskState_TASK_GONE), mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Task is unknown to the agent")
+	case a != nil:
+		status = m.masterStatus(taskID, f.degrade(mesos.TaskState_TASK_UNREACHABLE), mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Task is unreachable")
+		status.UnreachableTime = &mesos.TimeInfo{Nanoseconds: proto.Int64(a.unreachable.UnixNano())}
+	case t != nil && !t.unreachable.IsZero():
+		status = m.masterStatus(taskID, f.degrade(mesos.TaskState_TASK_UNREACHABLE), mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Task is unreachable")
+		status.UnreachableTime = &mesos.TimeInfo{Nanoseconds: proto.Int64(t.unreachable.UnixNano())}
+	default:
+		status = m.masterStatus(taskID, f.degrade(mesos.TaskState_TASK_UNKNOWN), mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Task is unknown")
+	}
+	if agentID != "" {
+		status.AgentId = &mesos.AgentID{Value: proto.String(agentID)}
+	}
+	m.sendUpdate(f, status)
+}
+
+// heardAll tells whether every agent that is not given up has told this leader all of its tasks.
+func (m *Master) heardAll() bool {
+	if !m.settled {
+		return false
+	}
+	for _, a := range m.agents {
+		if a.unreachable.IsZero() && !a.described {
+			return false
+		}
+	}
+	return true
+}
+
+// reconcileOperations answers that nothing is known of operations, since none are carried out for frameworks.
+func (m *Master) reconcileOperations(f *framework, r *scheduler.Call_ReconcileOperations) {
+	for _, op := range r.GetOperations() {
+		state := mesos.OperationState_OPERATION_UNKNOWN
+		if a := m.agents[op.GetAgentId().GetValue()]; a != nil && !a.unreachable.IsZero() {
+			state = mesos.OperationState_OPERATION_UNREACHABLE
+		}
+		m.send(f, &scheduler.Event{
+			Type: scheduler.Event_UPDATE_OPERATION_STATUS.Enum(),
+			UpdateOperationStatus: &scheduler.Event_UpdateOperationStatus{Status: &mesos.OperationStatus{
+				OperationId: op.GetOperationId(), State: state.Enum(), AgentId: op.GetAgentId(),
+				ResourceProviderId: op.GetResourceProviderId(), Message: proto.String("Reconciliation: Operation is unknown"),
+			}},
+		})
+	}
+}

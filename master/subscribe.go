@@ -1,0 +1,256 @@
+package master
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"starling/master/mesos"
+	"starling/master/mesos/scheduler"
+)
+
+// Subscribe opens the event stream of a framework. principal is the authenticated one, empty without authentication. The
+// error is ErrNotLeading, ErrRecovering, or a Refusal; faults that the protocol reports inside the stream come as its
+// only event. The caller must Close the stream when its connection ends.
+func (m *Master) Subscribe(ctx context.Context, call *scheduler.Call, principal string) (*Stream, error) {
+	s := newStream(uuid.NewString(), &m.cfg, m.streamGone)
+	var err error
+	if e := m.do(ctx, func() { err = m.subscribe(s, call, principal) }); e != nil {
+		s.Close()
+		return nil, e
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// streamGone tells the loop that a connection has ended.
+func (m *Master) streamGone(s *Stream) {
+	m.post(func() {
+		if f := m.frameworks[s.framework]; f != nil && f.stream == s {
+			m.disconnect(f, "connection closed")
+		}
+	})
+}
+
+func (m *Master) subscribe(s *Stream, call *scheduler.Call, principal string) error {
+	if m.term == nil {
+		return m.notLeading()
+	}
+	if err := checkCall(call); err != nil {
+		return refuse(Invalid, "Failed to validate scheduler::Call: %v", err)
+	}
+	m.counters.add("master/messages_register_framework", 1)
+	info := proto.CloneOf(call.GetSubscribe().GetFrameworkInfo())
+	if principal != "" {
+		if info.GetPrincipal() == "" {
+			info.Principal = proto.String(principal)
+		} else if info.GetPrincipal() != principal {
+			return refuse(Invalid, "Authenticated principal '%s' does not match principal '%s' set in `FrameworkInfo`", principal, info.GetPrincipal())
+		}
+	}
+	id := info.GetId().GetValue()
+	if err := m.checkFramework(info, call.GetSubscribe().GetSuppressedRoles(), call.GetSubscribe().GetOfferConstraints()); err != nil {
+		s.fail(err.Error())
+		return nil
+	}
+	switch f := m.frameworks[id]; {
+	case id != "" && m.isCompleted(id):
+		s.fail("Framework has been removed")
+	case f != nil && f.info.GetPrincipal() != info.GetPrincipal():
+		s.fail("Changing framework's principal is not allowed.")
+	case f != nil:
+		m.resubscribe(f, s, info, call.GetSubscribe())
+	default:
+		m.admit(id, s, info, call.GetSubscribe())
+	}
+	return nil
+}
+
+// fail sends an ERROR as the last event.
+func (s *Stream) fail(message string) {
+	s.push(&scheduler.Event{
+		Type:  scheduler.Event_ERROR.Enum(),
+		Error: &scheduler.Event_Error{Message: proto.String(message)},
+	})
+	s.end()
+}
+
+// checkFramework finds what is wrong with a framework's description, in the words of the protocol.
+func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, constraints *scheduler.OfferConstraints) error {
+	if err := checkInfo(info); err != nil {
+		return err
+	}
+	roles := info.GetRoles()
+	if !hasCapability(info, mesos.FrameworkInfo_Capability_MULTI_ROLE) {
+		roles = []string{info.GetRole()}
+	}
+	if len(m.cfg.Roles) > 0 {
+		var foreign []string
+		for _, role := range roles {
+			if role != "*" && !slices.Contains(m.cfg.Roles, role) {
+				foreign = append(foreign, role)
+			}
+		}
+		if len(foreign) > 0 {
+			return fmt.Errorf("Roles %s are not present in the master's --roles", braces(foreign))
+		}
+	}
+	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
+		return fmt.Errorf("User 'root' is not allowed to run frameworks without --root_submissions set")
+	}
+	var stray []string
+	for _, role := range suppressed {
+		if !slices.Contains(roles, role) {
+			stray = append(stray, role)
+		}
+	}
+	if len(stray) > 0 {
+		return fmt.Errorf("Suppressed roles %s are not contained in the set of roles", braces(stray))
+	}
+	return checkConstraints(constraints)
+}
+
+func hasCapability(info *mesos.FrameworkInfo, want mesos.FrameworkInfo_Capability_Type) bool {
+	for _, c := range info.GetCapabilities() {
+		if c.GetType() == want {
+			return true
+		}
+	}
+	return false
+}
+
+// admit takes a framework that is not known. It hears that it is subscribed once its document is safe: its id must never
+// be given to another.
+func (m *Master) admit(id string, s *Stream, info *mesos.FrameworkInfo, sub *scheduler.Call_Subscribe) {
+	known := id != ""
+	if !known {
+		id = fmt.Sprintf("%s-%04d", m.cfg.ID, m.term.idSeq)
+		m.term.idSeq++
+	}
+	f := newFramework(id, info)
+	f.setSuppressed(sub.GetSuppressedRoles())
+	f.constraints = sub.GetOfferConstraints()
+	f.stream = s
+	s.framework = id
+	if known {
+		m.addFramework(f)
+	} else {
+		m.frameworks[id] = f
+		m.seatFramework(f)
+	}
+	registered := m.now()
+	t := m.term
+	// What is written says that it is registered; here it counts as such once that is safe.
+	f.registered = registered
+	m.keep(f, func() {
+		m.post(func() {
+			if m.term == t && m.frameworks[id] == f && f.stream == s {
+				m.subscribed(f)
+			}
+		})
+	})
+	m.log.Info("framework subscribed", "framework_id", id, "name", info.GetName(), "principal", info.GetPrincipal())
+}
+
+// resubscribe takes back a framework, or a new stream in place of the old one.
+func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo, sub *scheduler.Call_Subscribe) {
+	m.counters.add("master/messages_reregister_framework", 1)
+	if f.stream != nil {
+		f.stream.fail("Framework failed over")
+		f.stream = nil
+	}
+	f.stopTimer()
+	for _, o := range f.offers {
+		m.withdraw(o)
+	}
+	// These two silently stay what they were.
+	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint
+	f.setInfo(info)
+	f.setSuppressed(sub.GetSuppressedRoles())
+	f.constraints = sub.GetOfferConstraints()
+	f.stream, s.framework = s, f.id
+	f.disconnected = time.Time{}
+	f.reregistered = m.now()
+	m.keep(f, nil)
+	m.log.Info("framework subscribed again", "framework_id", f.id, "name", info.GetName())
+	m.subscribed(f)
+}
+
+// subscribed tells a framework that it is, and lets offers flow.
+func (m *Master) subscribed(f *framework) {
+	f.connected, f.active, f.recovered = true, true, false
+	m.send(f, &scheduler.Event{
+		Type: scheduler.Event_SUBSCRIBED.Enum(),
+		Subscribed: &scheduler.Event_Subscribed{
+			FrameworkId:              &mesos.FrameworkID{Value: proto.String(f.id)},
+			HeartbeatIntervalSeconds: proto.Float64(m.cfg.HeartbeatInterval.Seconds()),
+			MasterInfo:               m.Info(),
+		},
+	})
+	m.seatFramework(f)
+	// Agents send their updates again in their own time; what is here need not wait for that.
+	for _, t := range f.tasks {
+		if t.unacked != nil {
+			m.sendUpdate(f, t.unacked)
+		}
+	}
+}
+
+func (f *framework) setSuppressed(roles []string) {
+	clear(f.suppressed)
+	for _, role := range roles {
+		f.suppressed[role] = true
+	}
+}
+
+// updateFramework is UPDATE_FRAMEWORK: unlike at a new subscription, what must not change is an error here.
+func (m *Master) updateFramework(f *framework, update *scheduler.Call_UpdateFramework) error {
+	info := update.GetFrameworkInfo()
+	if err := m.checkFramework(info, update.GetSuppressedRoles(), update.GetOfferConstraints()); err != nil {
+		return refuse(Invalid, "'UpdateFramework.framework_info' is invalid: %v", err)
+	}
+	switch {
+	case info.GetUser() != f.info.GetUser():
+		return refuse(Invalid, "Updating 'FrameworkInfo.user' is unsupported; attempted to update from '%s' to '%s'", f.info.GetUser(), info.GetUser())
+	case info.GetCheckpoint() != f.info.GetCheckpoint():
+		return refuse(Invalid, "Updating 'FrameworkInfo.checkpoint' is unsupported; attempted to update from '%t' to '%t'", f.info.GetCheckpoint(), info.GetCheckpoint())
+	case info.GetPrincipal() != f.info.GetPrincipal():
+		return refuse(Invalid, "Changing framework's principal is not allowed.")
+	}
+	f.setInfo(info)
+	f.setSuppressed(update.GetSuppressedRoles())
+	f.constraints = update.GetOfferConstraints()
+	for _, o := range f.offers {
+		if !slices.Contains(f.roles, o.role) {
+			m.rescind(o)
+		}
+	}
+	m.seatFramework(f)
+	m.keep(f, nil)
+	return nil
+}
+
+func (m *Master) notLeading() error {
+	if m.Standing().Recovering {
+		return ErrRecovering
+	}
+	return ErrNotLeading
+}
+
+// braces writes a set as the protocol's texts do.
+func braces(items []string) string {
+	out := "{ "
+	for i, item := range items {
+		if i > 0 {
+			out += ", "
+		}
+		out += item
+	}
+	return out + " }"
+}

@@ -1,0 +1,322 @@
+package master
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/gossip/catalog"
+	"starling/gossip/record"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+	"starling/master/nodeapi"
+)
+
+// taskKey names a task: a task id is unique within its framework only.
+type taskKey struct{ framework, task string }
+
+func parseTaskKey(key string) (taskKey, bool) {
+	f, t, ok := catalog.ParseTaskKey(key)
+	return taskKey{f, t}, ok
+}
+
+// task is what the master knows of one task. The agent's record is the truth about it; what a launch or a description
+// brought only adds to that.
+type task struct {
+	key   taskKey
+	agent string
+
+	// rec is the newest entry of the agent's record; nil while only a launch tells of the task.
+	rec *catalog.Task
+	// info is what was launched, described what the agent told when asked; either may be nil.
+	info      *mesos.TaskInfo
+	described *mesos.Task
+	// executor is the id of the executor, empty for a command task.
+	executor string
+	role     string
+
+	// state is the newest state known; held what the task holds now, nothing once it has ended.
+	state mesos.TaskState
+	held  resources.Resources
+	// launch is the batch that has not been seen to arrive yet; nil otherwise.
+	launch *launch
+
+	// statuses has one entry for each run of equal states, oldest first, without data. forwarded is the last update that
+	// was sent to the framework, whole; unacked is the same while it waits for an acknowledgement.
+	statuses  []*mesos.TaskStatus
+	forwarded *mesos.TaskStatus
+	unacked   *mesos.TaskStatus
+	// acknowledged is set once the framework has acknowledged the end: the task is over, and only its entry in the record
+	// has to go yet.
+	acknowledged bool
+	// missing is set while the record no longer shows the task although it has not ended.
+	missing bool
+	// kill is a KILL that could not be delivered; sent again when the agent returns.
+	kill *nodeapi.Kill
+	// unreachable is when the task was given up with its agent; zero while it was not.
+	unreachable time.Time
+	// after is the launch time of an earlier task of that id, whose entry may still be in the record.
+	after int64
+
+	// shown is the task as it is shown to tools; nil when it has to be made anew.
+	shown *mesos.Task
+}
+
+// gone tells whether the task is not listed as active: given up with its agent, or over.
+func (t *task) gone() bool { return !t.unreachable.IsZero() || t.acknowledged }
+
+// terminal tells whether a task in this state has ended for good.
+func terminal(s mesos.TaskState) bool {
+	switch s {
+	case mesos.TaskState_TASK_FINISHED, mesos.TaskState_TASK_FAILED, mesos.TaskState_TASK_KILLED,
+		mesos.TaskState_TASK_ERROR, mesos.TaskState_TASK_LOST, mesos.TaskState_TASK_DROPPED,
+		mesos.TaskState_TASK_GONE, mesos.TaskState_TASK_GONE_BY_OPERATOR:
+		return true
+	}
+	return false
+}
+
+// readTask reads one task's entry of an agent's record again.
+func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
+	value, ok := s.Get(catalog.TaskKey(key.framework, key.task))
+	rec := new(catalog.Task)
+	if ok {
+		if err := proto.Unmarshal(value, rec); err != nil {
+			m.unreadable(a, catalog.TaskKey(key.framework, key.task), err)
+			ok = false
+		}
+	}
+	t := m.tasks[key]
+	if ok && t != nil && t.after != 0 && rec.GetLaunched() <= t.after {
+		ok = false
+	}
+	if t != nil && t.agent != a.id {
+		if !ok || t.rec == nil || t.rec.GetLaunched() >= rec.GetLaunched() {
+			return // the entry of another agent is the newer task of that name
+		}
+		m.log.Warn("task id is in use on two agents", "framework_id", key.framework, "task_id", key.task, "agent_id", a.id, "peer", t.agent)
+		m.remove(t)
+		t = nil
+	}
+	if !ok {
+		if t != nil {
+			m.vanished(a, t)
+		}
+		return
+	}
+	if m.term != nil && m.isCompleted(key.framework) {
+		m.endFramework(a, key.framework)
+		return
+	}
+	if t == nil {
+		t = &task{key: key, agent: a.id, state: mesos.TaskState_TASK_STAGING, unreachable: a.unreachable}
+		m.tasks[key] = t
+		a.tasks[key] = t
+		m.adopt(t)
+	}
+	a.tasks[key] = t // one that was given up may have been left by an agent that the mesh forgot
+	if t.acknowledged {
+		m.hold(a, t, resources.Resources{})
+		return
+	}
+	m.seen(t)
+	t.rec, t.missing = rec, false
+	t.executor, t.role = rec.GetExecutorId(), rec.GetRole()
+	t.state = mesos.TaskState(rec.GetState())
+	m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
+	t.shown = nil
+}
+
+// hold notes what a task holds now.
+func (m *Master) hold(a *agent, t *task, held resources.Resources) {
+	held = held.AllocatedTo(t.role)
+	if held.Equal(t.held) {
+		return
+	}
+	key := share{t.key.framework, t.role}
+	used := a.used[key].Sub(t.held).Add(held)
+	t.held = held
+	if used.Empty() {
+		delete(a.used, key)
+	} else {
+		a.used[key] = used
+	}
+	if m.alloc != nil {
+		m.alloc.SetUsed(key.framework, key.role, a.id, used)
+		m.wantAllocation()
+	}
+}
+
+// adopt gives a task to its framework, where that is known.
+func (m *Master) adopt(t *task) {
+	if f := m.frameworks[t.key.framework]; f != nil {
+		f.tasks[t.key.task] = t
+	}
+	if m.term != nil && m.isCompleted(t.key.framework) {
+		if a := m.agents[t.agent]; a != nil {
+			m.remove(t)
+			m.endFramework(a, t.key.framework)
+		}
+	}
+}
+
+// forget takes a task out of its framework and its agent.
+func (m *Master) forget(t *task) {
+	if a := m.agents[t.agent]; a != nil {
+		m.hold(a, t, resources.Resources{})
+		delete(a.tasks, t.key)
+	}
+	if f := m.frameworks[t.key.framework]; f != nil && f.tasks[t.key.task] == t {
+		delete(f.tasks, t.key.task)
+	}
+}
+
+// remove forgets a task altogether.
+func (m *Master) remove(t *task) {
+	m.forget(t)
+	if m.tasks[t.key] == t {
+		delete(m.tasks, t.key)
+	}
+}
+
+// complete moves a task that has ended to the history of its framework.
+func (m *Master) complete(t *task) {
+	f := m.frameworks[t.key.framework]
+	m.remove(t)
+	if f != nil && !t.acknowledged {
+		f.remember(m.show(t), m.cfg.MaxCompletedTasks)
+	}
+}
+
+// vanished deals with a task whose entry has left the record.
+func (m *Master) vanished(a *agent, t *task) {
+	switch {
+	case t.launch != nil:
+		// Never was there yet.
+	case m.term == nil || terminal(t.state) || t.acknowledged:
+		m.complete(t)
+	case !t.missing:
+		// The record left out the end: either somebody else acknowledged it, or the agent lost the task. Ask.
+		t.missing = true
+		a.described = false
+		m.wantDescription(a)
+	}
+}
+
+// taskUnreachable gives up a task with its agent.
+func (m *Master) taskUnreachable(a *agent, t *task) {
+	if t.gone() || terminal(t.state) {
+		return
+	}
+	t.unreachable = a.unreachable
+	t.shown = nil
+	m.hold(a, t, resources.Resources{})
+	m.counters.add("master/tasks_unreachable_total", 1)
+	f := m.frameworks[t.key.framework]
+	if f == nil {
+		return
+	}
+	state := f.degrade(mesos.TaskState_TASK_UNREACHABLE)
+	status := m.masterStatus(t.key.task, state, mesos.TaskStatus_REASON_AGENT_REMOVED, "Agent "+a.node.GetHostname()+" is unreachable")
+	status.AgentId = &mesos.AgentID{Value: proto.String(a.id)}
+	status.UnreachableTime = &mesos.TimeInfo{Nanoseconds: proto.Int64(t.unreachable.UnixNano())}
+	if t.executor != "" {
+		status.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executor)}
+	}
+	m.noteStatus(t, status)
+	m.sendUpdate(f, status)
+	f.pruneUnreachable(m)
+}
+
+// taskReturned takes a task back with its agent, and tells the framework how it is.
+func (m *Master) taskReturned(a *agent, t *task) {
+	if t.unreachable.IsZero() {
+		return
+	}
+	t.unreachable = time.Time{}
+	t.shown = nil
+	if t.rec != nil {
+		m.hold(a, t, nodeapi.ResourcesFromCatalog(t.rec.GetResources()))
+	}
+	f := m.frameworks[t.key.framework]
+	if f == nil || t.rec == nil {
+		return
+	}
+	status := m.currentStatus(t, t.state, mesos.TaskStatus_REASON_AGENT_REREGISTERED, "Agent "+a.node.GetHostname()+" is back")
+	m.noteStatus(t, status)
+	m.sendUpdate(f, status)
+}
+
+// masterStatus is a status that the master makes up: without a uuid, so that nobody acknowledges it.
+func (m *Master) masterStatus(taskID string, state mesos.TaskState, reason mesos.TaskStatus_Reason, message string) *mesos.TaskStatus {
+	return &mesos.TaskStatus{
+		TaskId:    &mesos.TaskID{Value: proto.String(taskID)},
+		State:     state.Enum(),
+		Message:   proto.String(message),
+		Source:    mesos.TaskStatus_SOURCE_MASTER.Enum(),
+		Reason:    reason.Enum(),
+		Timestamp: proto.Float64(seconds(m.now())),
+	}
+}
+
+// currentStatus is a masterStatus that tells all that is known of the task.
+func (m *Master) currentStatus(t *task, state mesos.TaskState, reason mesos.TaskStatus_Reason, message string) *mesos.TaskStatus {
+	s := m.masterStatus(t.key.task, state, reason, message)
+	s.AgentId = &mesos.AgentID{Value: proto.String(t.agent)}
+	if t.executor != "" {
+		s.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executor)}
+	}
+	if newest := t.newest(); newest != nil {
+		s.Healthy, s.CheckStatus, s.ContainerStatus = newest.Healthy, newest.CheckStatus, newest.ContainerStatus
+	} else if t.rec != nil {
+		s.Healthy = t.rec.Healthy
+		s.ContainerStatus = t.containerStatus(m.agents[t.agent])
+	}
+	return s
+}
+
+// newest is the newest stored status; nil when there is none.
+func (t *task) newest() *mesos.TaskStatus {
+	if len(t.statuses) == 0 {
+		return nil
+	}
+	return t.statuses[len(t.statuses)-1]
+}
+
+// containerStatus is made from the record, for a task of which no update has come by.
+func (t *task) containerStatus(a *agent) *mesos.ContainerStatus {
+	if t.rec.GetContainerId() == "" {
+		return nil
+	}
+	addresses := t.rec.GetAddresses()
+	if len(addresses) == 0 && a != nil && a.node.GetAddress() != "" {
+		addresses = []string{a.node.GetAddress()}
+	}
+	cs := &mesos.ContainerStatus{ContainerId: &mesos.ContainerID{Value: proto.String(t.rec.GetContainerId())}}
+	for _, address := range addresses {
+		cs.NetworkInfos = append(cs.NetworkInfos, &mesos.NetworkInfo{IpAddresses: []*mesos.NetworkInfo_IPAddress{
+			{Protocol: protocolOf(address).Enum(), IpAddress: proto.String(address)},
+		}})
+	}
+	return cs
+}
+
+// noteStatus stores a status: one entry for each run of equal states, without data.
+func (m *Master) noteStatus(t *task, status *mesos.TaskStatus) {
+	kept := status
+	if len(status.GetData()) > 0 {
+		kept = proto.CloneOf(status)
+		kept.Data = nil
+	}
+	if n := len(t.statuses); n > 0 && t.statuses[n-1].GetState() == status.GetState() {
+		// Copied, since views may hold the old slice.
+		t.statuses = append(append([]*mesos.TaskStatus(nil), t.statuses[:n-1]...), kept)
+	} else {
+		t.statuses = append(t.statuses[:n:n], kept)
+	}
+	t.shown = nil
+}
+
+func seconds(t time.Time) float64 {
+	return float64(t.UnixMicro()) / 1e6
+}

@@ -1,0 +1,322 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/gossip/catalog"
+	"starling/gossip/record"
+	"starling/master/election"
+	"starling/master/mesos"
+)
+
+// errSteppedDown ends a term from within.
+var errSteppedDown = errors.New("an agent has obeyed a higher epoch")
+
+// term is one period of leadership. Its context ends when the lease does, or when the master steps down; wg counts the
+// goroutines that work under it.
+type term struct {
+	epoch    uint64
+	ctx      context.Context
+	stop     context.CancelCauseFunc
+	wg       sync.WaitGroup
+	keeper   *keeper
+	offerSeq uint64
+	idSeq    uint64        // the number of the next new framework
+	calls    chan struct{} // bounds the calls to agents that are under way at once
+}
+
+// maxCalls is how many calls to agents may be under way at once.
+const maxCalls = 256
+
+// start runs f under the term; the term does not end before f has returned.
+func (t *term) start(f func(ctx context.Context)) {
+	t.wg.Go(func() { f(t.ctx) })
+}
+
+// Leader is where the leading master is.
+type Leader struct {
+	Epoch    uint64
+	ID       string
+	Hostname string
+	Address  string
+	Port     int
+}
+
+// Standing is how this master stands now.
+type Standing struct {
+	// Leading is set once this master leads and has read its documents; Recovering is set between the two.
+	Leading, Recovering bool
+	// Led is set when this master has led before: it can still show what it knew.
+	Led bool
+	// Epoch is that of this master's term; 0 while it does not lead.
+	Epoch uint64
+	// Leader is the leader as far as this master knows, itself included; nil when it knows of none.
+	Leader *Leader
+}
+
+// Standing returns how this master stands now. It never waits.
+func (m *Master) Standing() Standing { return *m.standing.Load() }
+
+// EpochFloor returns the highest epoch that anyone has heard of, as far as this master knows: in the records of the mesh
+// and in what agents refused. Whoever wins an election takes a higher one.
+func (m *Master) EpochFloor() uint64 {
+	return max(m.knownEpoch.Load(), HighestEpoch(m.cfg.Mesh))
+}
+
+// HighestEpoch returns the highest epoch in the records of the mesh.
+func HighestEpoch(r record.Reader) uint64 {
+	var highest uint64
+	for s := range r.Snapshots() {
+		if l := decodeLeader(s); l != nil {
+			highest = max(highest, l.Epoch)
+		}
+	}
+	return highest
+}
+
+// decodeLeader returns what a record says of leadership, nil where it says nothing that can be read.
+func decodeLeader(s *record.Snapshot) *catalog.Leader {
+	value, ok := s.Get(catalog.KeyLeader)
+	if !ok {
+		return nil
+	}
+	l := new(catalog.Leader)
+	if proto.Unmarshal(value, l) != nil {
+		return nil
+	}
+	return l
+}
+
+// lead is the whole of a term, from the view of the contender.
+func (m *Master) lead(ctx context.Context, won election.Term) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	t := &term{
+		epoch: won.Epoch, ctx: ctx, stop: stop,
+		offerSeq: won.Epoch * 1_000_000_000, // ids of offers are never used again, not even in another term
+		calls:    make(chan struct{}, maxCalls),
+	}
+	log := m.log.With("epoch", won.Epoch)
+	log.Info("elected")
+	m.post(func() { m.setStanding(func(s *Standing) { s.Recovering = true; s.Epoch = won.Epoch }) })
+
+	t.keeper = newKeeper(m.cfg.Store, log, func(err error) { stop(fmt.Errorf("cannot keep documents: %w", err)) })
+	docs, err := m.recover(ctx, t)
+	if err == nil {
+		t.start(t.keeper.run)
+		m.publishLeader(t)
+		m.post(func() { m.begin(t, docs) })
+		<-ctx.Done()
+	}
+	// Orders stop with the context, before anything else is tidied up.
+	m.cfg.Mesh.Set(record.Assignment{Key: catalog.KeyLeader})
+	m.post(func() { m.end(t) })
+	stop(nil)
+	t.wg.Wait()
+	cause := context.Cause(ctx)
+	log.Info("no longer leading", "reason", cause)
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// recover reads the documents, again and again until that succeeds or the term ends.
+func (m *Master) recover(ctx context.Context, t *term) ([]*frameworkDoc, error) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		docs, next, err := t.keeper.load(ctx, m.cfg.ID)
+		if err == nil {
+			t.idSeq = next
+			return docs, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		m.log.Warn("cannot read documents, trying again", "err", err, "dur", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+func (m *Master) publishLeader(t *term) {
+	value, err := proto.Marshal(&catalog.Leader{
+		Epoch: t.epoch, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: uint32(m.cfg.Port), MasterId: m.cfg.ID,
+	})
+	if err != nil {
+		m.log.Error("cannot encode the leader's record", "err", err)
+		return
+	}
+	m.cfg.Mesh.Set(record.Assignment{Key: catalog.KeyLeader, Value: value})
+}
+
+// begin starts to lead: frameworks come from documents, agents and tasks are there already.
+func (m *Master) begin(t *term, docs []*frameworkDoc) {
+	if t.ctx.Err() != nil {
+		return
+	}
+	m.term = t
+	m.elected = m.now()
+	m.alloc = m.newAllocator()
+	m.frameworks = make(map[string]*framework)
+	m.completed = nil
+	m.offers = make(map[string]*offer)
+	for _, doc := range docs {
+		m.recoverFramework(doc)
+	}
+	for _, a := range m.agents {
+		a.reset()
+		m.seatAgent(a)
+	}
+	for _, task := range m.tasks {
+		task.unreachable = time.Time{} // its agent, if away, is given its time anew
+		m.adopt(task)
+	}
+	m.watchDeaths()
+	for _, a := range m.agents {
+		m.wantDescription(a)
+		m.watch(a)
+	}
+	m.setStanding(func(s *Standing) {
+		s.Leading, s.Recovering, s.Led, s.Epoch = true, false, true, t.epoch
+		s.Leader = &Leader{Epoch: t.epoch, ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port}
+	})
+	m.log.Info("leading", "epoch", t.epoch, "agents", len(m.agents), "frameworks", len(m.frameworks), "tasks", len(m.tasks))
+}
+
+// end stops to lead: streams end, offers vanish, launches that no record shows are forgotten; the rest stays to be read.
+func (m *Master) end(t *term) {
+	if m.term == t {
+		for _, f := range m.frameworks {
+			f.stopTimer()
+			if f.stream != nil {
+				f.stream.end()
+				f.stream = nil
+			}
+			f.connected, f.active = false, false
+			clear(f.offers)
+		}
+		clear(m.offers)
+		for key, task := range m.tasks {
+			if task.rec == nil && !task.gone() {
+				m.forget(task)
+				delete(m.tasks, key)
+			}
+		}
+		for _, a := range m.agents {
+			a.reset()
+		}
+		m.describes.clear()
+		m.alloc, m.term = nil, nil
+	}
+	if m.term == nil {
+		m.setStanding(func(s *Standing) {
+			s.Leading, s.Recovering, s.Epoch = false, false, 0
+			s.Leader = m.knownLeader()
+		})
+	}
+}
+
+// stepDown ends the term from within, when somebody else is known to have a later one.
+func (m *Master) stepDown(known uint64) {
+	for old := m.knownEpoch.Load(); known > old && !m.knownEpoch.CompareAndSwap(old, known); old = m.knownEpoch.Load() {
+	}
+	if m.term == nil {
+		return
+	}
+	m.log.Error("stepping down: an agent has obeyed a higher epoch", "epoch", m.term.epoch, "known", known)
+	m.term.stop(errSteppedDown)
+}
+
+func (m *Master) setStanding(change func(*Standing)) {
+	s := *m.standing.Load()
+	change(&s)
+	m.standing.Store(&s)
+}
+
+// leaderEntry is what one record claims.
+type leaderEntry struct {
+	leader *catalog.Leader
+	alive  bool
+}
+
+// knownLeader is the live claim with the highest epoch.
+func (m *Master) knownLeader() *Leader {
+	var best *catalog.Leader
+	for _, e := range m.leaders {
+		if e.alive && e.leader.MasterId != m.cfg.ID && (best == nil || e.leader.Epoch > best.Epoch) {
+			best = e.leader
+		}
+	}
+	if best == nil {
+		return nil
+	}
+	return &Leader{Epoch: best.Epoch, ID: best.MasterId, Hostname: best.Hostname, Address: best.Address, Port: int(best.Port)}
+}
+
+// noteLeader takes up what a record says of leadership.
+func (m *Master) noteLeader(s *record.Snapshot) {
+	if l := decodeLeader(s); l != nil {
+		live := s.Liveness()
+		m.leaders[s.Node()] = leaderEntry{leader: l, alive: live == record.Alive || live == record.Suspect}
+	} else {
+		delete(m.leaders, s.Node())
+	}
+	m.lookForLeader()
+}
+
+func (m *Master) lookForLeader() {
+	if m.term != nil {
+		return
+	}
+	m.setStanding(func(s *Standing) { s.Leader = m.knownLeader() })
+}
+
+// masterInfo describes a master as Mesos does.
+func masterInfo(l *Leader) *mesos.MasterInfo {
+	host := l.Hostname
+	info := &mesos.MasterInfo{
+		Id:       proto.String(l.ID),
+		Ip:       proto.Uint32(littleEndianIP(l.Address)),
+		Port:     proto.Uint32(uint32(l.Port)),
+		Pid:      proto.String("master@" + net.JoinHostPort(l.Address, strconv.Itoa(l.Port))),
+		Hostname: proto.String(host),
+		Version:  proto.String(MesosVersion),
+		Address:  &mesos.Address{Hostname: proto.String(host), Ip: proto.String(l.Address), Port: proto.Int32(int32(l.Port))},
+		Capabilities: []*mesos.MasterInfo_Capability{
+			{Type: mesos.MasterInfo_Capability_AGENT_UPDATE.Enum()},
+			{Type: mesos.MasterInfo_Capability_AGENT_DRAINING.Enum()},
+			{Type: mesos.MasterInfo_Capability_QUOTA_V2.Enum()},
+		},
+	}
+	return info
+}
+
+// Info describes this master as Mesos does.
+func (m *Master) Info() *mesos.MasterInfo {
+	info := masterInfo(&Leader{ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port})
+	if m.cfg.Region != "" {
+		info.Domain = domain(m.cfg.Region, m.cfg.Zone)
+	}
+	return info
+}
+
+// littleEndianIP is the odd number that MasterInfo carries: an IPv4 address in network byte order, read as a
+// little-endian integer. An IPv6 address has none.
+func littleEndianIP(address string) uint32 {
+	ip := net.ParseIP(address).To4()
+	if ip == nil {
+		return 0
+	}
+	return uint32(ip[0]) | uint32(ip[1])<<8 | uint32(ip[2])<<16 | uint32(ip[3])<<24
+}

@@ -1,0 +1,244 @@
+package master
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+	"starling/master/mesos/scheduler"
+	"starling/master/nodeapi"
+)
+
+// View is the state of the master at one moment. It is shared by all readers: nothing in it may be modified.
+type View struct {
+	// Version is that of the state: two views of the same version are the same.
+	Version  uint64
+	Taken    time.Time
+	Standing Standing
+	Info     *mesos.MasterInfo
+	Started  time.Time
+	// Elected is zero on a master that never led.
+	Elected time.Time
+	Cluster string
+	Flags   map[string]string
+	// Software is the version of this software.
+	Software string
+
+	// Agents, in order of ids, leave out the unreachable ones, of which only the ids are told.
+	Agents      []AgentView
+	Unreachable []string
+	// Frameworks and Completed are in order of ids.
+	Frameworks, Completed []FrameworkView
+}
+
+// AgentView shows an agent.
+type AgentView struct {
+	Info    *mesos.AgentInfo
+	PID     string
+	Version string
+	// Connected is set while the mesh thinks that it lives, Active while it is offered.
+	Connected, Active, Draining bool
+	Registered, Reregistered    time.Time // the latter may be zero
+	// Total is what it has, Used what tasks hold, by role, and Offered what is in offers.
+	Total, Used, Offered resources.Resources
+	Capabilities         []*mesos.AgentInfo_Capability
+}
+
+// FrameworkView shows a framework.
+type FrameworkView struct {
+	Info                         *mesos.FrameworkInfo
+	Roles                        []string
+	Suppressed                   []string
+	Active, Connected, Recovered bool
+	// Registered, Reregistered and Unregistered are zero where they have not happened.
+	Registered, Reregistered, Unregistered time.Time
+	// Tasks are the active ones, Unreachable those given up with their agents, Completed those that are over.
+	Tasks, Unreachable, Completed []*mesos.Task
+	Offers                        []OfferView
+	Executors                     []ExecutorView
+	Used, Offered                 resources.Resources
+	// Constraints is nil when there are none.
+	Constraints *scheduler.OfferConstraints
+}
+
+// OfferView shows an outstanding offer.
+type OfferView struct {
+	ID, AgentID, Role string
+	Resources         resources.Resources
+	Message           *mesos.Offer
+}
+
+// ExecutorView shows an executor that is not a command task's own.
+type ExecutorView struct {
+	AgentID string
+	Info    *mesos.ExecutorInfo
+}
+
+// View returns the present state. As long as nothing changes, all callers get the same.
+func (m *Master) View(ctx context.Context) (*View, error) {
+	if v := m.view.Load(); v != nil && v.Version == m.version.Load() {
+		return v, nil
+	}
+	var v *View
+	err := m.look(ctx, func() {
+		if v = m.view.Load(); v == nil || v.Version != m.version.Load() {
+			v = m.makeView()
+			m.view.Store(v)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+func (m *Master) makeView() *View {
+	v := &View{
+		Version: m.version.Load(), Taken: m.now(), Standing: m.Standing(), Info: m.Info(), Started: m.started,
+		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Software: m.cfg.Version,
+	}
+	used := make(map[string]resources.Resources)
+	executors := make(map[string][]ExecutorView)
+	for _, id := range slices.Sorted(maps.Keys(m.agents)) {
+		a := m.agents[id]
+		for key, r := range a.used {
+			used[key.framework] = used[key.framework].Add(r)
+		}
+		if !a.unreachable.IsZero() {
+			v.Unreachable = append(v.Unreachable, id)
+			continue
+		}
+		v.Agents = append(v.Agents, a.view())
+		keys := slices.SortedFunc(maps.Keys(a.executors), func(x, y executorKey) int {
+			return cmp.Or(cmp.Compare(x.framework, y.framework), cmp.Compare(x.executor, y.executor))
+		})
+		for _, key := range keys {
+			executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: id, Info: a.executors[key]})
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.frameworks)) {
+		f := m.frameworks[id]
+		fv := m.viewFramework(f)
+		fv.Used, fv.Executors = used[id], executors[id]
+		v.Frameworks = append(v.Frameworks, fv)
+	}
+	for _, f := range m.completed {
+		v.Completed = append(v.Completed, m.viewFramework(f))
+	}
+	return v
+}
+
+func (a *agent) view() AgentView {
+	v := AgentView{
+		Info: &mesos.AgentInfo{
+			Hostname: proto.String(a.node.GetHostname()), Port: proto.Int32(int32(a.node.GetPort())),
+			Resources: a.total.Proto(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
+		},
+		PID:     "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort()))),
+		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Draining: a.draining,
+		Registered: a.registered, Reregistered: a.reregistered, Total: a.total,
+	}
+	for _, r := range a.used {
+		v.Used = v.Used.Add(r)
+	}
+	for _, o := range a.offers {
+		v.Offered = v.Offered.Add(o.resources)
+	}
+	// What every agent of this software can do.
+	for _, c := range []mesos.AgentInfo_Capability_Type{
+		mesos.AgentInfo_Capability_MULTI_ROLE, mesos.AgentInfo_Capability_HIERARCHICAL_ROLE,
+		mesos.AgentInfo_Capability_RESERVATION_REFINEMENT,
+	} {
+		v.Capabilities = append(v.Capabilities, &mesos.AgentInfo_Capability{Type: c.Enum()})
+	}
+	for _, name := range a.node.GetCapabilities() {
+		if n, ok := mesos.AgentInfo_Capability_Type_value[name]; ok {
+			v.Capabilities = append(v.Capabilities, &mesos.AgentInfo_Capability{Type: mesos.AgentInfo_Capability_Type(n).Enum()})
+		}
+	}
+	return v
+}
+
+func (m *Master) viewFramework(f *framework) FrameworkView {
+	v := FrameworkView{
+		Info: f.info, Roles: f.roles, Suppressed: f.suppressedRoles(), Active: f.active, Connected: f.connected,
+		Recovered: f.recovered, Registered: f.registered, Reregistered: f.reregistered, Unregistered: f.unregistered,
+		Completed: f.completed, Constraints: f.constraints,
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.tasks)) {
+		if t := f.tasks[id]; t.unreachable.IsZero() {
+			v.Tasks = append(v.Tasks, m.show(t))
+		} else {
+			v.Unreachable = append(v.Unreachable, m.show(t))
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.offers)) {
+		o := f.offers[id]
+		v.Offers = append(v.Offers, OfferView{ID: o.id, AgentID: o.agent.id, Role: o.role, Resources: o.resources, Message: o.message()})
+		v.Offered = v.Offered.Add(o.resources)
+	}
+	return v
+}
+
+// show returns a task as tools see it. It is made once for each change.
+func (m *Master) show(t *task) *mesos.Task {
+	if t.shown != nil {
+		return t.shown
+	}
+	s := &mesos.Task{
+		Name:        proto.String(t.rec.GetName()),
+		TaskId:      &mesos.TaskID{Value: proto.String(t.key.task)},
+		FrameworkId: &mesos.FrameworkID{Value: proto.String(t.key.framework)},
+		AgentId:     agentID(t.agent),
+		State:       t.state.Enum(),
+		Statuses:    t.statuses,
+	}
+	switch {
+	case t.info != nil:
+		i := t.info
+		s.Name, s.Resources, s.Labels, s.Discovery = i.Name, i.GetResources(), i.Labels, i.Discovery
+		s.Container, s.HealthCheck, s.KillPolicy, s.Limits = i.Container, i.HealthCheck, i.KillPolicy, i.Limits
+	case t.described != nil:
+		d := t.described
+		s.Name, s.Resources, s.Labels, s.Discovery, s.User = d.Name, d.GetResources(), d.Labels, d.Discovery, d.User
+		s.Container, s.HealthCheck, s.KillPolicy, s.Limits = d.Container, d.HealthCheck, d.KillPolicy, d.Limits
+	case t.rec != nil:
+		s.Resources = nodeapi.ResourcesFromCatalog(t.rec.GetResources()).AllocatedTo(t.role).Proto()
+		s.Discovery = nodeapi.DiscoveryFromCatalog(t.rec.GetDiscovery())
+	}
+	if t.executor != "" {
+		s.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executor)}
+	}
+	if len(s.Statuses) == 0 && t.rec != nil {
+		s.Statuses = []*mesos.TaskStatus{t.recordedStatus(m.agents[t.agent])}
+	}
+	if !t.unreachable.IsZero() {
+		s.State = mesos.TaskState_TASK_UNREACHABLE.Enum()
+		if f := m.frameworks[t.key.framework]; f != nil {
+			s.State = f.degrade(mesos.TaskState_TASK_UNREACHABLE).Enum()
+		}
+	}
+	if t.forwarded != nil {
+		s.StatusUpdateState = t.forwarded.State
+		s.StatusUpdateUuid = t.forwarded.Uuid
+	}
+	t.shown = s
+	return s
+}
+
+// recordedStatus stands for the updates that this master has not seen.
+func (t *task) recordedStatus(a *agent) *mesos.TaskStatus {
+	return &mesos.TaskStatus{
+		TaskId: &mesos.TaskID{Value: proto.String(t.key.task)}, State: t.state.Enum(), AgentId: agentID(t.agent),
+		Timestamp: proto.Float64(float64(t.rec.GetLaunched()/1000) / 1e6), Healthy: t.rec.Healthy,
+		ContainerStatus: t.containerStatus(a),
+	}
+}
