@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"net"
 	"net/url"
 	"runtime/debug"
 	"slices"
@@ -28,24 +29,26 @@ const (
 	// compressFrom is the size in bytes from which answers are compressed.
 	compressFrom = 1024
 	// drainLimit and drainTimeout bound what is read of a body that the handler left behind, for the sake of the
-	// connection.
-	drainLimit   = 256 << 10
-	drainTimeout = time.Second
+	// connection. What is longer ends the connection, after lingerTimeout.
+	drainLimit    = 256 << 10
+	drainTimeout  = time.Second
+	lingerTimeout = time.Second
 )
 
 // guard wraps the application's handler. It stands below fiber, so that it sees each request once, whatever the routes.
 func (rt *runtime) guard(next fasthttp.RequestHandler) fasthttp.RequestHandler {
 	return func(rc *fasthttp.RequestCtx) {
+		rt.busy(rc.Conn())
 		rt.rewrite(rc)
 		if failure := rt.admit(rc); failure != nil {
 			rt.refuse(rc, failure)
 		} else {
 			rt.run(next, rc)
 		}
+		compress(rc)
 		if stream := rc.RequestBodyStream(); stream != nil && !rc.Hijacked() {
 			rt.drain(rc, stream)
 		}
-		compress(rc)
 	}
 }
 
@@ -137,16 +140,12 @@ func (rt *runtime) admit(rc *fasthttp.RequestCtx) *fiber.Error {
 	}
 	req := &rc.Request
 	if stream := rc.RequestBodyStream(); stream != nil {
-		if rt.StreamBody(&req.Header) {
-			rc.SetUserValue(keyBody, &bodyReader{r: stream})
-			return nil
-		}
-		if req.Header.ContentLength() > rt.BodyLimit {
-			return fiber.ErrRequestEntityTooLarge
-		}
 		body := &bodyReader{r: stream}
 		rc.SetUserValue(keyBody, body)
-		data, err := readLimited(body, rt.BodyLimit)
+		if rt.StreamBody != nil && rt.StreamBody(&req.Header) {
+			return nil
+		}
+		data, err := readBody(body, req.Header.ContentLength(), rt.BodyLimit)
 		if err != nil {
 			return bodyError(err)
 		}
@@ -178,6 +177,19 @@ func bodyError(err error) *fiber.Error {
 		return fiber.ErrRequestEntityTooLarge
 	}
 	return fiber.NewError(fiber.StatusBadRequest, "Failed to read body: "+err.Error())
+}
+
+// readBody reads a body of a known length, or of an unknown one (negative).
+func readBody(r io.Reader, length, limit int) ([]byte, error) {
+	switch {
+	case length > limit:
+		return nil, errBodyTooLarge
+	case length < 0:
+		return readLimited(r, limit)
+	}
+	data := make([]byte, length)
+	_, err := io.ReadFull(r, data)
+	return data, err
 }
 
 func readLimited(r io.Reader, limit int) ([]byte, error) {
@@ -234,13 +246,40 @@ func (rt *runtime) drain(rc *fasthttp.RequestCtx, stream io.Reader) {
 	if errors.Is(body.err, io.EOF) {
 		return
 	}
-	conn := rc.Conn()
-	_ = conn.SetReadDeadline(time.Now().Add(drainTimeout))
-	if _, err := io.CopyN(io.Discard, body, drainLimit); errors.Is(err, io.EOF) {
-		_ = conn.SetReadDeadline(time.Time{})
+	if body.err == nil && rc.Request.Header.ContentLength() <= drainLimit {
+		conn := rc.Conn()
+		_ = conn.SetReadDeadline(time.Now().Add(drainTimeout))
+		if _, err := io.CopyN(io.Discard, body, drainLimit); errors.Is(err, io.EOF) {
+			_ = conn.SetReadDeadline(time.Time{})
+			return
+		}
+	}
+	rt.linger(rc)
+}
+
+// linger answers, and closes the connection while the client may still be sending. A plain close would answer what
+// arrives later with a reset, and that takes the answer away from a client that has not read it yet.
+func (rt *runtime) linger(rc *fasthttp.RequestCtx) {
+	rc.Response.Header.SetConnectionClose()
+	var answer bytes.Buffer
+	if _, err := rc.Response.WriteTo(&answer); err != nil {
+		rc.SetConnectionClose()
 		return
 	}
-	rc.SetConnectionClose()
+	writer, _ := rc.Conn().(interface{ CloseWrite() error })
+	rc.HijackSetNoResponse(true)
+	rc.Hijack(func(conn net.Conn) {
+		if !rt.beginStream() {
+			return
+		}
+		defer rt.streams.Done()
+		_ = conn.SetWriteDeadline(time.Now().Add(rt.StreamWriteTimeout))
+		if _, err := conn.Write(answer.Bytes()); err != nil || writer == nil || writer.CloseWrite() != nil {
+			return
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+		_, _ = io.Copy(io.Discard, conn)
+	})
 }
 
 // NoCompress keeps the answer of this request from being compressed: file downloads are not.

@@ -21,7 +21,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -64,7 +63,8 @@ type Options struct {
 	// below.
 	JSONAliases []string
 
-	// StreamBody picks the requests whose handlers read the body as it arrives, by [Body]. It sees the headers alone.
+	// StreamBody picks the requests whose handlers read the body as it arrives, by [Body] and not by c.Body(), which
+	// knows no limit. It sees the headers alone.
 	StreamBody func(h *fasthttp.RequestHeader) bool
 	// WriteError writes the answer to a request that failed. The default is plain text.
 	WriteError func(c *fiber.Ctx, status int, text string) error
@@ -109,7 +109,7 @@ type runtime struct {
 	mu       sync.Mutex
 	stopping bool
 	served   bool
-	conns    map[net.Conn]fasthttp.ConnState // open, streams left out
+	conns    map[net.Conn]bool // open ones, streams left out; true while a request is answered
 }
 
 // ErrStopping is the cause of contexts that ended because the server stops.
@@ -121,7 +121,7 @@ var errNotOurs = errors.New("application was not made by server.NewApp")
 // NewApp makes an application. It starts nothing; hand it to [Serve] once its routes are there.
 func NewApp(o Options) *fiber.App {
 	o.setDefaults()
-	rt := &runtime{Options: o, conns: map[net.Conn]fasthttp.ConnState{}}
+	rt := &runtime{Options: o, conns: map[net.Conn]bool{}}
 	rt.base, rt.end = context.WithCancelCause(context.Background())
 	app := fiber.New(fiber.Config{
 		CaseSensitive:         true,
@@ -131,7 +131,8 @@ func NewApp(o Options) *fiber.App {
 		ReadTimeout:           o.ReadTimeout,
 		WriteTimeout:          o.WriteTimeout,
 		IdleTimeout:           o.IdleTimeout,
-		StreamRequestBody:     o.StreamBody != nil,
+		// Bodies are read by the guard, which alone can refuse a large one and still be heard.
+		StreamRequestBody: true,
 		// Forms are nobody's business here, and parsing them ahead goes past the guard of bodies.
 		DisablePreParseMultipartForm: true,
 		ErrorHandler:                 rt.handleError,
@@ -211,8 +212,8 @@ func Serve(ctx context.Context, app *fiber.App, ln net.Listener) error {
 func (rt *runtime) drainConns(app *fiber.App) error {
 	grace, cancel := context.WithTimeout(context.Background(), rt.Grace)
 	defer cancel()
-	// fasthttp waits five seconds for the first request on a new connection.
-	rt.closeConns(fasthttp.StateNew, fasthttp.StateIdle)
+	// fasthttp would wait for a request on connections that have not seen their first one yet.
+	rt.closeConns(false)
 	err := app.ShutdownWithContext(grace)
 	if errors.Is(err, net.ErrClosed) { // the listener, by us
 		err = nil
@@ -221,17 +222,17 @@ func (rt *runtime) drainConns(app *fiber.App) error {
 		return nil
 	}
 	rt.Log.Warn("requests cut off", "err", err)
-	rt.closeConns()
+	rt.closeConns(true)
 	rest, cancel := context.WithTimeout(context.Background(), rt.Grace)
 	defer cancel()
 	return errors.Join(rt.waitConns(rest), rt.waitStreams(rest))
 }
 
-// waitConns waits until no connection is open. Shutdown cannot be called twice.
+// waitConns waits until no connection is open and no handler runs. Shutdown does that too, but not twice.
 func (rt *runtime) waitConns(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for rt.app.Server().GetOpenConnectionsCount() > 0 {
+	for rt.openConns() > 0 {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -239,6 +240,12 @@ func (rt *runtime) waitConns(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (rt *runtime) openConns() int {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return len(rt.conns)
 }
 
 // stop tells streams and handlers to end, and refuses new streams.
@@ -261,23 +268,34 @@ func (rt *runtime) waitStreams(ctx context.Context) error {
 	}
 }
 
-// connState keeps the table of connections. It is called with each change of each.
+// connState keeps the table of connections. It is called with each change of each. Active says little: fasthttp calls a
+// new connection so before anything was sent on it.
 func (rt *runtime) connState(conn net.Conn, state fasthttp.ConnState) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	if state == fasthttp.StateClosed || state == fasthttp.StateHijacked {
+	switch state {
+	case fasthttp.StateNew, fasthttp.StateIdle:
+		rt.conns[conn] = false
+	case fasthttp.StateClosed, fasthttp.StateHijacked:
 		delete(rt.conns, conn)
-	} else {
-		rt.conns[conn] = state
 	}
 }
 
-// closeConns closes the connections in one of these states, or all.
-func (rt *runtime) closeConns(states ...fasthttp.ConnState) {
+// busy notes that a request on the connection is being answered.
+func (rt *runtime) busy(conn net.Conn) {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	for conn, state := range rt.conns {
-		if len(states) == 0 || slices.Contains(states, state) {
+	if _, ok := rt.conns[conn]; ok {
+		rt.conns[conn] = true
+	}
+}
+
+// closeConns closes the connections that wait for a request, or all.
+func (rt *runtime) closeConns(all bool) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for conn, busy := range rt.conns {
+		if all || !busy {
 			_ = conn.Close()
 		}
 	}
