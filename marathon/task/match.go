@@ -1,0 +1,126 @@
+package task
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"starling/marathon/app"
+	"starling/marathon/constraint"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+)
+
+// Offer is what Match looks at of an offer.
+type Offer struct {
+	// Resources are what is left of the offer after other tasks that are launched on it.
+	Resources resources.Resources
+	Place     constraint.Place
+	// Maintenance tells that the agent is, or will soon be, under maintenance; see UnderMaintenance.
+	Maintenance bool
+}
+
+// Demand is an instance that waits for an offer.
+type Demand struct {
+	App *app.App
+	// Rules are the app's compiled constraints; nil is none.
+	Rules *constraint.Rules
+	// Counted are the places of the instances that constraints count, those matched a moment ago included.
+	Counted []constraint.Place
+}
+
+// Match picks what the instance needs from the offer. If something is in the way it returns every refusal instead, in the
+// order of Funnel, and an empty pick. rng chooses host ports.
+func Match(o Offer, d Demand, s Settings, rng *rand.Rand) (Pick, []Refusal) {
+	var refusals []Refusal
+	refuse := func(reason Reason, format string, args ...any) {
+		refusals = append(refusals, Refusal{Reason: reason, Why: fmt.Sprintf(format, args...)})
+	}
+	roles := acceptedRoles(d.App, s)
+	pool := newPool(o.Resources, roles)
+	if len(pool.entries) == 0 && !o.Resources.Empty() {
+		refuse(UnfulfilledRole, "nothing in the offer is for %s", roleNames(roles))
+	}
+	if why := constraint.CheckRegion(d.App.Constraints, o.Place, s.HomeRegion); why != "" {
+		refuse(UnfulfilledConstraint, "%s", why)
+	}
+	for _, miss := range d.Rules.Check(o.Place, d.Counted, d.App.Instances) {
+		refuse(UnfulfilledConstraint, "%s", miss)
+	}
+	if d.App.Resident() {
+		refuse(NoCorrespondingReservationFound, "the app has persistent volumes, and the offer holds no reservation for it")
+	}
+	if o.Maintenance {
+		refuse(AgentMaintenance, "the agent has a maintenance window")
+	}
+	pick, short := pool.pick(d.App, rng)
+	for i := range short {
+		short[i].Why += " for " + roleNames(roles)
+	}
+	refusals = append(refusals, short...)
+	if d.App.GPUs == 0 && !gpusUnrestricted(d.App, s) && o.Resources.Scalar(resources.GPUs) > 0 {
+		refuse(DeclinedScarceResources, "the agent has GPUs, and the app uses none")
+	}
+	if len(refusals) > 0 {
+		return Pick{}, refusals
+	}
+	return pick, nil
+}
+
+// acceptedRoles lists the roles whose resources the app takes, the preferred first: what is reserved is used before what
+// others could use as well.
+func acceptedRoles(a *app.App, s Settings) []string {
+	accepted := a.AcceptedResourceRoles
+	if len(accepted) == 0 {
+		switch s.AcceptedRoles {
+		case Unreserved:
+			accepted = []string{resources.AnyRole}
+		case Reserved:
+			accepted = []string{a.Role}
+		default:
+			accepted = []string{a.Role, resources.AnyRole}
+		}
+	}
+	var roles []string
+	for _, role := range accepted {
+		if role != resources.AnyRole && !slices.Contains(roles, role) {
+			roles = append(roles, role)
+		}
+	}
+	if slices.Contains(accepted, resources.AnyRole) {
+		roles = append(roles, resources.AnyRole)
+	}
+	return roles
+}
+
+func roleNames(roles []string) string {
+	if len(roles) == 1 {
+		return "role " + roles[0]
+	}
+	return "roles " + strings.Join(roles, " and ")
+}
+
+func gpusUnrestricted(a *app.App, s Settings) bool {
+	switch a.Labels["GPU_SCHEDULING_BEHAVIOR"] {
+	case "unrestricted":
+		return true
+	case "restricted":
+		return false
+	}
+	return s.GPUsUnrestricted
+}
+
+// UnderMaintenance tells whether a window of maintenance is open at now, or will open within draining. A window without
+// duration never closes; nil is no window.
+func UnderMaintenance(u *mesos.Unavailability, now time.Time, draining time.Duration) bool {
+	if u == nil {
+		return false
+	}
+	start := time.Unix(0, u.GetStart().GetNanoseconds())
+	if now.Before(start.Add(-draining)) {
+		return false
+	}
+	return u.Duration == nil || now.Before(start.Add(time.Duration(u.GetDuration().GetNanoseconds())))
+}
