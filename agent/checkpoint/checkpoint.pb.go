@@ -267,7 +267,9 @@ type State struct {
 	// Unix nanoseconds when the process was started; 0 before.
 	Started int64 `protobuf:"varint,7,opt,name=started,proto3" json:"started,omitempty"`
 	// How many updates went before those listed: acknowledged ones are dropped when there are many.
-	Dropped       uint32 `protobuf:"varint,8,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	Dropped uint32 `protobuf:"varint,8,opt,name=dropped,proto3" json:"dropped,omitempty"`
+	// Set once nobody is to be told of the task any more: its framework was shut down.
+	Forgotten     bool `protobuf:"varint,9,opt,name=forgotten,proto3" json:"forgotten,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -358,6 +360,13 @@ func (x *State) GetDropped() uint32 {
 	return 0
 }
 
+func (x *State) GetForgotten() bool {
+	if x != nil {
+		return x.Forgotten
+	}
+	return false
+}
+
 // Kill is the order to end a task.
 type Kill struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -435,7 +444,7 @@ const file_agent_checkpoint_checkpoint_proto_rawDesc = "" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x125\n" +
 	"\tframework\x18\x02 \x01(\v2\x17.mesos.v1.FrameworkInfoR\tframework\x12&\n" +
 	"\x04task\x18\x03 \x01(\v2\x12.mesos.v1.TaskInfoR\x04task\x120\n" +
-	"\x05state\x18\x04 \x01(\v2\x1a.starling.checkpoint.StateR\x05state\"\xa5\x02\n" +
+	"\x05state\x18\x04 \x01(\v2\x1a.starling.checkpoint.StateR\x05state\"\xc3\x02\n" +
 	"\x05State\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x120\n" +
 	"\asummary\x18\x02 \x01(\v2\x16.starling.catalog.TaskR\asummary\x12\x10\n" +
@@ -444,7 +453,8 @@ const file_agent_checkpoint_checkpoint_proto_rawDesc = "" +
 	"\facknowledged\x18\x05 \x01(\rR\facknowledged\x12-\n" +
 	"\x04kill\x18\x06 \x01(\v2\x19.starling.checkpoint.KillR\x04kill\x12\x18\n" +
 	"\astarted\x18\a \x01(\x03R\astarted\x12\x18\n" +
-	"\adropped\x18\b \x01(\rR\adropped\"^\n" +
+	"\adropped\x18\b \x01(\rR\adropped\x12\x1c\n" +
+	"\tforgotten\x18\t \x01(\bR\tforgotten\"^\n" +
 	"\x04Kill\x12\x14\n" +
 	"\x05grace\x18\x01 \x01(\x03R\x05grace\x12\x0e\n" +
 	"\x02at\x18\x02 \x01(\x03R\x02at\x120\n" +

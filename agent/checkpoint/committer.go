@@ -22,6 +22,8 @@ type Committer struct {
 	index   map[string]int
 	done    [][]func(error)
 	stopped bool
+	// abandoned drops what waits.
+	abandoned bool
 }
 
 // NewCommitter returns a committer that does nothing before Run.
@@ -79,8 +81,9 @@ func (c *Committer) flush() {
 	changes, done := c.waiting, c.done
 	c.waiting, c.done = nil, nil
 	clear(c.index)
+	abandoned := c.abandoned
 	c.mu.Unlock()
-	if len(changes) == 0 {
+	if len(changes) == 0 || abandoned {
 		return
 	}
 	for i, err := range c.store.Commit(changes) {
@@ -88,4 +91,11 @@ func (c *Committer) flush() {
 			f(err)
 		}
 	}
+}
+
+// Abandon makes the committer drop what waits and whatever is still submitted, as the death of the process would.
+func (c *Committer) Abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned = true
 }

@@ -94,9 +94,26 @@ func (c *Command) Starting() Step {
 	return Step{Statuses: []*mesos.TaskStatus{c.status(mesos.TaskState_TASK_STARTING)}}
 }
 
-// Resume puts the life of a task that an earlier life of the agent knew where it was: toldRunning tells whether
-// TASK_RUNNING was reported, order is the kill under way, if any.
-func (c *Command) Resume(toldRunning bool, order *Order) { c.toldRunning, c.order = toldRunning, order }
+// Resume puts the life of a task that an earlier life of the agent knew where it was, after NewCommand: told are the
+// statuses reported so far, oldest first; order is the kill under way, nil for none.
+func (c *Command) Resume(told []*mesos.TaskStatus, order *Order) {
+	c.order = order
+	for _, status := range told {
+		switch status.GetState() {
+		case mesos.TaskState_TASK_RUNNING:
+			c.toldRunning = true
+			c.healthy = status.Healthy
+			if status.GetCheckStatus() != nil {
+				c.check = status.GetCheckStatus()
+			}
+		case mesos.TaskState_TASK_KILLING:
+			c.toldRunning, c.tellKilling = true, false
+		}
+	}
+}
+
+// Conclude puts the life of a task whose last status was given out before at its end.
+func (c *Command) Conclude() { c.phase = ended }
 
 // Launched tells that the process runs, since the time given. It may be told again, after a restart of the agent.
 func (c *Command) Launched(now, started time.Time) Step {

@@ -251,3 +251,23 @@ func Duration(d time.Duration) string {
 	}
 	return fmt.Sprintf("%dns", d)
 }
+
+// Name is what the command executor of a task is shown as.
+func Name(task *mesos.TaskInfo) string {
+	value := task.GetCommand().GetValue()
+	if !task.GetCommand().GetShell() {
+		value = strings.Join(append([]string{value}, task.GetCommand().GetArguments()...), " ")
+	}
+	if len(value) > 15 {
+		// Cut between characters.
+		end := 12
+		for end > 0 && value[end]&0xc0 == 0x80 {
+			end--
+		}
+		value = value[:end] + "..."
+	}
+	if task.GetCommand().GetShell() {
+		value = "sh -c '" + value + "'"
+	}
+	return fmt.Sprintf("Command Executor (Task: %s) (Command: %s)", task.GetTaskId().GetValue(), value)
+}

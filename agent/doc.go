@@ -1,0 +1,28 @@
+// Package agent is the daemon of a node: it owns the node's record in the mesh, its frameworks and its tasks, and is the
+// only writer of the truth about them.
+//
+// One goroutine, the loop (agent.go), owns all state. Everything else hands it functions through one channel: calls of the
+// leader (call.go), results of work (launches, signals, files synced), exits, the word of who leads. The loop never waits
+// for a disk, a network or a containerizer: that work runs in bounded pools (pool.go), on the checkpoint's committer, and
+// in one report at a time, and posts its result back. At the end of each turn the loop publishes what changed in one
+// assignment to the mesh, answers the calls that are done, and sends what is due.
+//
+// The life of a task, one file a step:
+//
+//	call.go      Launch arrives: epoch, then each task is looked at, entered into the books or refused (launch.go)
+//	launch.go    the intent goes to disk; then a worker makes the sandbox and starts the container
+//	task.go      statuses: numbered, to disk, into the update stream; steps of the executor are carried out
+//	end.go       kill; exit; the container destroyed, resources free; the last update acknowledged, the id used up
+//	recover.go   the same from disk: what an earlier life began is found again, with the same pid
+//	report.go    updates to the leader, whom leader.go finds in the mesh
+//
+// Order is what makes a crash harmless. An intent is on disk before anything is started, so an id is started once at most:
+// a repeated launch finds the task, or the mark that its id is used up. A status is on disk before it is sent, and its
+// uuid is derived from the container and the place in the row, so it is told again under the same one. An exit is
+// forgotten by the containerizer only when the terminal status is on disk. Nothing is ended because of a record, a
+// missing file or a stopped agent: a task ends by itself, by an order under the highest epoch, by its own limits, or
+// because it is no longer a task (its terminal status is known) and still has a process.
+//
+// The package talks to others through what Config hands it: the mesh, a client for reports, a containerizer. It is served
+// by agent/api.
+package agent

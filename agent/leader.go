@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/gossip/catalog"
+	"starling/gossip/record"
+)
+
+// leader is who leads as far as the agent knows: from calls, which are authenticated, and from the mesh, which is a hint
+// where to look. Nobody is obeyed because of it.
+type leader struct {
+	epoch uint64
+	addr  string // "host:port"; empty for none
+	// name is the hostname, where it is known.
+	name string
+}
+
+// heardOf takes the word of a leader. The highest epoch counts; all updates are sent to a new one at once.
+func (a *Agent) heardOf(l leader) {
+	if l.epoch < a.leader.epoch || l.epoch < a.epoch.obeyed || l.addr == "" {
+		return
+	}
+	if l.epoch == a.leader.epoch && l.addr == a.leader.addr {
+		if l.name != "" {
+			a.leader.name = l.name
+		}
+		return
+	}
+	newer := l.epoch > a.leader.epoch
+	a.leader = l
+	a.reports.reached()
+	if newer {
+		a.streams.Resend(time.Now())
+	}
+}
+
+// watchLeader follows the leaders' entries in the mesh until ctx ends.
+func (a *Agent) watchLeader(ctx context.Context) {
+	feed := a.cfg.Mesh.Feed()
+	tell := func(l leader) {
+		if l.addr != "" {
+			a.post(func() { a.heardOf(l) })
+		}
+	}
+	best := func() {
+		var top leader
+		for s := range a.cfg.Mesh.Snapshots() {
+			if l := a.leaderOf(s); l.epoch > top.epoch {
+				top = l
+			}
+		}
+		tell(top)
+	}
+	best()
+	for {
+		changes, err := feed.Next(ctx)
+		switch {
+		case errors.Is(err, record.ErrLagged):
+			best()
+		case err != nil:
+			return
+		}
+		for _, c := range changes {
+			if c.Key == catalog.KeyLeader || c.Key == "" {
+				tell(a.leaderOf(c.Snapshot))
+			}
+		}
+	}
+}
+
+// leaderOf reads the leader's entry of a node that is there.
+func (a *Agent) leaderOf(s *record.Snapshot) leader {
+	if s == nil || s.Liveness() == record.Dead || s.Liveness() == record.Left {
+		return leader{}
+	}
+	value, ok := s.Get(catalog.KeyLeader)
+	if !ok {
+		return leader{}
+	}
+	var l catalog.Leader
+	if err := proto.Unmarshal(value, &l); err != nil || l.GetEpoch() == 0 || l.GetPort() == 0 {
+		return leader{}
+	}
+	return leader{
+		epoch: l.GetEpoch(), addr: net.JoinHostPort(l.GetAddress(), strconv.Itoa(int(l.GetPort()))), name: l.GetHostname(),
+	}
+}

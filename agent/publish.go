@@ -1,0 +1,177 @@
+package agent
+
+import (
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/agent/checkpoint"
+	"starling/agent/status"
+	"starling/gossip/catalog"
+	"starling/gossip/record"
+	"starling/master/mesos"
+	"starling/master/nodeapi"
+)
+
+// changes is what of the record is to be written at the end of this turn.
+type changes struct {
+	// tasks holds those that changed; nil for one that is gone.
+	tasks map[status.Key]*task
+	// all asks for everything, which happens once.
+	all, resources, health bool
+}
+
+// publish writes what changed to the node's record, in one assignment.
+func (a *Agent) publish() {
+	var out []record.Assignment
+	put := func(key string, m proto.Message) {
+		value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			// These messages hold nothing but plain fields; only text that is no UTF-8 can do this.
+			a.cfg.Log.Error("cannot publish", "key", key, "err", err)
+			return
+		}
+		if value == nil {
+			value = []byte{}
+		}
+		out = append(out, record.Assignment{Key: key, Value: value})
+	}
+	if a.changed.all {
+		put(catalog.KeyNode, a.node())
+		for key, t := range a.tasks {
+			a.changed.tasks[key] = t
+		}
+	}
+	for key, t := range a.changed.tasks {
+		name := catalog.TaskKey(key.Framework, key.Task)
+		if t == nil || t.forgotten && terminal(t.state) {
+			out = append(out, record.Assignment{Key: name})
+			continue
+		}
+		put(name, a.summary(t))
+	}
+	if a.changed.all || a.changed.resources {
+		put(catalog.KeyResources, &catalog.Resources{
+			Total: nodeapi.ResourcesToCatalog(a.ledger.Total()), Free: nodeapi.ResourcesToCatalog(a.ledger.Free()),
+		})
+	}
+	if a.changed.all || a.changed.health {
+		put(catalog.KeyHealth, &catalog.Health{Problems: slices.Sorted(maps.Values(a.problems))})
+	}
+	clear(a.changed.tasks)
+	a.changed.all, a.changed.resources, a.changed.health = false, false, false
+	if len(out) > 0 {
+		slices.SortFunc(out, func(x, y record.Assignment) int { return strings.Compare(x.Key, y.Key) })
+		a.cfg.Mesh.Set(out...)
+	}
+}
+
+func (a *Agent) node() *catalog.Node {
+	return &catalog.Node{
+		Roles: a.cfg.Roles, Hostname: a.cfg.Hostname, Address: a.cfg.Address, Port: uint32(a.cfg.Port), AgentId: a.cfg.ID,
+		Attributes: nodeapi.AttributesToCatalog(a.cfg.Attributes), Region: a.cfg.Region, Zone: a.cfg.Zone,
+		Version: a.cfg.Version, Started: a.started.UnixNano(),
+	}
+}
+
+// summary is what the mesh is told of a task, and what stands in for its intent should that not read any more.
+func (a *Agent) summary(t *task) *catalog.Task {
+	s := &catalog.Task{
+		TaskId: t.key.Task, FrameworkId: t.key.Framework, FrameworkName: t.framework.info.GetName(), ExecutorId: t.key.Task,
+		Name: t.info.GetName(), State: int32(t.state), Discovery: nodeapi.DiscoveryToCatalog(t.info.GetDiscovery()),
+		ContainerId: t.container, Launched: t.launched.UnixNano(), Checked: t.info.GetHealthCheck() != nil,
+	}
+	if n := len(t.updates); n > 0 {
+		s.Healthy = t.updates[n-1].Healthy
+	}
+	if roles := t.res.Allocations(); len(roles) > 0 {
+		s.Role = roles[0]
+	}
+	if !terminal(t.state) {
+		s.Resources = nodeapi.ResourcesToCatalog(t.res)
+	}
+	return s
+}
+
+// watchDisk looks from time to time whether a disk that was full has space again.
+func (a *Agent) watchDisk() {
+	a.timers.at(time.Now().Add(retrySave), func() {
+		a.committer.Submit(checkpoint.Probe(), func(err error) {
+			a.post(func() {
+				if a.store.Low() {
+					a.watchDisk()
+					return
+				}
+				a.diskWorks()
+			})
+		})
+	})
+}
+
+// describe answers what the record leaves out.
+func (a *Agent) describe(d *nodeapi.Describe) *nodeapi.Description {
+	wanted := map[string]bool{}
+	for _, id := range d.GetFrameworkIds() {
+		wanted[id.GetValue()] = true
+	}
+	out := &nodeapi.Description{}
+	for _, id := range slices.Sorted(maps.Keys(a.frameworks)) {
+		if f := a.frameworks[id]; f.tasks > 0 && (len(wanted) == 0 || wanted[id]) {
+			out.Frameworks = append(out.Frameworks, f.info)
+		}
+	}
+	for _, t := range a.sorted() {
+		if len(wanted) == 0 || wanted[t.key.Framework] {
+			out.Tasks = append(out.Tasks, a.proto(t))
+		}
+	}
+	return out
+}
+
+// sorted returns the tasks in order of their keys.
+func (a *Agent) sorted() []*task {
+	return slices.SortedFunc(maps.Values(a.tasks), func(x, y *task) int {
+		return strings.Compare(x.key.Framework+"\x00"+x.key.Task, y.key.Framework+"\x00"+y.key.Task)
+	})
+}
+
+// proto is a task in the form of the v1 API. Its parts are shared and must not be modified.
+func (a *Agent) proto(t *task) *mesos.Task {
+	out := &mesos.Task{
+		Name: t.info.Name, TaskId: t.info.GetTaskId(), FrameworkId: &mesos.FrameworkID{Value: &t.key.Framework},
+		ExecutorId: &mesos.ExecutorID{Value: &t.key.Task}, AgentId: &mesos.AgentID{Value: &a.cfg.ID}, State: t.state.Enum(),
+		Resources: t.res.Proto(), Statuses: slices.Clone(t.updates), Labels: t.info.GetLabels(), Discovery: t.info.GetDiscovery(),
+		Container: t.info.GetContainer(), HealthCheck: t.info.GetHealthCheck(), KillPolicy: t.info.GetKillPolicy(), Limits: t.info.GetLimits(),
+	}
+	if user := t.info.GetCommand().GetUser(); user != "" {
+		out.User = &user
+	} else if user := t.framework.info.GetUser(); user != "" {
+		out.User = &user
+	}
+	if head, ok := a.streams.Head(t.key); ok {
+		st := head.Payload.(*mesos.TaskStatus)
+		out.StatusUpdateState, out.StatusUpdateUuid = st.State, st.Uuid
+	} else if n := len(t.updates); n > 0 {
+		out.StatusUpdateState, out.StatusUpdateUuid = t.updates[n-1].State, t.updates[n-1].Uuid
+	}
+	return out
+}
+
+// keyOf reads the key from anything that names a framework and a task.
+func keyOf(m interface {
+	GetFrameworkId() *mesos.FrameworkID
+	GetTaskId() *mesos.TaskID
+}) status.Key {
+	return status.Key{Framework: m.GetFrameworkId().GetValue(), Task: m.GetTaskId().GetValue()}
+}
+
+func protocolOf(address string) mesos.NetworkInfo_Protocol {
+	if ip := net.ParseIP(address); ip != nil && ip.To4() == nil {
+		return mesos.NetworkInfo_IPv6
+	}
+	return mesos.NetworkInfo_IPv4
+}

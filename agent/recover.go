@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/agent/checkpoint"
+	"starling/agent/containerizer"
+	"starling/agent/executor"
+	"starling/agent/status"
+	"starling/gossip/catalog"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+	"starling/master/nodeapi"
+)
+
+// recoverTimeout bounds how long the containerizer may take to find its containers.
+const recoverTimeout = time.Minute
+
+// restore makes the tasks of an earlier life from what was on disk, as they were last known.
+func (a *Agent) restore(l *checkpoint.Loaded) {
+	for _, item := range l.Items {
+		t := a.rebuild(item)
+		if t == nil || a.tasks[t.key] != nil || l.Ended.Has(t.key.Framework, t.key.Task) {
+			// Used up, and only its files outlived a crash; or a file that names nothing.
+			a.discard(item, t)
+			continue
+		}
+		t.framework.tasks++
+		a.tasks[t.key], a.containers[t.container] = t, t
+		if terminal(t.state) {
+			t.cmd.Conclude()
+			t.saved = true
+		} else {
+			a.ledger.Adopt(t.holder(), t.res)
+		}
+		if t.forgotten {
+			continue
+		}
+		now := time.Now()
+		for _, st := range t.updates[t.acked:] {
+			id := status.UUID(st.GetUuid())
+			a.streams.Push(t.key, status.Update{UUID: id, Terminal: terminal(st.GetState()), Payload: st})
+			a.streams.Durable(now, t.key, id)
+		}
+	}
+}
+
+// discard forgets files that stand for no task.
+func (a *Agent) discard(item checkpoint.Item, t *task) {
+	if t == nil {
+		a.problem("task "+item.ContainerID, fmt.Sprintf("the checkpoint of container %s names no task", item.ContainerID))
+		return
+	}
+	a.committer.Submit(checkpoint.End(item.ContainerID, t.key.Framework, t.key.Task), nil)
+}
+
+// rebuild makes a task of its files: the intent where it reads, otherwise what the state says of it.
+func (a *Agent) rebuild(item checkpoint.Item) *task {
+	state := item.State
+	if state == nil {
+		state = item.Task.GetState()
+	}
+	summary := state.GetSummary()
+	framework, info := item.Task.GetFramework(), item.Task.GetTask()
+	if info == nil {
+		framework, info = reconstruct(summary, a.cfg.ID)
+	}
+	key := status.Key{Framework: framework.GetId().GetValue(), Task: info.GetTaskId().GetValue()}
+	if key.Framework == "" || key.Task == "" {
+		return nil
+	}
+	f := a.frameworks[key.Framework]
+	if f == nil || item.Task != nil {
+		f = a.framework(framework)
+	}
+	t := &task{
+		key: key, framework: f, info: info, container: item.ContainerID, durable: true,
+		sandbox: a.layout.Dir(key.Framework, key.Task, item.ContainerID),
+		cmd:     executor.NewCommand(framework, info), pid: int(state.GetPid()), launched: time.Unix(0, summary.GetLaunched()),
+		state: mesos.TaskState(summary.GetState()), acked: int(state.GetAcknowledged()), dropped: int(state.GetDropped()),
+		forgotten: state.GetForgotten(),
+	}
+	if s := state.GetStarted(); s != 0 {
+		t.started = time.Unix(0, s)
+	}
+	for _, st := range state.GetUpdates() {
+		if len(st.GetUuid()) == len(status.UUID{}) {
+			t.updates = append(t.updates, st)
+		}
+	}
+	t.acked = min(t.acked, len(t.updates))
+	if n := len(t.updates); n > 0 {
+		t.state = t.updates[n-1].GetState()
+	}
+	// It was accepted once, so it is valid; and where it is not any more, it runs all the same.
+	t.res, _ = resources.FromProto(info.GetResources())
+	var order *executor.Order
+	if k := state.GetKill(); k != nil {
+		// The grace period begins anew: for how long nobody was there to end it is not to be known from clocks.
+		order = &executor.Order{Cause: executor.Cause(k.GetCause()), Grace: time.Duration(k.GetGrace()), At: time.Now()}
+	}
+	t.cmd.Resume(t.updates, order)
+	return t
+}
+
+// reconstruct makes of a summary what has to stand in for an intent that does not read: enough to keep the books, to
+// report and to end the task; not enough to start it.
+func reconstruct(s *catalog.Task, agent string) (*mesos.FrameworkInfo, *mesos.TaskInfo) {
+	framework := &mesos.FrameworkInfo{
+		Id: &mesos.FrameworkID{Value: proto.String(s.GetFrameworkId())}, Name: proto.String(s.GetFrameworkName()),
+		User: proto.String(""),
+	}
+	info := &mesos.TaskInfo{
+		TaskId: &mesos.TaskID{Value: proto.String(s.GetTaskId())}, Name: proto.String(s.GetName()),
+		AgentId:   &mesos.AgentID{Value: &agent},
+		Resources: nodeapi.ResourcesFromCatalog(s.GetResources()).AllocatedTo(s.GetRole()).Proto(),
+		Discovery: nodeapi.DiscoveryFromCatalog(s.GetDiscovery()),
+	}
+	return framework, info
+}
+
+// recover finds the containers of an earlier life, and brings tasks and containers together.
+func (a *Agent) recover(ctx context.Context) error {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
+	defer cancel()
+	found, err := a.cfg.Containerizer.Recover(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot recover containers: %w", err)
+	}
+	left := map[string]containerizer.Container{}
+	for _, c := range found {
+		left[c.ID] = c
+	}
+	for _, t := range a.sorted() {
+		c, ok := left[t.container]
+		delete(left, t.container)
+		a.reunite(t, c, ok)
+	}
+	for _, c := range left {
+		a.orphan(c)
+	}
+	a.counters.RecoverySeconds = time.Since(begun).Seconds()
+	a.publish()
+	return nil
+}
+
+// reunite goes on with a task whose container is c, if it is there at all.
+func (a *Agent) reunite(t *task, c containerizer.Container, there bool) {
+	now := time.Now()
+	a.collector.Keep(t.container)
+	switch {
+	case t.cmd.Ended() && there:
+		// The task is over, so whatever still runs in its container is not it.
+		a.ledger.Adopt(t.holder(), t.res)
+		a.destroy(t)
+	case t.cmd.Ended():
+		t.clean, t.removed = true, true
+		a.collector.Release(t.sandbox, t.container)
+		a.tidy(t)
+	case there && c.Exit != nil:
+		a.exitedTask(t, *c.Exit)
+	case there:
+		t.pid = c.PID
+		if !c.Started.IsZero() {
+			t.started = c.Started
+		}
+		a.perform(t, t.cmd.Launched(now, t.started))
+		a.startChecks(t)
+	case t.pid > 0:
+		// It ran, and nobody knows how it ended.
+		a.exitedTask(t, containerizer.Exit{ID: t.container, At: a.cfg.Now()})
+	case t.cmd.Order() != nil:
+		a.free(t)
+		a.perform(t, t.cmd.CancelLaunch())
+	default:
+		// The intent is on disk and nothing was started. It is not started now: the framework may long have another one.
+		a.free(t)
+		t.cmd.Conclude()
+		id := a.tell(t, (&executor.Refusal{
+			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_AGENT_RESTARTED, Message: "Task launched during agent restart",
+		}).Status(t.info.GetTaskId()))
+		a.save(t, &id)
+	}
+}
+
+// orphan judges a container without a task. One that has ended is forgotten. One that runs is left alone, and told: every
+// container has an intent on disk from before its start, so this one lost its files, and was somebody's task.
+func (a *Agent) orphan(c containerizer.Container) {
+	if c.Exit != nil {
+		a.control.run(func() { a.removeOrphan(c.ID) })
+		return
+	}
+	a.collector.Keep(c.ID)
+	a.counters.RecoveryErrors++
+	why := "has no checkpoint"
+	for _, id := range a.lost {
+		if id == c.ID {
+			why = "lost its checkpoints to quarantine"
+		}
+	}
+	a.problem("container "+c.ID, fmt.Sprintf("container %s (process %d) runs and %s: it is left alone; end it by hand", c.ID, c.PID, why))
+	a.cfg.Log.Error("container without a task is left alone", "container_id", c.ID, "pid", c.PID, "reason", why)
+}
+
+// bootID tells one start of the machine from another; empty where the system does not say.
+func bootID() string {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"starling/agent/status"
+	"starling/master/mesos"
+	"starling/master/nodeapi"
+)
+
+const (
+	reportTimeout = 10 * time.Second
+	// reportMax is how many updates go in one report.
+	reportMax = 512
+	// onceMax bounds the updates that are sent once; the oldest are dropped.
+	onceMax = 1024
+
+	backoffFirst = 100 * time.Millisecond
+	backoffMax   = 30 * time.Second
+)
+
+// reports is the state of sending to the leader. One report is under way at a time: order needs no more care, and what
+// comes up meanwhile goes together.
+type reports struct {
+	sending bool
+	// once are updates without uuid: told once, kept until a leader took them.
+	once []*nodeapi.StatusUpdate
+	// version is that of the record when the leader last took a report.
+	version uint64
+	// backoff is the last pause after a failure, until the next try.
+	backoff time.Duration
+	until   time.Time
+	wg      sync.WaitGroup
+}
+
+// reached forgets failures: there is a reason to believe that the next try works.
+func (r *reports) reached() { r.backoff, r.until = 0, time.Time{} }
+
+// failed returns when to try again: with a jitter, ever later, but never later than the longest pause.
+func (r *reports) failed(now time.Time) time.Time {
+	r.backoff = min(max(2*r.backoff, backoffFirst), backoffMax)
+	r.until = now.Add(r.backoff/2 + rand.N(r.backoff/2+1))
+	return r.until
+}
+
+// once queues an update that nobody acknowledges, about a task that this agent does not hold.
+func (a *Agent) once(framework string, st *mesos.TaskStatus) {
+	now := seconds(a.cfg.Now())
+	st.AgentId, st.Timestamp = &mesos.AgentID{Value: &a.cfg.ID}, &now
+	if len(a.reports.once) == onceMax {
+		a.counters.DroppedUpdates++
+		a.reports.once = append(a.reports.once[:0], a.reports.once[1:]...)
+	}
+	a.reports.once = append(a.reports.once, &nodeapi.StatusUpdate{
+		FrameworkId: &mesos.FrameworkID{Value: &framework}, Status: st, LatestState: int32(st.GetState()),
+	})
+}
+
+func (a *Agent) canSend() bool { return a.leader.addr != "" && !a.reports.sending }
+
+// send begins a report if there is a leader, something due, and no other report under way.
+func (a *Agent) send(now time.Time) {
+	if !a.canSend() || now.Before(a.reports.until) {
+		return
+	}
+	due := a.streams.Take(now, reportMax)
+	once := a.reports.once
+	if len(due) == 0 && len(once) == 0 {
+		return
+	}
+	report := &nodeapi.Report{Epoch: a.leader.epoch, AgentId: a.cfg.ID, Updates: once}
+	for _, d := range due {
+		update := &nodeapi.StatusUpdate{
+			FrameworkId: &mesos.FrameworkID{Value: &d.Key.Framework}, Status: d.Update.Payload.(*mesos.TaskStatus),
+		}
+		update.LatestState = int32(update.Status.GetState())
+		if t := a.tasks[d.Key]; t != nil {
+			update.LatestState = int32(t.state)
+		}
+		report.Updates = append(report.Updates, update)
+	}
+	version := a.version()
+	if version > a.reports.version {
+		report.Delta = a.cfg.Mesh.Delta(a.reports.version)
+	}
+	a.reports.once = nil
+	a.reports.sending = true
+	addr := a.leader.addr
+	a.reports.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(a.work, reportTimeout)
+		defer cancel()
+		err := a.cfg.Reporter.Report(ctx, addr, report)
+		a.post(func() { a.reported(addr, due, once, version, err) })
+	})
+}
+
+// reported goes on after a report. What a leader took is repeated only when no acknowledgement comes; what it did not take
+// is due again after a pause, or at once if there is another leader by now.
+func (a *Agent) reported(addr string, due []status.Due, once []*nodeapi.StatusUpdate, version uint64, err error) {
+	a.reports.sending = false
+	now := time.Now()
+	if err == nil {
+		a.counters.Reports++
+		a.reports.version = max(a.reports.version, version)
+		a.reports.reached()
+		return
+	}
+	a.counters.FailedReports++
+	again := now
+	if addr == a.leader.addr {
+		again = a.reports.failed(now)
+		a.timers.at(again, func() {})
+	}
+	if errors.Is(err, nodeapi.ErrMalformed) || errors.Is(err, nodeapi.ErrTooLarge) {
+		// Sending the same again is useless, so what is sent once is given up, and the rest waits for its usual time.
+		a.cfg.Log.Error("leader refused a report", "addr", addr, "err", err)
+		a.counters.DroppedUpdates += uint64(len(once))
+		return
+	}
+	a.cfg.Log.Debug("cannot report to the leader", "addr", addr, "err", err)
+	a.reports.once = append(once, a.reports.once...)
+	if extra := len(a.reports.once) - onceMax; extra > 0 {
+		a.counters.DroppedUpdates += uint64(extra)
+		a.reports.once = a.reports.once[extra:]
+	}
+	for _, d := range due {
+		a.streams.Retry(again, d.Key, d.Update.UUID)
+	}
+}

@@ -1,0 +1,139 @@
+package agent
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"starling/agent/executor"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+)
+
+// Counters count what happened since the start. They only grow, but for RecoverySeconds.
+type Counters struct {
+	// TasksFinished and its kin count tasks by their last state.
+	TasksFinished, TasksFailed, TasksKilled, TasksLost, TasksError, TasksDropped uint64
+	Refused, LaunchErrors, DestroyErrors, DiskErrors, RecoveryErrors             uint64
+	Calls, StaleCalls, Reports, FailedReports, DroppedUpdates                    uint64
+	Acknowledgements, InvalidAcknowledgements, InvalidMessages, Updates          uint64
+	RecoverySeconds                                                              float64
+
+	retired uint64
+}
+
+// count notes a state that a task got to.
+func (c *Counters) count(state mesos.TaskState) {
+	c.Updates++
+	switch state {
+	case mesos.TaskState_TASK_FINISHED:
+		c.TasksFinished++
+	case mesos.TaskState_TASK_FAILED:
+		c.TasksFailed++
+	case mesos.TaskState_TASK_KILLED:
+		c.TasksKilled++
+	case mesos.TaskState_TASK_LOST:
+		c.TasksLost++
+	case mesos.TaskState_TASK_ERROR:
+		c.TasksError++
+	case mesos.TaskState_TASK_DROPPED:
+		c.TasksDropped++
+	case mesos.TaskState_TASK_STAGING, mesos.TaskState_TASK_STARTING, mesos.TaskState_TASK_RUNNING, mesos.TaskState_TASK_KILLING,
+		mesos.TaskState_TASK_GONE, mesos.TaskState_TASK_GONE_BY_OPERATOR, mesos.TaskState_TASK_UNREACHABLE, mesos.TaskState_TASK_UNKNOWN:
+	}
+}
+
+// State is what an agent looked like at one moment. Messages in it are shared and must not be modified.
+type State struct {
+	Started time.Time
+	// Leader is the hostname or address of the master that the agent knows as leader; empty for none.
+	Leader string
+	// Epoch is the highest that was obeyed.
+	Epoch       uint64
+	Total, Free resources.Resources
+	// Used is what tasks hold, with their allocation roles.
+	Used resources.Resources
+	// Frameworks are those with tasks, Completed those without that are still remembered; both in order of ids.
+	Frameworks, Completed []FrameworkState
+	Problems              []string
+	Counters              Counters
+	// Pending is how many updates wait for their acknowledgement.
+	Pending int
+	// SandboxesRemoved, SandboxesFailed and SandboxesPending count the garbage collector's work.
+	SandboxesRemoved, SandboxesFailed, SandboxesPending int
+}
+
+// FrameworkState is one framework and its executors.
+type FrameworkState struct {
+	Info *mesos.FrameworkInfo
+	// Executors are live or have updates that are not acknowledged; Completed have neither, newest last.
+	Executors, Completed []ExecutorState
+}
+
+// ExecutorState is one executor. So far each is a command executor with one task.
+type ExecutorState struct {
+	ID, Name, Source string
+	ContainerID      string
+	// Directory is the sandbox, an absolute path.
+	Directory string
+	PID       int
+	Command   *mesos.CommandInfo
+	Task      *mesos.Task
+	// Running is set while a process of the task runs.
+	Running bool
+	// CPUs and MemBytes are the limits of the container.
+	CPUs     float64
+	MemBytes int64
+}
+
+// State returns what the agent looks like now.
+func (a *Agent) State(ctx context.Context) (*State, error) {
+	var s *State
+	if err := a.do(ctx, func() { s = a.state() }); err != nil {
+		return nil, err
+	}
+	s.SandboxesRemoved, s.SandboxesFailed, s.SandboxesPending = a.collector.Counts()
+	return s, nil
+}
+
+func (a *Agent) state() *State {
+	s := &State{
+		Started: a.started, Leader: a.leader.name, Epoch: a.epoch.obeyed, Total: a.ledger.Total(), Free: a.ledger.Free(),
+		Problems: slices.Sorted(maps.Values(a.problems)), Counters: a.counters,
+	}
+	if s.Leader == "" {
+		s.Leader = a.leader.addr
+	}
+	for _, h := range a.ledger.Holders() {
+		held, _ := a.ledger.Held(h)
+		s.Used = s.Used.Add(held)
+	}
+	executors := map[*framework][]ExecutorState{}
+	for _, t := range a.sorted() {
+		executors[t.framework] = append(executors[t.framework], a.executorState(t))
+		s.Pending += len(t.updates) - t.acked
+	}
+	for _, id := range slices.Sorted(maps.Keys(a.frameworks)) {
+		f := a.frameworks[id]
+		fs := FrameworkState{Info: f.info, Executors: executors[f]}
+		for _, t := range f.completed {
+			fs.Completed = append(fs.Completed, a.executorState(t))
+		}
+		if f.tasks > 0 {
+			s.Frameworks = append(s.Frameworks, fs)
+		} else {
+			s.Completed = append(s.Completed, fs)
+		}
+	}
+	return s
+}
+
+func (a *Agent) executorState(t *task) ExecutorState {
+	cpus, mem := executor.Limits(t.info, t.res)
+	return ExecutorState{
+		ID: t.key.Task, Name: executor.Name(t.info), Source: t.key.Task, ContainerID: t.container, Directory: t.sandbox,
+		PID: t.pid, Command: t.info.GetCommand(), Task: a.proto(t), Running: !terminal(t.state) && t.pid > 0,
+		CPUs: cpus, MemBytes: mem,
+	}
+}
