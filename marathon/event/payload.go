@@ -1,29 +1,15 @@
 package event
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"starling/marathon/deployment"
+)
 
 // IPAddress is one address of a task.
 type IPAddress struct {
 	IPAddress string `json:"ipAddress"`
 	Protocol  string `json:"protocol"`
-}
-
-// Action is one action of a deployment step.
-type Action struct {
-	Action string `json:"action"`
-	App    string `json:"app"`
-}
-
-// Step is one step of a deployment.
-type Step struct {
-	Actions []Action `json:"actions"`
-}
-
-// Plan is a deployment in its light form: without the definitions.
-type Plan struct {
-	ID      string `json:"id"`
-	Steps   []Step `json:"steps"`
-	Version string `json:"version"`
 }
 
 // APIPost tells that somebody asked for a new or changed app.
@@ -131,27 +117,27 @@ type GroupChangeFailed struct {
 
 // DeploymentInfo tells that a step of a deployment begins.
 type DeploymentInfo struct {
-	Plan        Plan `json:"plan"`
-	CurrentStep Step `json:"currentStep"`
+	Plan        deployment.Light `json:"plan"`
+	CurrentStep deployment.Step  `json:"currentStep"`
 }
 
 // DeploymentStepSuccess tells that a step of a deployment ended.
 type DeploymentStepSuccess struct {
-	Plan        Plan `json:"plan"`
-	CurrentStep Step `json:"currentStep"`
+	Plan        deployment.Light `json:"plan"`
+	CurrentStep deployment.Step  `json:"currentStep"`
 }
 
 // DeploymentSuccess tells that a deployment has ended as it should.
 type DeploymentSuccess struct {
-	ID   string `json:"id"`
-	Plan Plan   `json:"plan"`
+	ID   string           `json:"id"`
+	Plan deployment.Light `json:"plan"`
 }
 
 // DeploymentFailed tells that a deployment was cancelled.
 type DeploymentFailed struct {
-	ID     string `json:"id"`
-	Plan   Plan   `json:"plan"`
-	Reason string `json:"reason,omitempty"`
+	ID     string           `json:"id"`
+	Plan   deployment.Light `json:"plan"`
+	Reason string           `json:"reason,omitempty"`
 }
 
 // SchedulerRegistered tells of the first subscription of this framework id.

@@ -1,0 +1,360 @@
+package scheduler
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"starling/marathon/app"
+	"starling/marathon/deployment"
+	"starling/marathon/event"
+)
+
+// Deployment is a plan under way, as it is stored. Step counts from 1; 0 is one that has not begun. It is never changed.
+type Deployment struct {
+	Plan *deployment.Plan
+	Step int
+}
+
+// running is a deployment of the present.
+type running struct {
+	deployment *Deployment
+	affected   []app.PathID
+}
+
+// Locked refuses a change of apps that running deployments are at work on.
+type Locked struct {
+	// Deployments are the ids of those that stand in the way, oldest first.
+	Deployments []string
+}
+
+func (l *Locked) Error() string {
+	return "App is locked by one or more deployments. Override with the option '?force=true'. View details at '/v2/deployments/<DEPLOYMENT_ID>'."
+}
+
+// ErrNoDeployment is returned for a deployment that does not run.
+var ErrNoDeployment = errors.New("no such deployment is running")
+
+// TooManyDeployments refuses one deployment more than the limit.
+type TooManyDeployments struct{ Limit int }
+
+func (t *TooManyDeployments) Error() string {
+	return fmt.Sprintf("Max number (%d) of running deployments is achieved. Wait for existing deployments to complete or cancel one using force=true parameter.", t.Limit)
+}
+
+// Change is a new tree of definitions and the plan that leads there.
+type Change struct {
+	// Root is the new tree, and Plan the way to it from the present one.
+	Root *app.Group
+	Plan *deployment.Plan
+	// Force cancels the deployments that stand in the way.
+	Force bool
+	// Group is named in the event that tells of the change.
+	Group app.PathID
+}
+
+// Conflicts returns the running deployments that are at work on an app that the plan touches, oldest first.
+func (s *Scheduler) Conflicts(plan *deployment.Plan) []string {
+	var ids []string
+	for _, r := range s.deployments {
+		if len(plan.Conflicts([]*deployment.Plan{r.deployment.Plan})) > 0 {
+			ids = append(ids, r.deployment.Plan.ID)
+		}
+	}
+	return ids
+}
+
+// Deploy makes the new tree the tree of definitions and begins the deployment. It returns a *Locked or a
+// *TooManyDeployments, and has changed nothing then.
+func (s *Scheduler) Deploy(now time.Time, c Change) error {
+	conflicts := s.Conflicts(c.Plan)
+	if len(conflicts) > 0 && !c.Force {
+		return &Locked{Deployments: conflicts}
+	}
+	affected := c.Plan.Affected()
+	if len(affected) > 0 && len(s.deployments)-len(conflicts) >= s.cfg.MaxRunningDeployments {
+		return &TooManyDeployments{Limit: s.cfg.MaxRunningDeployments}
+	}
+	for _, id := range conflicts {
+		s.stop(s.find(id))
+	}
+	s.adopt(c.Root, affected)
+	r := &running{deployment: &Deployment{Plan: c.Plan}, affected: affected}
+	s.publish(event.GroupChangeSuccess{GroupID: string(c.Group), Version: c.Plan.Version.String()})
+	s.deployments = append(s.deployments, r)
+	s.lock(r)
+	if len(affected) > 0 {
+		s.out.write(Write{Kind: KindDeployment, Key: c.Plan.ID, Deployment: r.deployment})
+	}
+	s.advance(now, r)
+	return nil
+}
+
+// lock marks the apps of a deployment as its own.
+func (s *Scheduler) lock(r *running) {
+	for _, id := range r.affected {
+		sp := s.spec(id)
+		sp.deployment = r
+		s.touch(id)
+	}
+}
+
+// adopt takes over a new tree, in which only the affected apps differ from the present one, and has it stored.
+func (s *Scheduler) adopt(root *app.Group, affected []app.PathID) {
+	if root == s.root {
+		return
+	}
+	change := &Tree{Root: root}
+	for _, id := range affected {
+		sp, next := s.spec(id), root.App(id)
+		old := sp.def
+		sp.def, sp.terminated = next, false
+		s.touch(id)
+		if next == nil {
+			if old != nil && len(old.HealthChecks) > 0 {
+				s.publish(event.RemoveHealthCheck{AppID: string(id)})
+			}
+			continue
+		}
+		if old == nil || old.Version != next.Version {
+			change.Changed = append(change.Changed, next)
+		}
+		if old == nil || old.VersionInfo.LastConfigChangeAt != next.VersionInfo.LastConfigChangeAt {
+			for _, check := range next.HealthChecks {
+				s.publish(event.AddHealthCheck{AppID: string(id), Version: next.Version.String(), HealthCheck: checkJSON(check)})
+			}
+		}
+		sp.versions[next.Version] = next
+		sp.trimVersions()
+	}
+	s.root = root
+	if names := s.findRoles(); !slices.Equal(names, s.names) {
+		s.names = names
+		if s.connected {
+			s.out.act(Subscription{Roles: names})
+		}
+	}
+	s.out.write(Write{Kind: KindTree, Tree: change})
+}
+
+func (s *Scheduler) find(id string) *running {
+	for _, r := range s.deployments {
+		if r.deployment.Plan.ID == id {
+			return r
+		}
+	}
+	return nil
+}
+
+// Cancel ends a deployment and leaves everything as it is by then: the definitions are those of its target, and what was
+// started or killed stays so.
+func (s *Scheduler) Cancel(id string) error {
+	r := s.find(id)
+	if r == nil {
+		return fmt.Errorf("%w: %s", ErrNoDeployment, id)
+	}
+	s.stop(r)
+	return nil
+}
+
+func (s *Scheduler) stop(r *running) {
+	plan := r.deployment.Plan.Light()
+	s.publish(event.DeploymentFailed{ID: plan.ID, Plan: plan, Reason: "The upgrade has been cancelled"})
+	s.unlock(r)
+}
+
+// unlock forgets a deployment; its apps are looked after by the scale check again.
+func (s *Scheduler) unlock(r *running) {
+	s.deployments = slices.DeleteFunc(s.deployments, func(o *running) bool { return o == r })
+	for _, id := range r.affected {
+		if sp := s.specs[id]; sp != nil && sp.deployment == r {
+			sp.deployment = nil
+			s.touch(id)
+		}
+	}
+	s.out.write(Write{Kind: KindDeployment, Key: r.deployment.Plan.ID})
+}
+
+// advance takes a deployment as far as it goes.
+func (s *Scheduler) advance(now time.Time, r *running) {
+	steps := r.deployment.Plan.Steps
+	light := r.deployment.Plan.Light()
+	for {
+		at := r.deployment.Step
+		if at > 0 {
+			if at <= len(steps) {
+				if !s.perform(now, r, steps[at-1]) {
+					return
+				}
+				s.publish(event.DeploymentStepSuccess{Plan: light, CurrentStep: light.Steps[at-1]})
+			}
+			if at >= len(steps) {
+				break
+			}
+		} else if len(steps) == 0 {
+			break
+		}
+		r.deployment = &Deployment{Plan: r.deployment.Plan, Step: at + 1}
+		s.publish(event.DeploymentInfo{Plan: light, CurrentStep: light.Steps[at]})
+		for _, action := range steps[at].Actions {
+			if sp := s.specs[action.App]; sp != nil && action.Kind == deployment.Restart {
+				sp.backoff.reset()
+			}
+		}
+	}
+	s.publish(event.DeploymentSuccess{ID: light.ID, Plan: light})
+	s.unlock(r)
+}
+
+// perform takes each action of a step as far as it goes, and tells whether all have ended.
+func (s *Scheduler) perform(now time.Time, r *running, step deployment.Step) bool {
+	done := true
+	for _, action := range step.Actions {
+		sp := s.spec(action.App)
+		ended := true
+		switch action.Kind {
+		case deployment.Start:
+		case deployment.Scale:
+			s.endNamed(now, action)
+			ended = s.scaleTo(now, r, sp)
+		case deployment.Restart:
+			ended = s.restart(now, r, sp)
+		case deployment.Stop:
+			ended = s.terminate(now, sp)
+		}
+		done = done && ended
+	}
+	return done
+}
+
+// endNamed ends the instances that a scaling was asked to end.
+func (s *Scheduler) endNamed(now time.Time, action deployment.Action) {
+	for _, id := range action.Kill {
+		if i := s.instances[id]; i != nil && id.App == action.App {
+			s.decommission(now, i)
+		}
+	}
+}
+
+// scaleTo brings an app to its number for a deployment, and tells whether that is reached: what was to go is gone, and
+// what the deployment itself has made is healthy and ready.
+func (s *Scheduler) scaleTo(now time.Time, r *running, sp *spec) bool {
+	if sp.def == nil {
+		return true
+	}
+	s.balance(now, sp, r.deployment.Plan.ID)
+	for _, i := range sp.instances {
+		switch {
+		case i.Goal != GoalRunning:
+			if i.Condition.Active() {
+				return false
+			}
+		case i.Deployment == r.deployment.Plan.ID && i.Condition != UnreachableInactive && !s.arrived(i):
+			return false
+		}
+	}
+	return true
+}
+
+// terminate ends everything of an app that was removed.
+func (s *Scheduler) terminate(now time.Time, sp *spec) bool {
+	for _, i := range slices.Clone(sp.instances) {
+		s.decommission(now, i)
+	}
+	if len(sp.instances) > 0 {
+		return false
+	}
+	if !sp.terminated {
+		sp.terminated = true
+		sp.backoff.reset()
+		s.publish(event.AppTerminated{AppID: string(sp.id)})
+	}
+	return true
+}
+
+// scale is the scale check of an app that no deployment is at work on.
+func (s *Scheduler) scale(now time.Time, sp *spec) {
+	if sp.def == nil {
+		if s.doubt {
+			return
+		}
+		for _, i := range slices.Clone(sp.instances) {
+			s.decommission(now, i)
+		}
+		return
+	}
+	s.balance(now, sp, "")
+}
+
+// balance makes or ends instances until their number is right.
+func (s *Scheduler) balance(now time.Time, sp *spec, deploymentID string) {
+	var counted []*Instance
+	for _, i := range sp.instances {
+		if i.counted() {
+			counted = append(counted, i)
+		}
+	}
+	for _, i := range victims(sp.def, counted, len(counted)-sp.def.Instances) {
+		s.decommission(now, i)
+	}
+	for range sp.def.Instances - len(counted) {
+		s.create(now, sp, deploymentID)
+	}
+}
+
+// create makes an instance that waits for an offer.
+func (s *Scheduler) create(now time.Time, sp *spec, deploymentID string) {
+	s.put(&Instance{
+		ID:   app.InstanceID{App: sp.id, UUID: s.ids.Next(now)},
+		Goal: GoalRunning, Condition: Scheduled, Since: now, Version: sp.def.Version, Deployment: deploymentID,
+	})
+}
+
+// launchDefinition is what a waiting instance is launched with: the present definition, unless a deployment will replace
+// the app's configuration and has not come to that yet.
+func (s *Scheduler) launchDefinition(sp *spec, i *Instance) *app.App {
+	r := sp.deployment
+	if r == nil || sp.def == nil || i.Version >= sp.def.VersionInfo.LastConfigChangeAt {
+		return sp.def
+	}
+	for n, step := range r.deployment.Plan.Steps {
+		for _, action := range step.Actions {
+			if action.App == sp.id && action.Kind == deployment.Restart && n >= r.deployment.Step {
+				return sp.definition(i.Version)
+			}
+		}
+	}
+	return sp.def
+}
+
+// KillRequest asks for the end of the tasks of some instances.
+type KillRequest struct {
+	Instances []app.InstanceID
+	// Wipe forgets the instances as well: what replaces them is new.
+	Wipe bool
+}
+
+// KillTasks ends tasks; the apps get new ones.
+func (s *Scheduler) KillTasks(now time.Time, k KillRequest) {
+	for _, id := range k.Instances {
+		i := s.instances[id]
+		switch {
+		case i == nil:
+		case k.Wipe:
+			s.decommission(now, i)
+		default:
+			s.kill(now, i)
+		}
+	}
+}
+
+// ResetDelay ends the backoff of an app, and tells whether an instance of it waits at all.
+func (s *Scheduler) ResetDelay(id app.PathID) bool {
+	sp := s.specs[id]
+	if sp == nil || !slices.ContainsFunc(sp.instances, (*Instance).waits) {
+		return false
+	}
+	sp.backoff.reset()
+	return true
+}

@@ -1,0 +1,253 @@
+package scheduler
+
+import (
+	"time"
+
+	"starling/marathon/app"
+	"starling/marathon/event"
+	"starling/master/mesos"
+)
+
+// maxMessage is how much of a status message is kept, in bytes.
+const maxMessage = 10000
+
+// status takes in a status update. It is acknowledged in any case, after whatever it changed is stored.
+func (s *Scheduler) status(now time.Time, status *mesos.TaskStatus) {
+	taskID := status.GetTaskId().GetValue()
+	delete(s.asked, taskID)
+	s.sawAgent(now, status)
+	if len(status.GetUuid()) > 0 {
+		defer s.out.act(Acknowledge{TaskID: taskID, AgentID: status.GetAgentId().GetValue(), UUID: status.GetUuid()})
+	}
+	id, err := app.ParseTaskID(taskID)
+	if err != nil {
+		return // Not an id that any Marathon makes: somebody else uses this framework id. In doubt, leave it alone.
+	}
+	i := s.instances[id.Instance]
+	if i == nil || i.TaskID != taskID {
+		s.unknownTask(id, status)
+		return
+	}
+	s.knownTask(now, i, status)
+}
+
+// unknownTask deals with a task that no instance has: one that was given up and came back, or an earlier launch. It is
+// killed, unless what was stored could not all be read: then it may well be one of ours.
+func (s *Scheduler) unknownTask(id app.TaskID, status *mesos.TaskStatus) {
+	condition := conditionOf(status)
+	if condition.Terminal() || condition.unreachable() {
+		s.publish(event.UnknownInstanceTerminated{
+			InstanceID: id.Instance.String(), AppID: string(id.Instance.App), Condition: string(condition),
+		})
+		return
+	}
+	if sp := s.specs[id.Instance.App]; s.doubt || sp != nil && sp.quarantined || condition == Killing {
+		return
+	}
+	s.out.act(Kill{TaskID: status.GetTaskId().GetValue(), AgentID: status.GetAgentId().GetValue()})
+}
+
+func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStatus) {
+	condition := conditionOf(status)
+	if condition == Unreachable && i.Condition == UnreachableInactive {
+		condition = UnreachableInactive
+	}
+	next := *i
+	if agent := status.GetAgentId().GetValue(); agent != "" {
+		next.AgentID = agent
+	}
+	changed := s.applyStatus(now, &next, status)
+	if condition != i.Condition {
+		next.Condition, next.Since = condition, now
+		changed = true
+	}
+	if !changed {
+		return
+	}
+	s.publishStatus(&next, status)
+	sp := s.spec(i.ID.App)
+	def := sp.definition(i.Version)
+	switch {
+	case condition.Terminal():
+		s.ended(now, sp, i, &next, status)
+	case condition == Unreachable && i.Condition != Unreachable:
+		next.UnreachableSince = now
+		if t := status.GetUnreachableTime(); t.GetNanoseconds() > 0 {
+			next.UnreachableSince = time.Unix(0, t.GetNanoseconds()).UTC()
+		}
+		s.put(&next)
+		s.unprobe(&next)
+		s.checkUnreachable(now, next.ID)
+	default:
+		if !condition.unreachable() {
+			next.UnreachableSince = time.Time{}
+		}
+		if condition == Running && i.Condition != Running && next.StartedAt.IsZero() {
+			next.StartedAt = now
+			s.returnToken()
+		}
+		s.put(&next)
+		if condition != i.Condition && condition != Killing && !condition.unreachable() && def != nil {
+			sp.backoff.advance(now)
+		}
+		s.healthChanged(now, i, &next)
+		if i.Condition.unreachable() && next.Goal == GoalDecommissioned {
+			s.kill(now, &next)
+		}
+	}
+}
+
+// applyStatus copies what a status says beyond the state, and tells whether anything of it is new.
+func (s *Scheduler) applyStatus(_ time.Time, next *Instance, status *mesos.TaskStatus) bool {
+	changed := false
+	if status.Healthy != nil && (next.AgentHealthy == nil || *next.AgentHealthy != status.GetHealthy()) {
+		healthy := status.GetHealthy()
+		next.AgentHealthy, changed = &healthy, true
+	}
+	if addresses := addressesOf(status); len(addresses) > 0 && !equalAddresses(addresses, next.Addresses) {
+		next.Addresses, changed = addresses, true
+	}
+	if check := checkOf(status); check != nil {
+		next.Check, changed = check, true
+	}
+	if status.GetReason() == mesos.TaskStatus_REASON_AGENT_DRAINING && status.Reason != nil {
+		next.Draining = true
+	}
+	return changed
+}
+
+func addressesOf(status *mesos.TaskStatus) []Address {
+	var addresses []Address
+	for _, network := range status.GetContainerStatus().GetNetworkInfos() {
+		for _, a := range network.GetIpAddresses() {
+			if a.GetIpAddress() == "" {
+				continue
+			}
+			protocol := "IPv4"
+			if a.GetProtocol() == mesos.NetworkInfo_IPv6 {
+				protocol = "IPv6"
+			}
+			addresses = append(addresses, Address{IP: a.GetIpAddress(), Protocol: protocol})
+		}
+	}
+	return addresses
+}
+
+func equalAddresses(a, b []Address) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}
+
+func checkOf(status *mesos.TaskStatus) *CheckResult {
+	check := status.GetCheckStatus()
+	if check == nil {
+		return nil
+	}
+	var result CheckResult
+	switch {
+	case check.GetHttp() != nil && check.GetHttp().StatusCode != nil:
+		code := int(check.GetHttp().GetStatusCode())
+		result.HTTPStatus = &code
+	case check.GetTcp() != nil && check.GetTcp().Succeeded != nil:
+		open := check.GetTcp().GetSucceeded()
+		result.TCPOpen = &open
+	case check.GetCommand() != nil && check.GetCommand().ExitCode != nil:
+		code := int(check.GetCommand().GetExitCode())
+		result.ExitCode = &code
+	default:
+		return nil
+	}
+	return &result
+}
+
+// ended takes note of the end of a task: the instance waits for another launch, or is forgotten.
+func (s *Scheduler) ended(now time.Time, sp *spec, was, next *Instance, status *mesos.TaskStatus) {
+	if was.StartedAt.IsZero() {
+		s.returnToken()
+	}
+	s.recordFailure(now, was, status)
+	def := sp.definition(was.Version)
+	drained := was.Draining || next.Draining
+	switch next.Condition {
+	case Failed, Errored, Dropped, Gone, Finished:
+		if def != nil && next.Goal == GoalRunning && !drained {
+			sp.backoff.fail(now, def)
+			s.timers.set(timer{at: sp.backoff.deadline, kind: timerBackoff, app: sp.id})
+		}
+	}
+	if drained {
+		sp.backoff.reset()
+	}
+	s.publishChange(next)
+	s.release(now, next)
+}
+
+// release ends what there is of a task that is over, or was given up: the instance is launched again or forgotten.
+func (s *Scheduler) release(now time.Time, i *Instance) {
+	if i.Goal != GoalRunning {
+		s.forget(i)
+		return
+	}
+	s.dropTask(i)
+	fresh := i.withoutTask()
+	fresh.Condition, fresh.Since = Scheduled, now
+	s.put(fresh)
+}
+
+// recordFailure keeps the newest bad end of an app's tasks.
+func (s *Scheduler) recordFailure(now time.Time, i *Instance, status *mesos.TaskStatus) {
+	message := status.GetMessage()
+	switch conditionOf(status) {
+	case Failed, Errored, Gone, Dropped, Unknown:
+	case Killed:
+		h := s.health[i.ID]
+		if h == nil || h.killed == "" {
+			return
+		}
+		message = "Task was killed since health check failed. Reason: " + h.killed
+	default:
+		return
+	}
+	if sp := s.specs[i.ID.App]; sp == nil || sp.def == nil {
+		return
+	}
+	f := &Failure{
+		App: i.ID.App, Host: i.Host, Message: cut(message), State: status.GetState().String(), TaskID: i.TaskID,
+		Timestamp: app.At(now), Version: i.Version, AgentID: i.AgentID,
+	}
+	s.failures[i.ID.App] = f
+	s.out.write(Write{Kind: KindFailure, Key: string(i.ID.App), Failure: f})
+}
+
+func (s *Scheduler) publishStatus(i *Instance, status *mesos.TaskStatus) {
+	p := event.StatusUpdate{
+		AgentID: i.AgentID, TaskID: i.TaskID, TaskStatus: status.GetState().String(), Message: cut(status.GetMessage()),
+		AppID: string(i.ID.App), Host: i.Host, IPAddresses: []event.IPAddress{}, Ports: i.Ports, Version: i.Version.String(),
+	}
+	if p.Ports == nil {
+		p.Ports = []int{}
+	}
+	for _, a := range i.Addresses {
+		p.IPAddresses = append(p.IPAddresses, event.IPAddress{IPAddress: a.IP, Protocol: a.Protocol})
+	}
+	s.publish(p)
+}
+
+// cut shortens a message without breaking a character.
+func cut(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	end := maxMessage
+	for end > 0 && message[end]&0xc0 == 0x80 {
+		end--
+	}
+	return message[:end]
+}
