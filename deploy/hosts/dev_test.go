@@ -1,4 +1,4 @@
-package hosts_test
+package hosts
 
 import (
 	"encoding/json"
@@ -12,26 +12,7 @@ import (
 	"time"
 )
 
-// dev starts a whole cluster in one process.
-func dev(t *testing.T, more ...string) (*cluster, *process) {
-	t.Helper()
-	const ip = "127.0.0.1"
-	master, agent, marathon, mesh, dns, dnsHTTP := freePorts(t, ip), freePorts(t, ip), freePorts(t, ip), freePorts(t, ip), freePorts(t, ip), freePorts(t, ip)
-	c := &cluster{
-		t: t, marathon: fmt.Sprintf("http://%s:%d", ip, marathon), master: fmt.Sprintf("http://%s:%d", ip, master),
-		dns: fmt.Sprintf("%s:%d", ip, dns), probes: t.TempDir(),
-	}
-	args := []string{
-		"dev", "--work-dir", t.TempDir(), fmt.Sprint("--master-port=", master), fmt.Sprint("--agent-port=", agent),
-		fmt.Sprint("--marathon-port=", marathon), fmt.Sprint("--mesh-port=", mesh), fmt.Sprint("--dns-port=", dns),
-		fmt.Sprint("--dns-http-port=", dnsHTTP), "--resources=cpus:8;mem:8192;disk:10000;ports:[31000-32000]",
-	}
-	p := start(t, c.marathon+"/health", "dev", append(args, more...)...)
-	for _, url := range []string{c.master, fmt.Sprintf("http://%s:%d", ip, agent), fmt.Sprintf("http://%s:%d", ip, dnsHTTP)} {
-		p.healthy(url + "/health")
-	}
-	return c, p
-}
+func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
 func TestOneCommandRunsTheExample(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
@@ -40,30 +21,30 @@ func TestOneCommandRunsTheExample(t *testing.T) {
 		}
 		t.Skip("the example needs python3")
 	}
-	c, p := dev(t)
+	c, p := Dev(t)
 	example, err := os.ReadFile("../examples/web.json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, body, err := request("POST", c.marathon+"/v2/apps", string(example))
+	status, body, err := Request("POST", c.Marathon+"/v2/apps", string(example))
 	if err != nil || status != http.StatusCreated {
 		t.Fatalf("POST /v2/apps: %d %s %v", status, body, err)
 	}
-	c.running("/web", 2)
-	c.allAnswer("web", 2)
+	c.Running("/web", 2)
+	c.AllAnswer("web", 2)
 
-	status, body, err = request("PUT", c.marathon+"/v2/apps/web", `{"instances":5}`)
+	status, body, err = Request("PUT", c.Marathon+"/v2/apps/web", `{"instances":5}`)
 	if err != nil || !strings.Contains(body, "deploymentId") {
 		t.Fatalf("PUT /v2/apps/web: %d %s %v", status, body, err)
 	}
-	c.running("/web", 5)
-	c.allAnswer("web", 5)
+	c.Running("/web", 5)
+	c.AllAnswer("web", 5)
 
-	if _, _, err := request("DELETE", c.marathon+"/v2/apps/web", ""); err != nil {
+	if _, _, err := Request("DELETE", c.Marathon+"/v2/apps/web", ""); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the app is gone", func() error {
-		if status, _, _ := request("GET", c.marathon+"/v2/apps/web", ""); status != http.StatusNotFound {
+	Eventually(t, 20*time.Second, "the app is gone", func() error {
+		if status, _, _ := Request("GET", c.Marathon+"/v2/apps/web", ""); status != http.StatusNotFound {
 			return fmt.Errorf("GET answers %d", status)
 		}
 		if names, err := c.resolver().LookupHost(t.Context(), "web.marathon.mesos."); err == nil {
@@ -71,33 +52,14 @@ func TestOneCommandRunsTheExample(t *testing.T) {
 		}
 		return nil
 	})
-	p.terminate()
-}
-
-// allAnswer asks every endpoint that DNS names, and wants as many different answers.
-func (c *cluster) allAnswer(name string, n int) {
-	c.t.Helper()
-	eventually(c.t, 30*time.Second, fmt.Sprintf("all %d endpoints of %s answer", n, name), func() error {
-		different := map[string]bool{}
-		for _, e := range c.endpoints(name, n) {
-			_, body, err := request("GET", "http://"+e+"/", "")
-			if err != nil {
-				return err
-			}
-			different[body] = true
-		}
-		if len(different) != n {
-			return fmt.Errorf("%d different answers", len(different))
-		}
-		return nil
-	})
+	p.Terminate()
 }
 
 func TestKilledTaskIsReplacedAndDNSFollows(t *testing.T) {
-	c, _ := dev(t)
-	c.probeApp("/probe", 3)
-	before := c.answers(c.running("/probe", 3))
-	old := c.endpoints("probe", 3)
+	c, _ := Dev(t)
+	c.ProbeApp("/probe", 3)
+	before := c.Answers(c.Running("/probe", 3))
+	old := c.Endpoints("probe", 3)
 	var victim string
 	for id, pid := range before {
 		victim = id
@@ -107,13 +69,13 @@ func TestKilledTaskIsReplacedAndDNSFollows(t *testing.T) {
 		break
 	}
 	var after map[string]int
-	eventually(t, 30*time.Second, "the task is replaced", func() error {
-		a, err := c.app("/probe")
+	Eventually(t, 30*time.Second, "the task is replaced", func() error {
+		a, err := c.App("/probe")
 		if err != nil {
 			return err
 		}
-		for _, task := range a.Tasks {
-			if task.ID == victim || task.State != "TASK_RUNNING" {
+		for _, Task := range a.Tasks {
+			if Task.ID == victim || Task.State != "TASK_RUNNING" {
 				return fmt.Errorf("tasks: %+v", a.Tasks)
 			}
 		}
@@ -122,21 +84,21 @@ func TestKilledTaskIsReplacedAndDNSFollows(t *testing.T) {
 		}
 		return nil
 	})
-	after = c.answers(c.running("/probe", 3))
+	after = c.Answers(c.Running("/probe", 3))
 	for id, pid := range before {
 		if id != victim && after[id] != pid {
 			t.Errorf("task %s was process %d and is now %d: the others must not be touched", id, pid, after[id])
 		}
 	}
-	eventually(t, 10*time.Second, "DNS names the new task and not the old one", func() error {
-		got := c.endpoints("probe", 3)
+	Eventually(t, 10*time.Second, "DNS names the new task and not the old one", func() error {
+		got := c.Endpoints("probe", 3)
 		if fmt.Sprint(got) == fmt.Sprint(old) {
 			return fmt.Errorf("still %v", got)
 		}
 		return nil
 	})
-	c.allAnswer("probe", 3)
-	a, err := c.app("/probe")
+	c.AllAnswer("probe", 3)
+	a, err := c.App("/probe")
 	if err != nil || a.LastTaskFailed == nil || a.LastTaskFailed.State != "TASK_FAILED" {
 		t.Errorf("lastTaskFailure = %+v, %v; want the killed task", a.LastTaskFailed, err)
 	}
@@ -150,16 +112,16 @@ func TestDevEndsItsTasksAndKeepsThemWhenAsked(t *testing.T) {
 			if keep {
 				more = append(more, "--keep-tasks")
 			}
-			c, p := dev(t, more...)
-			c.probeApp("/probe", 2)
-			pids := c.answers(c.running("/probe", 2))
-			p.terminate()
+			c, p := Dev(t, more...)
+			c.ProbeApp("/probe", 2)
+			pids := c.Answers(c.Running("/probe", 2))
+			p.Terminate()
 			for id, pid := range pids {
 				if keep && gone(pid) {
 					t.Errorf("task %s ended with dev, want it kept", id)
 				}
 				if !keep {
-					eventually(t, 10*time.Second, "task "+id+" has ended", func() error {
+					Eventually(t, 10*time.Second, "task "+id+" has ended", func() error {
 						if !gone(pid) {
 							return fmt.Errorf("process %d lives", pid)
 						}
@@ -169,17 +131,17 @@ func TestDevEndsItsTasksAndKeepsThemWhenAsked(t *testing.T) {
 			}
 			if keep {
 				p.run()
-				p.healthy(c.marathon + "/health")
-				for id, pid := range c.answers(c.running("/probe", 2)) {
+				p.Healthy(c.Marathon + "/health")
+				for id, pid := range c.Answers(c.Running("/probe", 2)) {
 					if pids[id] != pid {
 						t.Errorf("task %s is process %d after the restart, was %d", id, pid, pids[id])
 					}
 				}
-				if _, _, err := request("DELETE", c.marathon+"/v2/apps/probe", ""); err != nil {
+				if _, _, err := Request("DELETE", c.Marathon+"/v2/apps/probe", ""); err != nil {
 					t.Fatal(err)
 				}
 				for id, pid := range pids {
-					eventually(t, 20*time.Second, "task "+id+" has ended", func() error {
+					Eventually(t, 20*time.Second, "task "+id+" has ended", func() error {
 						if !gone(pid) {
 							return fmt.Errorf("process %d lives", pid)
 						}
@@ -192,9 +154,9 @@ func TestDevEndsItsTasksAndKeepsThemWhenAsked(t *testing.T) {
 }
 
 func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
-	c, _ := dev(t)
-	c.probeApp("/probe", 1)
-	before := c.answers(c.running("/probe", 1))
+	c, _ := Dev(t)
+	c.ProbeApp("/probe", 1)
+	before := c.Answers(c.Running("/probe", 1))
 	for _, tc := range []struct {
 		name, method, path, body string
 		status                   int
@@ -213,7 +175,7 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		{"an unknown app to delete", "DELETE", "/v2/apps/nobody", "", 404, "does not exist"},
 		{"an unknown page", "GET", "/v3/apps", "", 404, ""},
 	} {
-		status, body, _ := request(tc.method, c.marathon+tc.path, tc.body)
+		status, body, _ := Request(tc.method, c.Marathon+tc.path, tc.body)
 		if status != tc.status || !strings.Contains(body, tc.text) || (body != "" && !json.Valid([]byte(body))) {
 			t.Errorf("%s: %d %s; want %d with %q as JSON", tc.name, status, body, tc.status, tc.text)
 		}
@@ -226,17 +188,17 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		{"no type", "{}", 400},
 		{"not subscribed", `{"type":"REVIVE","framework_id":{"value":"nobody"}}`, 400},
 	} {
-		if status, body, _ := request("POST", c.master+"/api/v1/scheduler", tc.body); status != tc.status || body == "" {
+		if status, body, _ := Request("POST", c.Master+"/api/v1/scheduler", tc.body); status != tc.status || body == "" {
 			t.Errorf("scheduler call: %s: %d %q, want %d with a reason", tc.name, status, body, tc.status)
 		}
 	}
 
 	// A command that does not exist fails again and again, with a reason, and is not started faster than the backoff allows.
-	if _, _, err := request("POST", c.marathon+"/v2/apps", `{"id":"/missing","cmd":"exec /does/not/exist","cpus":0.01,"mem":32}`); err != nil {
+	if _, _, err := Request("POST", c.Marathon+"/v2/apps", `{"id":"/missing","cmd":"exec /does/not/exist","cpus":0.01,"mem":32}`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the failure is told", func() error {
-		a, err := c.app("/missing")
+	Eventually(t, 20*time.Second, "the failure is told", func() error {
+		a, err := c.App("/missing")
 		if err != nil || a.LastTaskFailed == nil {
 			return fmt.Errorf("%+v %v", a, err)
 		}
@@ -246,11 +208,11 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		return nil
 	})
 	// A task larger than any node waits, and the queue says why.
-	if _, _, err := request("POST", c.marathon+"/v2/apps", `{"id":"/huge","cmd":"true","cpus":4000,"mem":32}`); err != nil {
+	if _, _, err := Request("POST", c.Marathon+"/v2/apps", `{"id":"/huge","cmd":"true","cpus":4000,"mem":32}`); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the queue says what is missing", func() error {
-		_, body, err := request("GET", c.marathon+"/v2/queue?embed=lastUnusedOffers", "")
+	Eventually(t, 20*time.Second, "the queue says what is missing", func() error {
+		_, body, err := Request("GET", c.Marathon+"/v2/queue?embed=lastUnusedOffers", "")
 		if err != nil {
 			return err
 		}
@@ -259,7 +221,7 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 		}
 		return nil
 	})
-	after := c.answers(c.running("/probe", 1))
+	after := c.Answers(c.Running("/probe", 1))
 	for id, pid := range before {
 		if after[id] != pid {
 			t.Errorf("the good app was harmed: task %s was process %d, is %d", id, pid, after[id])
@@ -268,11 +230,11 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 }
 
 func TestPortInUseIsExplained(t *testing.T) {
-	c, _ := dev(t)
-	taken := c.marathon[strings.LastIndex(c.marathon, ":")+1:]
+	c, _ := Dev(t)
+	taken := c.Marathon[strings.LastIndex(c.Marathon, ":")+1:]
 	for _, args := range [][]string{
 		{"dev", "--work-dir", t.TempDir(), "--marathon-port=" + taken},
-		{"marathon", "--work-dir", t.TempDir(), "--http-address=127.0.0.1", "--http-port=" + taken, "--master=" + c.master},
+		{"marathon", "--work-dir", t.TempDir(), "--http-address=127.0.0.1", "--http-port=" + taken, "--master=" + c.Master},
 	} {
 		out, err := exec.Command(binary, args...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), taken) || !strings.Contains(string(out), "in use") {

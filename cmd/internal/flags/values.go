@@ -14,6 +14,9 @@ import (
 // Duration is a flag that takes "2s" as Go writes it, "15secs", "10mins" as Mesos does.
 type Duration time.Duration
 
+// Std returns it as the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
 // String writes the duration as Go does.
 func (d *Duration) String() string { return time.Duration(*d).String() }
 
@@ -46,6 +49,9 @@ func ParseDuration(s string) (time.Duration, error) {
 
 // Millis is a duration given as a bare number of milliseconds, as Marathon does; it takes the other forms too.
 type Millis time.Duration
+
+// Std returns it as the standard library's type.
+func (m Millis) Std() time.Duration { return time.Duration(m) }
 
 // String writes the number of milliseconds.
 func (m *Millis) String() string { return strconv.FormatInt(time.Duration(*m).Milliseconds(), 10) }

@@ -1,5 +1,5 @@
 //go:build race
 
-package hosts_test
+package hosts
 
 const raceEnabled = true

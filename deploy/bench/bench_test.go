@@ -1,0 +1,222 @@
+// Package bench_test measures, on the real binary, what the project promises. Each benchmark names its budget. The figures
+// are those of one machine at one time: compare them within one run, or with a peer measured beside them.
+package bench_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"starling/deploy/hosts"
+)
+
+func TestMain(m *testing.M) { os.Exit(hosts.Main(m)) }
+
+// pss is the memory of a process in KiB, what it shares with others counted in part.
+func pss(b *testing.B, pid int) (pssKiB, rssKiB float64) {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(data), "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 2 {
+			continue
+		}
+		v, _ := strconv.ParseFloat(fields[1], 64)
+		switch fields[0] {
+		case "Pss:":
+			pssKiB = v
+		case "Rss:":
+			rssKiB = v
+		}
+	}
+	return pssKiB, rssKiB
+}
+
+// cpu is the processor time that a process has used.
+func cpu(b *testing.B, pid int) time.Duration {
+	b.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	user, _ := strconv.ParseInt(fields[11], 10, 64)
+	system, _ := strconv.ParseInt(fields[12], 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
+}
+
+// supervisors finds the supervisor processes below a folder.
+func supervisors(b *testing.B, dir string) []int {
+	b.Helper()
+	entries, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var pids []int
+	for _, e := range entries {
+		data, err := os.ReadFile(e)
+		if err == nil && bytes.Contains(data, []byte("supervisor\x00")) && bytes.Contains(data, []byte(dir)) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(e)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func post(b *testing.B, c *hosts.Cluster, id string, instances int) {
+	b.Helper()
+	body := fmt.Sprintf(`{"id":%q,"cmd":"exec sleep 600","cpus":0.01,"mem":32,"disk":0,"instances":%d,"portDefinitions":[]}`, id, instances)
+	if _, _, err := hosts.Request("POST", c.Marathon+"/v2/apps", body); err != nil {
+		b.Fatal(err)
+	}
+	c.Running(id, instances)
+}
+
+// Budgets: 40 MiB or less for an idle agent with its DNS server; 64 KiB or less for one more running task outside of the
+// task itself, in the agent and the supervisor together.
+func BenchmarkMemory(b *testing.B) {
+	for b.Loop() {
+		r := hosts.Separate(b, 1)
+		post(b, r.Cluster, "/first", 1)
+		agent := r.Agents[0].PID()
+		_, idle := pss(b, agent)
+		pids := append(supervisors(b, r.AgentDirs[0]), agent)
+		sum := func() (total float64) {
+			for _, pid := range pids {
+				p, _ := pss(b, pid)
+				total += p
+			}
+			return total
+		}
+		before := sum()
+		const more = 100
+		post(b, r.Cluster, "/more", more)
+		after := sum()
+		b.ReportMetric(idle/1024, "agent-MiB")
+		if len(pids) > 1 {
+			_, rss := pss(b, pids[0])
+			b.ReportMetric(rss/1024, "supervisor-MiB")
+		}
+		b.ReportMetric((after-before)/more, "KiB/task")
+		b.ReportMetric(0, "ns/op")
+	}
+}
+
+// Budget: 0.7 s or less from the scale request to 100 running tasks, with 1.2 s of CPU in all roles and the supervisor.
+func BenchmarkScaleTo100(b *testing.B) {
+	for b.Loop() {
+		r := hosts.Separate(b, 1)
+		post(b, r.Cluster, "/scale", 1)
+		pids := append(supervisors(b, r.AgentDirs[0]), r.Agents[0].PID(), r.MasterProcess.PID(), r.MarathonProcess.PID())
+		used := func() (d time.Duration) {
+			for _, pid := range pids {
+				d += cpu(b, pid)
+			}
+			return d
+		}
+		before, begin := used(), time.Now()
+		if _, _, err := hosts.Request("PUT", r.Marathon+"/v2/apps/scale", `{"instances":100}`); err != nil {
+			b.Fatal(err)
+		}
+		hosts.Eventually(b, time.Minute, "100 tasks run", func() error {
+			a, err := r.App("/scale")
+			if err == nil && a.TasksRunning < 100 {
+				err = fmt.Errorf("%d run", a.TasksRunning)
+			}
+			return err
+		})
+		b.ReportMetric(time.Since(begin).Seconds(), "s/100tasks")
+		b.ReportMetric((used() - before).Seconds(), "cpu-s/100tasks")
+		b.ReportMetric(0, "ns/op")
+	}
+}
+
+// The rate of DNS answers over UDP from one process, asked by a loader of our own on the same machine: an upper bound is the
+// loader. CPU a query is the server's alone.
+func BenchmarkDNS(b *testing.B) {
+	c, p := hosts.Dev(b)
+	c.ProbeApp("/probe", 10)
+	c.Running("/probe", 10)
+	c.Endpoints("probe", 10)
+	for _, q := range []struct {
+		name  string
+		query []byte
+	}{
+		{"A", question("probe.marathon.mesos", 1)},
+		{"SRV", question("_probe._tcp.marathon.mesos", 33)},
+		{"NXDOMAIN", question("nobody.marathon.mesos", 1)},
+	} {
+		b.Run(q.name, func(b *testing.B) {
+			before := cpu(b, p.PID())
+			begin := time.Now()
+			answered := load(b, c.DNS, q.query, 3*time.Second)
+			elapsed := time.Since(begin)
+			used := cpu(b, p.PID()) - before
+			b.ReportMetric(float64(answered)/elapsed.Seconds(), "answers/s")
+			b.ReportMetric(float64(used.Microseconds())/float64(answered), "cpu-us/answer")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// question is a query with EDNS0.
+func question(name string, qtype byte) []byte {
+	q := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1}
+	for label := range strings.SplitSeq(name, ".") {
+		q = append(append(q, byte(len(label))), label...)
+	}
+	q = append(q, 0, 0, qtype, 0, 1)
+	return append(q, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0)
+}
+
+// load asks from a few sockets at once, with a window of questions under way on each, and counts the answers.
+func load(b *testing.B, addr string, query []byte, d time.Duration) int64 {
+	b.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	var answered atomic.Int64
+	var wg sync.WaitGroup
+	for range 4 {
+		conn, err := net.Dial("udp", addr)
+		if err != nil {
+			b.Fatal(err)
+		}
+		wg.Go(func() {
+			defer conn.Close()
+			buf := make([]byte, 2048)
+			const window = 32
+			for range window {
+				_, _ = conn.Write(query)
+			}
+			for ctx.Err() == nil {
+				_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				if _, err := conn.Read(buf); err != nil {
+					// Lost: fill the window again.
+					for range window {
+						_, _ = conn.Write(query)
+					}
+					continue
+				}
+				answered.Add(1)
+				_, _ = conn.Write(query)
+			}
+		})
+	}
+	wg.Wait()
+	if answered.Load() == 0 {
+		b.Fatal("no answers")
+	}
+	return answered.Load()
+}

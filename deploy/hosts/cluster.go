@@ -1,0 +1,237 @@
+package hosts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Cluster is the addresses of a running one.
+type Cluster struct {
+	t        testing.TB
+	Marathon string // base URL
+	Master   string // base URL
+	DNS      string // host:port
+	probes   string // where probe tasks leave their files
+}
+
+// App is what the tests read of an app.
+type App struct {
+	ID             string `json:"id"`
+	Instances      int    `json:"instances"`
+	TasksRunning   int    `json:"tasksRunning"`
+	TasksStaged    int    `json:"tasksStaged"`
+	Deployments    []any  `json:"deployments"`
+	Tasks          []Task `json:"tasks"`
+	LastTaskFailed *struct {
+		Message string `json:"message"`
+		State   string `json:"state"`
+	} `json:"lastTaskFailure"`
+}
+
+type Task struct {
+	ID    string `json:"id"`
+	Host  string `json:"host"`
+	State string `json:"state"`
+	Ports []int  `json:"ports"`
+	Agent string `json:"slaveId"`
+}
+
+func (c *Cluster) App(id string) (App, error) {
+	_, body, err := Request("GET", c.Marathon+"/v2/apps"+id, "")
+	if err != nil {
+		return App{}, err
+	}
+	var v struct{ App App }
+	err = json.Unmarshal([]byte(body), &v)
+	return v.App, err
+}
+
+// Running waits until an app has exactly n running tasks and no deployment, and returns them.
+func (c *Cluster) Running(id string, n int) []Task {
+	c.t.Helper()
+	var tasks []Task
+	Eventually(c.t, 60*time.Second, fmt.Sprintf("%s has %d running tasks", id, n), func() error {
+		a, err := c.App(id)
+		if err != nil {
+			return err
+		}
+		tasks = a.Tasks
+		ok := len(tasks) == n && len(a.Deployments) == 0 && a.TasksRunning == n
+		for _, t := range tasks {
+			ok = ok && t.State == "TASK_RUNNING"
+		}
+		if !ok {
+			return fmt.Errorf("it has %+v", a)
+		}
+		return nil
+	})
+	return tasks
+}
+
+// resolver asks the cluster's DNS server alone.
+func (c *Cluster) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, c.DNS)
+	}}
+}
+
+// Endpoints waits until SRV names exactly n endpoints, and returns them as host:port with the host resolved by DNS too.
+func (c *Cluster) Endpoints(name string, n int) []string {
+	c.t.Helper()
+	var found []string
+	Eventually(c.t, 30*time.Second, fmt.Sprintf("SRV of %s has %d endpoints", name, n), func() error {
+		found = nil
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_, records, err := c.resolver().LookupSRV(ctx, "", "", "_"+name+"._tcp.marathon.mesos.")
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			ips, err := c.resolver().LookupHost(ctx, r.Target)
+			if err != nil {
+				return err
+			}
+			found = append(found, net.JoinHostPort(ips[0], strconv.Itoa(int(r.Port))))
+		}
+		if len(found) != n {
+			return fmt.Errorf("it has %v", found)
+		}
+		return nil
+	})
+	slices.Sort(found)
+	return found
+}
+
+// ProbeApp posts an app whose tasks are probes.
+func (c *Cluster) ProbeApp(id string, instances int, more ...string) {
+	c.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	def := map[string]any{
+		"id": id, "cmd": "exec " + self, "cpus": 0.05, "mem": 32, "instances": instances, "backoffSeconds": 0.1,
+		"env":             map[string]string{probeVariable: c.probes},
+		"portDefinitions": []map[string]any{{"port": 0, "name": "http"}},
+	}
+	for _, m := range more {
+		if err := json.Unmarshal([]byte(m), &def); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	body, _ := json.Marshal(def)
+	if _, _, err := Request("POST", c.Marathon+"/v2/apps", string(body)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// pids reads what the probes left: task id to process id. A task that was started twice fails the test.
+func (c *Cluster) pids() map[string]int {
+	c.t.Helper()
+	entries, err := os.ReadDir(c.probes)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pids := map[string]int{}
+	for _, e := range entries {
+		data, err := os.ReadFile(filepath.Join(c.probes, e.Name()))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		lines := strings.Fields(string(data))
+		if len(lines) != 1 {
+			c.t.Fatalf("task %s was started %d times: processes %v", e.Name(), len(lines), lines)
+		}
+		pids[e.Name()], err = strconv.Atoi(lines[0])
+		if err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	return pids
+}
+
+// Answers asks every task of an app over HTTP and returns task id to process id as the tasks tell it.
+func (c *Cluster) Answers(tasks []Task) map[string]int {
+	c.t.Helper()
+	got := map[string]int{}
+	for _, t := range tasks {
+		Eventually(c.t, 20*time.Second, "task "+t.ID+" answers", func() error {
+			if len(t.Ports) != 1 {
+				return fmt.Errorf("it has ports %v", t.Ports)
+			}
+			_, body, err := Request("GET", fmt.Sprintf("http://%s:%d/", t.Host, t.Ports[0]), "")
+			if err != nil {
+				return err
+			}
+			id, pid, _ := strings.Cut(body, " ")
+			if id != t.ID {
+				return fmt.Errorf("%s answers in its place", id)
+			}
+			got[id], err = strconv.Atoi(pid)
+			return err
+		})
+	}
+	return got
+}
+
+// gone tells whether a process has ended.
+func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+
+func killProcess(t testing.TB, pid int) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Dev starts a whole cluster in one process.
+func Dev(t testing.TB, more ...string) (*Cluster, *Process) {
+	t.Helper()
+	const ip = "127.0.0.1"
+	master, agent, marathon, mesh, dns, dnsHTTP := FreePort(t, ip), FreePort(t, ip), FreePort(t, ip), FreePort(t, ip), FreePort(t, ip), FreePort(t, ip)
+	c := &Cluster{
+		t: t, Marathon: fmt.Sprintf("http://%s:%d", ip, marathon), Master: fmt.Sprintf("http://%s:%d", ip, master),
+		DNS: fmt.Sprintf("%s:%d", ip, dns), probes: t.TempDir(),
+	}
+	args := []string{
+		"dev", "--work-dir", t.TempDir(), fmt.Sprint("--master-port=", master), fmt.Sprint("--agent-port=", agent),
+		fmt.Sprint("--marathon-port=", marathon), fmt.Sprint("--mesh-port=", mesh), fmt.Sprint("--dns-port=", dns),
+		fmt.Sprint("--dns-http-port=", dnsHTTP), "--resources=cpus:8;mem:8192;disk:10000;ports:[31000-32000]",
+	}
+	p := Start(t, c.Marathon+"/health", "dev", append(args, more...)...)
+	for _, url := range []string{c.Master, fmt.Sprintf("http://%s:%d", ip, agent), fmt.Sprintf("http://%s:%d", ip, dnsHTTP)} {
+		p.Healthy(url + "/health")
+	}
+	return c, p
+}
+
+// AllAnswer asks every endpoint that DNS names, and wants as many different answers.
+func (c *Cluster) AllAnswer(name string, n int) {
+	c.t.Helper()
+	Eventually(c.t, 30*time.Second, fmt.Sprintf("all %d endpoints of %s answer", n, name), func() error {
+		different := map[string]bool{}
+		for _, e := range c.Endpoints(name, n) {
+			_, body, err := Request("GET", "http://"+e+"/", "")
+			if err != nil {
+				return err
+			}
+			different[body] = true
+		}
+		if len(different) != n {
+			return fmt.Errorf("%d different answers", len(different))
+		}
+		return nil
+	})
+}
