@@ -111,12 +111,17 @@ func (d *decoder) mismatch() error {
 
 // message reads an object into m. Of members with the same name the last one counts.
 func (d *decoder) message(p *plan, m protoreflect.Message) error {
+	var seen [4]uint64 // by index of the field; clearing a field that is unset costs as much as setting it
 	return d.members(func(key []byte) error {
 		f := p.byName[string(key)]
 		if f == nil {
 			return d.skip()
 		}
-		m.Clear(f.fd)
+		if word, bit := f.index/64, uint64(1)<<(f.index%64); word >= len(seen) || seen[word]&bit != 0 {
+			m.Clear(f.fd)
+		} else {
+			seen[word] |= bit
+		}
 		if d.peek() == 'n' {
 			return d.literal("null")
 		}

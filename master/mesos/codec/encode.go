@@ -157,7 +157,13 @@ func appendFloat(dst []byte, f float64, bits int) []byte {
 		return append(dst, `"NaN"`...)
 	}
 	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
-		return strconv.AppendFloat(dst, f, 'e', -1, bits)
+		dst = strconv.AppendFloat(dst, f, 'e', -1, bits)
+		// An exponent of one digit, as most writers have it: e-7 for e-07.
+		if n := len(dst); dst[n-2] == '0' && (dst[n-3] == '-' || dst[n-3] == '+') {
+			dst[n-2] = dst[n-1]
+			dst = dst[:n-1]
+		}
+		return dst
 	}
 	start := len(dst)
 	dst = strconv.AppendFloat(dst, f, 'f', -1, bits)

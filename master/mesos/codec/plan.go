@@ -18,6 +18,7 @@ type plan struct {
 // fieldPlan is one field of a plan.
 type fieldPlan struct {
 	fd     protoreflect.FieldDescriptor
+	index  int // in plan.fields
 	name   string
 	key    []byte // `"name":`
 	unset  []byte // what is written when the field is unset; nil for nothing
@@ -70,7 +71,7 @@ func (c *planCache) compile(md protoreflect.MessageDescriptor) *plan {
 	p := &plan{byName: make(map[string]*fieldPlan, fields.Len())}
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		f := &fieldPlan{fd: fd, name: c.name(fd.Name()), isMap: fd.IsMap(), isList: fd.IsList()}
+		f := &fieldPlan{fd: fd, index: i, name: c.name(fd.Name()), isMap: fd.IsMap(), isList: fd.IsList()}
 		f.single = !f.isMap && !f.isList
 		f.key = append(appendString(nil, f.name), ':')
 		if f.isMap {
