@@ -11,6 +11,7 @@ import (
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
+	"starling/master/validation"
 )
 
 // launch is one batch of tasks on its way to an agent.
@@ -150,7 +151,7 @@ func (m *Master) launch(f *framework, a *agent, role string, pool resources.Reso
 			m.refuseTask(f, a, info, mesos.TaskStatus_REASON_TASK_INVALID, "Operation 'id' is not allowed for LAUNCH")
 			continue
 		}
-		need, err := m.checkTask(f, a, info, pool)
+		need, err := validation.Task(info, m.context(f, a, pool))
 		if err != nil {
 			m.refuseTask(f, a, info, mesos.TaskStatus_REASON_TASK_INVALID, err.Error())
 			continue
@@ -181,7 +182,7 @@ func (m *Master) launchGroup(f *framework, a *agent, role string, pool resources
 	var need resources.Resources
 	err := errors.New("Operation 'id' is not allowed for LAUNCH_GROUP")
 	if op.Id == nil {
-		need, err = m.checkGroup(f, a, executor, infos, pool)
+		need, err = validation.Group(executor, infos, m.context(f, a, pool))
 	}
 	if err != nil {
 		for _, info := range infos {
@@ -288,14 +289,18 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 		}
 		clear(l.tasks)
 		m.settleLaunch(l)
-	case errors.Is(err, errUncertain):
+	case len(l.tasks) == 0:
+		m.refresh(a)
+		m.settleLaunch(l)
+	default:
 		// Only the agent knows. Its record or its description will tell.
 		a.described = false
 		m.wantDescription(a)
 	}
 }
 
-// seen notes that a launched task has arrived.
+// seen notes that a launched task has arrived. What is held for its batch stays held until the answer to the call has
+// brought the rest of the record: news of a task may overtake that of the resources it took.
 func (m *Master) seen(t *task) {
 	l := t.launch
 	if l == nil {
@@ -303,7 +308,7 @@ func (m *Master) seen(t *task) {
 	}
 	t.launch = nil
 	delete(l.tasks, t.key)
-	if len(l.tasks) == 0 {
+	if len(l.tasks) == 0 && l.over {
 		m.settleLaunch(l)
 	}
 }

@@ -222,7 +222,11 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 			m.unreadable(a, key, err)
 			res.Reset()
 		}
-		a.total = nodeapi.ResourcesFromCatalog(res.GetTotal())
+		total := nodeapi.ResourcesFromCatalog(res.GetTotal())
+		if !total.Equal(a.total) {
+			m.rescindAgent(a)
+		}
+		a.total = total
 		a.free = nodeapi.ResourcesFromCatalog(res.GetFree())
 		m.seatAgent(a)
 	case catalog.KeyHealth:

@@ -9,6 +9,7 @@ import (
 	"starling/master/mesos"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
+	"starling/master/validation"
 )
 
 // Call takes any call but SUBSCRIBE. A nil error means that it was accepted, which promises nothing: faults of what it
@@ -26,7 +27,7 @@ func (m *Master) call(call *scheduler.Call, streamID, principal string) error {
 	if m.term == nil {
 		return m.notLeading()
 	}
-	if err := checkCall(call); err != nil {
+	if err := validation.Call(call); err != nil {
 		return refuse(Invalid, "Failed to validate scheduler::Call: %v", err)
 	}
 	f := m.frameworks[call.GetFrameworkId().GetValue()]

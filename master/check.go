@@ -3,38 +3,50 @@ package master
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
+	"starling/master/validation"
 )
 
-func checkCall(call *scheduler.Call) error {
-	if call.Type == nil {
-		return errors.New("Expecting 'type' to be present")
+// checkFramework finds what is wrong with a framework's description, in the words of the protocol.
+func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, constraints *scheduler.OfferConstraints) error {
+	if err := validation.Framework(info); err != nil {
+		return err
 	}
-	return nil
+	if len(m.cfg.Roles) > 0 {
+		var foreign []string
+		for _, role := range validation.Roles(info) {
+			if role != resources.AnyRole && !slices.Contains(m.cfg.Roles, role) {
+				foreign = append(foreign, role)
+			}
+		}
+		if len(foreign) > 0 {
+			return fmt.Errorf("Roles %s are not present in the master's --roles", braces(foreign))
+		}
+	}
+	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
+		return errors.New("User 'root' is not allowed to run frameworks without --root_submissions set")
+	}
+	return validation.Suppressed(info, suppressed)
 }
-func checkInfo(info *mesos.FrameworkInfo) error            { return nil }
-func checkConstraints(c *scheduler.OfferConstraints) error { return nil }
 
-func (m *Master) checkTask(f *framework, a *agent, info *mesos.TaskInfo, pool resources.Resources) (resources.Resources, error) {
-	need, err := resources.FromProto(info.GetResources())
-	if err != nil {
-		return need, err
+// context is what validation has to know of where a task would run.
+func (m *Master) context(f *framework, a *agent, pool resources.Resources) validation.Context {
+	return validation.Context{
+		Framework: f.info,
+		AgentID:   a.id,
+		Pool:      pool,
+		Active: func(id string) bool {
+			t := m.tasks[taskKey{f.id, id}]
+			return t != nil && !t.gone()
+		},
+		Unreachable: func(id string) bool {
+			t := m.tasks[taskKey{f.id, id}]
+			return t != nil && !t.unreachable.IsZero()
+		},
+		Executor: func(id string) *mesos.ExecutorInfo { return a.executors[executorKey{f.id, id}] },
 	}
-	if t := m.tasks[taskKey{f.id, info.GetTaskId().GetValue()}]; t != nil && !t.acknowledged {
-		return need, fmt.Errorf("Task has duplicate ID: %s", info.GetTaskId().GetValue())
-	}
-	if !pool.Contains(need) {
-		return need, fmt.Errorf("Total resources %s required by task and its executor is more than available %s", need, pool)
-	}
-	return need, nil
-}
-func (m *Master) checkGroup(f *framework, a *agent, executor *mesos.ExecutorInfo, infos []*mesos.TaskInfo, pool resources.Resources) (resources.Resources, error) {
-	need, err := resources.FromProto(executor.GetResources())
-	if err != nil {
-		return need, err
-	}
-	return need, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -11,6 +12,7 @@ import (
 
 	"starling/master/mesos"
 	"starling/master/mesos/scheduler"
+	"starling/master/validation"
 )
 
 // Subscribe opens the event stream of a framework. principal is the authenticated one, empty without authentication. The
@@ -42,7 +44,7 @@ func (m *Master) subscribe(s *Stream, call *scheduler.Call, principal string) er
 	if m.term == nil {
 		return m.notLeading()
 	}
-	if err := checkCall(call); err != nil {
+	if err := validation.Call(call); err != nil {
 		return refuse(Invalid, "Failed to validate scheduler::Call: %v", err)
 	}
 	m.counters.add("master/messages_register_framework", 1)
@@ -79,50 +81,6 @@ func (s *Stream) fail(message string) {
 		Error: &scheduler.Event_Error{Message: proto.String(message)},
 	})
 	s.end()
-}
-
-// checkFramework finds what is wrong with a framework's description, in the words of the protocol.
-func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, constraints *scheduler.OfferConstraints) error {
-	if err := checkInfo(info); err != nil {
-		return err
-	}
-	roles := info.GetRoles()
-	if !hasCapability(info, mesos.FrameworkInfo_Capability_MULTI_ROLE) {
-		roles = []string{info.GetRole()}
-	}
-	if len(m.cfg.Roles) > 0 {
-		var foreign []string
-		for _, role := range roles {
-			if role != "*" && !slices.Contains(m.cfg.Roles, role) {
-				foreign = append(foreign, role)
-			}
-		}
-		if len(foreign) > 0 {
-			return fmt.Errorf("Roles %s are not present in the master's --roles", braces(foreign))
-		}
-	}
-	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
-		return fmt.Errorf("User 'root' is not allowed to run frameworks without --root_submissions set")
-	}
-	var stray []string
-	for _, role := range suppressed {
-		if !slices.Contains(roles, role) {
-			stray = append(stray, role)
-		}
-	}
-	if len(stray) > 0 {
-		return fmt.Errorf("Suppressed roles %s are not contained in the set of roles", braces(stray))
-	}
-	return checkConstraints(constraints)
-}
-
-func hasCapability(info *mesos.FrameworkInfo, want mesos.FrameworkInfo_Capability_Type) bool {
-	for _, c := range info.GetCapabilities() {
-		if c.GetType() == want {
-			return true
-		}
-	}
-	return false
 }
 
 // admit takes a framework that is not known. It hears that it is subscribed once its document is safe: its id must never
@@ -215,13 +173,8 @@ func (m *Master) updateFramework(f *framework, update *scheduler.Call_UpdateFram
 	if err := m.checkFramework(info, update.GetSuppressedRoles(), update.GetOfferConstraints()); err != nil {
 		return refuse(Invalid, "'UpdateFramework.framework_info' is invalid: %v", err)
 	}
-	switch {
-	case info.GetUser() != f.info.GetUser():
-		return refuse(Invalid, "Updating 'FrameworkInfo.user' is unsupported; attempted to update from '%s' to '%s'", f.info.GetUser(), info.GetUser())
-	case info.GetCheckpoint() != f.info.GetCheckpoint():
-		return refuse(Invalid, "Updating 'FrameworkInfo.checkpoint' is unsupported; attempted to update from '%t' to '%t'", f.info.GetCheckpoint(), info.GetCheckpoint())
-	case info.GetPrincipal() != f.info.GetPrincipal():
-		return refuse(Invalid, "Changing framework's principal is not allowed.")
+	if err := validation.Update(f.info, info); err != nil {
+		return refuse(Invalid, "%v", err)
 	}
 	f.setInfo(info)
 	f.setSuppressed(update.GetSuppressedRoles())
@@ -245,12 +198,5 @@ func (m *Master) notLeading() error {
 
 // braces writes a set as the protocol's texts do.
 func braces(items []string) string {
-	out := "{ "
-	for i, item := range items {
-		if i > 0 {
-			out += ", "
-		}
-		out += item
-	}
-	return out + " }"
+	return "{ " + strings.Join(items, ", ") + " }"
 }

@@ -29,6 +29,8 @@ type View struct {
 	Elected time.Time
 	Cluster string
 	Flags   map[string]string
+	// Weights are those of roles that have one.
+	Weights map[string]float64
 	// Software is the version of this software.
 	Software string
 
@@ -103,7 +105,7 @@ func (m *Master) View(ctx context.Context) (*View, error) {
 func (m *Master) makeView() *View {
 	v := &View{
 		Version: m.version.Load(), Taken: m.now(), Standing: m.Standing(), Info: m.Info(), Started: m.started,
-		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Software: m.cfg.Version,
+		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Weights: m.cfg.Weights, Software: m.cfg.Version,
 	}
 	used := make(map[string]resources.Resources)
 	executors := make(map[string][]ExecutorView)
@@ -140,7 +142,7 @@ func (a *agent) view() AgentView {
 	v := AgentView{
 		Info: &mesos.AgentInfo{
 			Hostname: proto.String(a.node.GetHostname()), Port: proto.Int32(int32(a.node.GetPort())),
-			Resources: a.total.Proto(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
+			Resources: a.total.ProtoEndpoint(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
 		},
 		PID:     "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort()))),
 		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Draining: a.draining,
@@ -204,14 +206,14 @@ func (m *Master) show(t *task) *mesos.Task {
 	switch {
 	case t.info != nil:
 		i := t.info
-		s.Name, s.Resources, s.Labels, s.Discovery = i.Name, i.GetResources(), i.Labels, i.Discovery
+		s.Name, s.Resources, s.Labels, s.Discovery = i.Name, endpointFormat(i.GetResources()), i.Labels, i.Discovery
 		s.Container, s.HealthCheck, s.KillPolicy, s.Limits = i.Container, i.HealthCheck, i.KillPolicy, i.Limits
 	case t.described != nil:
 		d := t.described
-		s.Name, s.Resources, s.Labels, s.Discovery, s.User = d.Name, d.GetResources(), d.Labels, d.Discovery, d.User
+		s.Name, s.Resources, s.Labels, s.Discovery, s.User = d.Name, endpointFormat(d.GetResources()), d.Labels, d.Discovery, d.User
 		s.Container, s.HealthCheck, s.KillPolicy, s.Limits = d.Container, d.HealthCheck, d.KillPolicy, d.Limits
 	case t.rec != nil:
-		s.Resources = nodeapi.ResourcesFromCatalog(t.rec.GetResources()).AllocatedTo(t.role).Proto()
+		s.Resources = nodeapi.ResourcesFromCatalog(t.rec.GetResources()).AllocatedTo(t.role).ProtoEndpoint()
 		s.Discovery = nodeapi.DiscoveryFromCatalog(t.rec.GetDiscovery())
 	}
 	if t.executor != "" {
@@ -232,6 +234,15 @@ func (m *Master) show(t *task) *mesos.Task {
 	}
 	t.shown = s
 	return s
+}
+
+// endpointFormat writes resources as the reading endpoints do. What was accepted is valid, so that nothing gets lost.
+func endpointFormat(rs []*mesos.Resource) []*mesos.Resource {
+	r, err := resources.FromProto(rs)
+	if err != nil {
+		return rs
+	}
+	return r.ProtoEndpoint()
 }
 
 // recordedStatus stands for the updates that this master has not seen.

@@ -1,0 +1,366 @@
+package api
+
+import (
+	"cmp"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+
+	"starling/master"
+	"starling/master/mesos"
+	"starling/master/mesos/resources"
+	"starling/master/mesos/server"
+)
+
+// health answers on any master.
+func (a *api) health(c *fiber.Ctx) error { return c.SendStatus(fiber.StatusOK) }
+
+// redirect names the leader, also when that is this master.
+func (a *api) redirect(c *fiber.Ctx) error {
+	s := a.master.Standing()
+	if s.Leader == nil {
+		return a.fail(c, master.ErrNotLeading)
+	}
+	return server.RedirectRoot(c, server.HostPort(s.Leader.Hostname, s.Leader.Port))
+}
+
+// writeVersion writes the members of /version. Tools branch on the version of Mesos; ours stands beside it.
+func writeVersion(w *jsonWriter, software string) {
+	w.string("version", master.MesosVersion)
+	w.string("build_date", "")
+	w.float("build_time", 0)
+	w.string("build_user", "")
+	w.string("starling_version", software)
+}
+
+func (a *api) version(c *fiber.Ctx) error {
+	return a.show(c, "/version", func(w *jsonWriter, v *master.View) { writeVersion(w, v.Software) })
+}
+
+func (a *api) flags(c *fiber.Ctx) error {
+	return a.show(c, "/flags", func(w *jsonWriter, v *master.View) { writeFlags(w, v.Flags) })
+}
+
+func (a *api) metrics(c *fiber.Ctx) error {
+	ctx, cancel := a.context(c)
+	defer cancel()
+	values, err := a.master.Metrics(ctx)
+	if err != nil {
+		return a.fail(c, err)
+	}
+	w := newJSON()
+	w.object(func() {
+		keys := make([]string, 0, len(values))
+		for name := range values {
+			keys = append(keys, name)
+		}
+		slices.Sort(keys)
+		for _, name := range keys {
+			w.float(name, values[name])
+		}
+	})
+	return server.WriteJSON(c, w.b)
+}
+
+var summaryStates = []mesos.TaskState{
+	mesos.TaskState_TASK_STAGING, mesos.TaskState_TASK_STARTING, mesos.TaskState_TASK_RUNNING, mesos.TaskState_TASK_KILLING,
+	mesos.TaskState_TASK_FINISHED, mesos.TaskState_TASK_KILLED, mesos.TaskState_TASK_FAILED, mesos.TaskState_TASK_LOST,
+	mesos.TaskState_TASK_ERROR, mesos.TaskState_TASK_UNREACHABLE,
+}
+
+// tally counts tasks by state and collects whose, or where, they are.
+type tally struct {
+	states map[mesos.TaskState]int
+	others map[string]bool
+}
+
+func (t *tally) add(state mesos.TaskState, other string) {
+	if t.states == nil {
+		t.states, t.others = make(map[mesos.TaskState]int), make(map[string]bool)
+	}
+	t.states[state]++
+	t.others[other] = true
+}
+
+func (t *tally) write(w *jsonWriter, name string) {
+	for _, s := range summaryStates {
+		w.int(s.String(), t.states[s])
+	}
+	others := make([]string, 0, len(t.others))
+	for id := range t.others {
+		others = append(others, id)
+	}
+	slices.Sort(others)
+	w.strings(name, others)
+}
+
+func (a *api) stateSummary(c *fiber.Ctx) error { return a.show(c, "/state-summary", writeSummary) }
+
+func writeSummary(w *jsonWriter, v *master.View) {
+	agents := make(map[string]*tally)
+	frameworks := make(map[string]*tally)
+	count := func(lists ...[]*mesos.Task) {
+		for _, list := range lists {
+			for _, t := range list {
+				f, a := t.GetFrameworkId().GetValue(), t.GetAgentId().GetValue()
+				if frameworks[f] == nil {
+					frameworks[f] = new(tally)
+				}
+				if agents[a] == nil {
+					agents[a] = new(tally)
+				}
+				frameworks[f].add(t.GetState(), a)
+				agents[a].add(t.GetState(), f)
+			}
+		}
+	}
+	for i := range v.Frameworks {
+		f := &v.Frameworks[i]
+		count(f.Tasks, f.Unreachable, f.Completed)
+	}
+	of := func(m map[string]*tally, id string) *tally {
+		if t := m[id]; t != nil {
+			return t
+		}
+		return new(tally)
+	}
+	w.string("hostname", v.Info.GetHostname())
+	if v.Cluster != "" {
+		w.string("cluster", v.Cluster)
+	}
+	w.key("slaves")
+	w.array(func() {
+		for i := range v.Agents {
+			w.element()
+			w.object(func() {
+				writeAgent(w, &v.Agents[i])
+				of(agents, v.Agents[i].Info.GetId().GetValue()).write(w, "framework_ids")
+			})
+		}
+	})
+	w.key("frameworks")
+	w.array(func() {
+		for i := range v.Frameworks {
+			w.element()
+			w.object(func() {
+				writeFrameworkSummary(w, &v.Frameworks[i])
+				of(frameworks, v.Frameworks[i].Info.GetId().GetValue()).write(w, "slave_ids")
+			})
+		}
+	})
+}
+
+func (a *api) slaves(c *fiber.Ctx) error {
+	id := queryCopy(c, "slave_id")
+	return a.show(c, cacheKey("/slaves", id), func(w *jsonWriter, v *master.View) {
+		w.key("slaves")
+		w.array(func() {
+			for i := range v.Agents {
+				agent := &v.Agents[i]
+				if id != "" && agent.Info.GetId().GetValue() != id {
+					continue
+				}
+				w.element()
+				w.object(func() {
+					writeAgent(w, agent)
+					w.key("reserved_resources_full")
+					w.object(func() {
+						for _, role := range reservedRoles(agent.Total) {
+							writeFull(w, role, agent.Total.ReservedFor(role))
+						}
+					})
+					writeFull(w, "unreserved_resources_full", agent.Total.Unreserved())
+					writeFull(w, "used_resources_full", agent.Used)
+					writeFull(w, "offered_resources_full", agent.Offered)
+				})
+			}
+		})
+		w.key("recovered_slaves")
+		w.array(func() {})
+	})
+}
+
+// cacheKey keeps the encodings of whole lists, not those of parts of them.
+func cacheKey(path, query string) string {
+	if query != "" {
+		return ""
+	}
+	return path
+}
+
+func writeFull(w *jsonWriter, name string, r resources.Resources) {
+	w.key(name)
+	w.array(func() {
+		for _, p := range r.ProtoEndpoint() {
+			w.element()
+			w.messageValue(p)
+		}
+	})
+}
+
+func (a *api) frameworks(c *fiber.Ctx) error {
+	id := queryCopy(c, "framework_id")
+	return a.show(c, cacheKey("/frameworks", id), func(w *jsonWriter, v *master.View) {
+		writeFrameworks(w, v, func(f *master.FrameworkView) bool { return id == "" || f.Info.GetId().GetValue() == id })
+		w.key("unregistered_frameworks")
+		w.array(func() {})
+	})
+}
+
+func (a *api) tasks(c *fiber.Ctx) error {
+	framework, task, order := queryCopy(c, "framework_id"), queryCopy(c, "task_id"), queryCopy(c, "order")
+	limit, err := count(c, "limit", 100)
+	if err != nil {
+		return err
+	}
+	offset, err := count(c, "offset", 0)
+	if err != nil {
+		return err
+	}
+	return a.show(c, "", func(w *jsonWriter, v *master.View) {
+		var tasks []*mesos.Task
+		for _, frameworks := range [][]master.FrameworkView{v.Frameworks, v.Completed} {
+			for i := range frameworks {
+				f := &frameworks[i]
+				if framework != "" && f.Info.GetId().GetValue() != framework {
+					continue
+				}
+				for _, list := range [][]*mesos.Task{f.Tasks, f.Unreachable, f.Completed} {
+					for _, t := range list {
+						if task == "" || t.GetTaskId().GetValue() == task {
+							tasks = append(tasks, t)
+						}
+					}
+				}
+			}
+		}
+		slices.SortStableFunc(tasks, func(x, y *mesos.Task) int {
+			if order == "asc" {
+				x, y = y, x
+			}
+			return cmp.Compare(firstSeen(y), firstSeen(x))
+		})
+		tasks = tasks[min(offset, len(tasks)):]
+		writeTasks(w, "tasks", tasks[:min(limit, len(tasks))])
+	})
+}
+
+func firstSeen(t *mesos.Task) float64 {
+	if len(t.GetStatuses()) == 0 {
+		return 0
+	}
+	return t.GetStatuses()[0].GetTimestamp()
+}
+
+// count reads a query parameter that is a number of things.
+func count(c *fiber.Ctx, name string, usual int) (int, error) {
+	text := c.Query(name)
+	if text == "" {
+		return usual, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, server.Errorf(fiber.StatusBadRequest, "Failed to parse query parameter '%s': expecting a number that is not negative, got '%s'", name, strings.Clone(text))
+	}
+	return n, nil
+}
+
+// roleView sums up a role.
+type roleView struct {
+	name       string
+	frameworks []string
+	allocated  resources.Resources
+	offered    resources.Resources
+}
+
+// rolesOf finds the roles that frameworks are subscribed to or hold resources in, in order of names.
+func rolesOf(v *master.View) []*roleView {
+	found := make(map[string]*roleView)
+	role := func(name string) *roleView {
+		if found[name] == nil {
+			found[name] = &roleView{name: name}
+		}
+		return found[name]
+	}
+	for i := range v.Frameworks {
+		f := &v.Frameworks[i]
+		for _, name := range f.Roles {
+			r := role(name)
+			r.frameworks = append(r.frameworks, f.Info.GetId().GetValue())
+		}
+		for _, name := range f.Used.Allocations() {
+			r := role(name)
+			r.allocated = r.allocated.Add(allocatedTo(f.Used, name))
+		}
+		for _, name := range f.Offered.Allocations() {
+			r := role(name)
+			r.offered = r.offered.Add(allocatedTo(f.Offered, name))
+		}
+	}
+	out := make([]*roleView, 0, len(found))
+	for _, r := range found {
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(x, y *roleView) int { return cmp.Compare(x.name, y.name) })
+	return out
+}
+
+func allocatedTo(r resources.Resources, role string) resources.Resources {
+	return r.Filter(func(p *mesos.Resource) bool { return p.GetAllocationInfo().GetRole() == role })
+}
+
+func (a *api) roles(c *fiber.Ctx) error {
+	return a.show(c, "/roles", func(w *jsonWriter, v *master.View) {
+		w.key("roles")
+		w.array(func() {
+			for _, r := range rolesOf(v) {
+				w.element()
+				w.object(func() {
+					w.string("name", r.name)
+					w.float("weight", weightOf(v, r.name))
+					writeScalars(w, "resources", r.allocated.Add(r.offered))
+					writeScalars(w, "allocated", r.allocated)
+					writeScalars(w, "offered", r.offered)
+					w.strings("frameworks", r.frameworks)
+				})
+			}
+		})
+	})
+}
+
+func weightOf(v *master.View, role string) float64 {
+	if weight, ok := v.Weights[role]; ok {
+		return weight
+	}
+	return 1
+}
+
+func writeScalars(w *jsonWriter, name string, r resources.Resources) {
+	w.key(name)
+	w.object(func() {
+		for scalar, amount := range r.Scalars() {
+			w.float(scalar, amount.Float())
+		}
+	})
+}
+
+// teardown is the older form of the operator call.
+func (a *api) teardown(c *fiber.Ctx) error {
+	form, err := url.ParseQuery(string(c.Body()))
+	if err != nil {
+		return server.Errorf(fiber.StatusBadRequest, "Unable to decode query string: %v", err)
+	}
+	id := form.Get("frameworkId")
+	if id == "" {
+		return server.Errorf(fiber.StatusBadRequest, "Missing 'frameworkId' query parameter in the request body")
+	}
+	ctx, cancel := a.context(c)
+	defer cancel()
+	if err := a.master.Teardown(ctx, id); err != nil {
+		return a.fail(c, err)
+	}
+	return c.SendStatus(fiber.StatusOK)
+}
