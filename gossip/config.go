@@ -1,0 +1,215 @@
+package gossip
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// DefaultPort is the port of the mesh, for datagrams and streams alike.
+const DefaultPort = 7946
+
+// The profiles.
+const (
+	ProfileLAN   = "lan"
+	ProfileWAN   = "wan"
+	ProfileLocal = "local"
+)
+
+// Secret is key material. It is never printed.
+type Secret []byte
+
+// LogValue hides the secret.
+func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
+
+// String hides the secret.
+func (Secret) String() string { return "[redacted]" }
+
+// Config says how a node takes part in the mesh. DefaultConfig fills in the defaults named here.
+type Config struct {
+	// NodeID is the name of this node, the same at every start and unlike every other: up to 255 bytes, no slash. Required.
+	NodeID string
+	// Cluster keeps meshes apart on one network. Up to 128 bytes; default "starling".
+	Cluster string
+
+	// BindAddr is the IP address to listen on. Default 0.0.0.0.
+	BindAddr string
+	// BindPort is the port to listen on, TCP and UDP. Default 7946; 0 picks a free one.
+	BindPort int
+	// AdvertiseAddr is the IP address that others reach this node at. Default: BindAddr if that is a particular address, else
+	// the address that packets to the first seed leave from, else the first private address of the machine.
+	AdvertiseAddr string
+	// AdvertisePort is the port that others reach this node at. Default: the port that it listens on.
+	AdvertisePort int
+
+	// Join names seeds, as host or host:port. A name may have several addresses. All are tried until one answers.
+	Join []string
+	// Discover makes this node find others, and be found, by mDNS on the local network.
+	Discover bool
+
+	// Profile is one of lan, wan, local. Default lan.
+	Profile string
+	// Key is the secret of the cluster, 16 bytes or more; everything is encrypted with AES-256-GCM under a key derived from it.
+	// Without it nothing is encrypted or authenticated.
+	Key Secret
+
+	// StateDir keeps the generation counter and the peers of the last run. Empty: nothing is remembered.
+	StateDir string
+	// ReapAfter is how long a dead or departed node's record is kept. Default 24 h.
+	ReapAfter time.Duration
+	// GossipRate bounds what hot deltas may take, in bytes a second sent by this node. Default 16 KiB/s.
+	GossipRate int
+
+	// Log is required. What memberlist says goes to it at debug level.
+	Log *slog.Logger
+	// Metrics is where metrics are registered; nil: nowhere.
+	Metrics prometheus.Registerer
+
+	// Transport replaces the network, for tests. The address to advertise is then the transport's choice unless given.
+	Transport memberlist.Transport
+}
+
+// DefaultConfig returns a Config with all defaults. NodeID and Log have to be added.
+func DefaultConfig() Config {
+	return Config{
+		Cluster: "starling", BindAddr: "0.0.0.0", BindPort: DefaultPort, Profile: ProfileLAN,
+		ReapAfter: 24 * time.Hour, GossipRate: 16 << 10,
+	}
+}
+
+// Validate returns everything that is wrong with the configuration, joined.
+func (c *Config) Validate() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if n := len(c.NodeID); n == 0 || n > 255 {
+		fail("NodeID has %d bytes, 1 to 255 are allowed", n)
+	}
+	for _, r := range c.NodeID {
+		if r == '/' || r <= ' ' || r == 0x7f {
+			fail("NodeID %q contains %q", c.NodeID, r)
+			break
+		}
+	}
+	if n := len(c.Cluster); n == 0 || n > maxCluster {
+		fail("Cluster has %d bytes, 1 to %d are allowed", n, maxCluster)
+	}
+	if c.Transport == nil && net.ParseIP(c.BindAddr) == nil {
+		fail("BindAddr %q is not an IP address", c.BindAddr)
+	}
+	if a := c.AdvertiseAddr; a != "" {
+		if ip := net.ParseIP(a); ip == nil || ip.IsUnspecified() {
+			fail("AdvertiseAddr %q is not an address that others can reach", a)
+		}
+	}
+	for _, p := range []struct {
+		name string
+		port int
+	}{{"BindPort", c.BindPort}, {"AdvertisePort", c.AdvertisePort}} {
+		if p.port < 0 || p.port > 65535 {
+			fail("%s %d is not a port", p.name, p.port)
+		}
+	}
+	for _, s := range c.Join {
+		if _, _, err := splitSeed(s); err != nil {
+			fail("Join: %v", err)
+		}
+	}
+	switch c.Profile {
+	case ProfileLAN, ProfileWAN, ProfileLocal:
+	default:
+		fail("Profile %q is not one of lan, wan, local", c.Profile)
+	}
+	if n := len(c.Key); n > 0 && n < 16 {
+		fail("Key has %d bytes, at least 16 are needed", n)
+	}
+	if c.ReapAfter <= 0 {
+		fail("ReapAfter %v is not positive", c.ReapAfter)
+	}
+	if c.GossipRate < 1<<10 {
+		fail("GossipRate %d is below 1,024 bytes a second", c.GossipRate)
+	}
+	if c.Log == nil {
+		fail("Log is missing")
+	}
+	return errors.Join(errs...)
+}
+
+// maxCluster bounds the label that is in front of every datagram. memberlist allows 255 bytes, which would leave little room.
+const maxCluster = 128
+
+// splitSeed takes apart host or host:port; IPv6 addresses with a port need brackets.
+func splitSeed(s string) (host string, port int, err error) {
+	if ip := net.ParseIP(s); ip != nil {
+		return s, DefaultPort, nil
+	}
+	host, p, err := net.SplitHostPort(s)
+	if err != nil {
+		if host, p, err = net.SplitHostPort(net.JoinHostPort(s, strconv.Itoa(DefaultPort))); err != nil {
+			return "", 0, fmt.Errorf("%q is neither host nor host:port", s)
+		}
+	}
+	n, err := strconv.ParseUint(p, 10, 16)
+	if host == "" || err != nil || n == 0 || len(host) > 253 {
+		return "", 0, fmt.Errorf("%q is neither host nor host:port", s)
+	}
+	for _, r := range host {
+		if r <= ' ' || r == '/' || r == ',' {
+			return "", 0, fmt.Errorf("%q is neither host nor host:port", s)
+		}
+	}
+	return host, int(n), nil
+}
+
+// meshKey derives the key of the mesh from the secret of the cluster, so that neither tells another use's key.
+func meshKey(secret Secret, cluster string) ([]byte, error) {
+	return hkdf.Key(sha256.New, secret, []byte(cluster), "starling mesh 1", 32)
+}
+
+// profile is what a profile sets beside memberlist's own values.
+type profile struct {
+	memberlist *memberlist.Config
+	// retransmit times the decimal logarithm of the number of nodes is how often a node sends an entry.
+	retransmit int
+	// fanout is the number of nodes that a round of hot deltas goes to.
+	fanout int
+	// coalesce is the pause between two rounds of hot deltas.
+	coalesce time.Duration
+	// sync is the time between two rounds of anti-entropy.
+	sync time.Duration
+}
+
+func newProfile(name string) profile {
+	p := profile{retransmit: 3, fanout: 3, coalesce: 100 * time.Millisecond, sync: time.Second}
+	switch name {
+	case ProfileWAN:
+		p.memberlist = memberlist.DefaultWANConfig()
+		p.memberlist.IndirectChecks = 5
+		p.memberlist.UDPBufferSize = 1200
+		p.coalesce, p.sync = 250*time.Millisecond, 3*time.Second
+	case ProfileLocal:
+		p.memberlist = memberlist.DefaultLocalConfig()
+		p.memberlist.TCPTimeout = 5 * time.Second
+	default:
+		// Profile A of the fault matrix: no healthy node was buried at 40 % loss.
+		p.memberlist = memberlist.DefaultLANConfig()
+		p.memberlist.SuspicionMult = 8
+		p.memberlist.IndirectChecks = 5
+		p.memberlist.GossipNodes = 5
+		p.memberlist.RetransmitMult = 6
+		p.memberlist.PushPullInterval = 15 * time.Second
+		p.memberlist.TCPTimeout = 5 * time.Second
+	}
+	// LZW costs three times the CPU of everything else, for half the bytes; entries are packed tightly as it is.
+	p.memberlist.EnableCompression = false
+	// A node that comes back under another address may take its name as soon as its old self was given up.
+	p.memberlist.DeadNodeReclaimTime = time.Second
+	return p
+}

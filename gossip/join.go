@@ -1,0 +1,161 @@
+package gossip
+
+import (
+	"context"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// While nobody answers, seeds and remembered peers are tried after these pauses, which double.
+	firstJoin = time.Second
+	lastJoin  = 30 * time.Second
+	// Once in the mesh, seeds that are not members are still tried: they may be on the other side of a partition.
+	seedsEvery = time.Minute
+	// triesAtOnce bounds the dead peers that are tried in one go.
+	triesAtOnce    = 3
+	resolveTimeout = 5 * time.Second
+	maxAddresses   = 16 // of one seed that are tried in one go
+)
+
+// join brings this node into the mesh and keeps it there: until somebody answers it tries all it knows of, and then goes on
+// trying seeds and peers that are gone, for ever.
+func (m *Mesh) join(ctx context.Context) {
+	pause, alone := firstJoin, time.Now()
+	var seedsNext, warnNext time.Time
+	for {
+		now := time.Now()
+		if m.peers.countAlive() == 0 {
+			tried := m.seedAddresses(ctx)
+			for _, p := range m.peers.due(now, maxAddresses) {
+				tried = append(tried, p.Address())
+			}
+			if m.tryAll(ctx, tried) {
+				pause = firstJoin
+				m.log.Info("mesh joined", "dur", time.Since(alone).Round(time.Millisecond))
+			} else if len(m.cfg.Join) > 0 || len(tried) > 0 || m.cfg.Discover {
+				if now.After(warnNext) {
+					m.log.Warn("nobody found yet, going on", "tried", tried, "seeds", m.cfg.Join, "discover", m.cfg.Discover)
+					warnNext = now.Add(time.Minute)
+				}
+			}
+			seedsNext = now.Add(seedsEvery)
+		} else {
+			alone = now
+			var tries []string
+			for _, p := range m.peers.due(now, triesAtOnce) {
+				if !m.saidBye(p.Name) {
+					tries = append(tries, p.Address())
+				}
+			}
+			if now.After(seedsNext) {
+				tries = append(tries, m.seedAddresses(ctx)...)
+				seedsNext = now.Add(jitter(seedsEvery))
+			}
+			m.tryAll(ctx, tries)
+			pause = firstJoin
+		}
+		wait := jitter(pause)
+		if m.peers.countAlive() > 0 {
+			wait = jitter(firstRetry / 2)
+		} else {
+			pause = min(2*pause, lastJoin)
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return
+		case <-m.rejoin:
+			t.Stop()
+			// Something was found or lost. Not at once: others have noticed as well.
+			if !sleep(ctx, firstJoin) {
+				return
+			}
+		case <-t.C:
+		}
+	}
+}
+
+// seedAddresses resolves the seeds, without those that are this node or live members.
+func (m *Mesh) seedAddresses(ctx context.Context) []string {
+	var addrs []string
+	add := func(ip net.IP, port int) {
+		a := net.JoinHostPort(ip.String(), strconv.Itoa(port))
+		if a != net.JoinHostPort(m.host, strconv.Itoa(m.port)) && !m.peers.aliveAt(a) && !slices.Contains(addrs, a) {
+			addrs = append(addrs, a)
+		}
+	}
+	for _, s := range m.cfg.Join {
+		host, port, err := splitSeed(s)
+		if err != nil {
+			continue // Validate has refused it
+		}
+		if ip := net.ParseIP(host); ip != nil {
+			add(ip, port)
+			continue
+		}
+		rctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+		ips, err := net.DefaultResolver.LookupIPAddr(rctx, host)
+		cancel()
+		if err != nil {
+			m.log.Debug("seed not resolved", "addr", s, "err", err)
+			continue
+		}
+		for _, ip := range ips[:min(len(ips), maxAddresses)] {
+			add(ip.IP, port)
+		}
+	}
+	return addrs
+}
+
+// tryAll exchanges state with each of the addresses and tells whether one answered.
+func (m *Mesh) tryAll(ctx context.Context, addrs []string) bool {
+	ok := false
+	for _, a := range addrs {
+		if ctx.Err() != nil {
+			return ok
+		}
+		if _, err := m.ml.Load().Join([]string{a}); err != nil {
+			m.log.Debug("peer not reached", "addr", a, "err", err)
+			continue
+		}
+		if m.countMembers() > 0 { // it may have been this node itself under another address
+			ok = true
+		}
+	}
+	return ok
+}
+
+// countMembers asks memberlist itself, which knows at once.
+func (m *Mesh) countMembers() int { return m.ml.Load().NumMembers() - 1 }
+
+// found is called with the address of a node that was discovered.
+func (m *Mesh) found(ctx context.Context, addr string) {
+	if addr == net.JoinHostPort(m.host, strconv.Itoa(m.port)) || m.peers.aliveAt(addr) {
+		return
+	}
+	if m.tryAll(ctx, []string{addr}) {
+		m.log.Debug("peer discovered", "addr", addr)
+	}
+}
+
+// peerOf finds a live peer, if need be in memberlist's own list: a message may come before the event of its sender was dealt with.
+func (m *Mesh) peerOf(name string) (memberlist.Node, bool) {
+	if n, ok := m.peers.get(name); ok {
+		return n, true
+	}
+	if name == m.cfg.NodeID {
+		return memberlist.Node{}, false
+	}
+	for _, n := range m.ml.Load().Members() {
+		if n.Name == name {
+			return copyNode(n), true
+		}
+	}
+	return memberlist.Node{}, false
+}

@@ -1,0 +1,76 @@
+package gossip
+
+import (
+	"log"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+)
+
+// logAdapter turns the lines of memberlist and mdns into debug records. Two kinds of lines mean more: suspicion, which
+// memberlist tells in no other way, and datagrams of another cluster or key, which an operator has to hear of.
+type logAdapter struct {
+	log     *slog.Logger
+	now     func() time.Time
+	suspect func(node string) // must not block
+
+	mu     sync.Mutex
+	warned map[string]time.Time // by address; guarded by mu
+}
+
+func (a *logAdapter) logger() *log.Logger { return log.New(a, "", 0) }
+
+const (
+	foreignEvery = time.Minute
+	maxForeign   = 256
+)
+
+// The words of memberlist 0.7; a test notices when they change.
+const (
+	suspectBegin = "memberlist: Suspect "
+	suspectEnd   = " has failed, no acks received"
+)
+
+var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "No installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
+
+// Write takes one line.
+func (a *logAdapter) Write(b []byte) (int, error) {
+	line := strings.TrimSpace(string(b))
+	a.log.Debug("memberlist", "line", line)
+	if _, rest, ok := strings.Cut(line, suspectBegin); ok {
+		if name, ok := strings.CutSuffix(rest, suspectEnd); ok {
+			a.suspect(name)
+		}
+	}
+	for _, w := range foreignWords {
+		if strings.Contains(line, w) {
+			a.foreign(line)
+			break
+		}
+	}
+	return len(b), nil
+}
+
+// foreign warns of a peer with another key or cluster, once a minute for each host.
+func (a *logAdapter) foreign(line string) {
+	_, addr, _ := strings.Cut(line, "from=")
+	addr, _, _ = strings.Cut(addr, " ")
+	host := addr
+	if i := strings.LastIndexByte(addr, ':'); i > 0 {
+		host = addr[:i]
+	}
+	a.mu.Lock()
+	now := a.now()
+	recent := now.Sub(a.warned[host]) < foreignEvery
+	if !recent {
+		if len(a.warned) >= maxForeign || a.warned == nil {
+			a.warned = map[string]time.Time{}
+		}
+		a.warned[host] = now
+	}
+	a.mu.Unlock()
+	if !recent {
+		a.log.Warn("refused what has another cluster key or name", "addr", addr, "reason", line)
+	}
+}

@@ -1,0 +1,267 @@
+// Package memnet is a network in memory for meshes of many nodes in one process: tests in virtual time, and simulations.
+//
+// A Network has hosts, each with one address; a host's Transport is what memberlist sends through. Packets are delayed,
+// lost with a probability, and dropped when the receiver is gone or does not keep up; streams are delayed, and
+// neither lost nor reordered. Any pairs of hosts may be cut off from each other, in one direction or both.
+//
+// The network has no goroutines of its own: packets travel on timers, so inside a testing/synctest bubble time passes only
+// when every node waits. Chance comes from the seed, but goroutines are not ordered by it: assert properties and
+// deadlines, never a trace.
+package memnet
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// Port is the port of every host.
+const Port = 7946
+
+// ErrRefused is returned by dials to a host that is not there.
+var ErrRefused = errors.New("connection refused")
+
+// Network is a set of hosts and what is between them. All methods may be called from any goroutine.
+type Network struct {
+	mu      sync.Mutex
+	rng     *rand.Rand
+	hosts   map[string]*Transport // by host:port
+	loss    float64
+	latency time.Duration
+	jitter  time.Duration
+	cut     func(from, to string) bool
+	packets uint64
+	bytes   uint64
+}
+
+// New returns a network without loss or delay.
+func New(seed uint64) *Network {
+	return &Network{rng: rand.New(rand.NewPCG(seed, 0)), hosts: map[string]*Transport{}}
+}
+
+// SetLoss sets the probability with which a packet is lost.
+func (n *Network) SetLoss(p float64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.loss = p
+}
+
+// SetLatency sets how long a packet takes: at least latency, and up to jitter more.
+func (n *Network) SetLatency(latency, jitter time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.latency, n.jitter = latency, jitter
+}
+
+// Cut drops everything from one host to another for which f says so; nil heals the network. f is called with IP addresses.
+func (n *Network) Cut(f func(from, to string) bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = f
+}
+
+// Traffic returns how many packets were sent, and how many bytes by packets and streams.
+func (n *Network) Traffic() (packets, bytes uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.packets, n.bytes
+}
+
+// Addr returns the address of the i-th host, from 0 on.
+func Addr(i int) string { return fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255+1) }
+
+// Host adds a host with this IP address, in the place of one that had it before. Its Transport works until Shutdown.
+func (n *Network) Host(ip string) *Transport {
+	t := &Transport{
+		network: n, ip: ip, addr: net.JoinHostPort(ip, fmt.Sprint(Port)),
+		packets: make(chan *memberlist.Packet, 1024), streams: make(chan net.Conn, 64), closed: make(chan struct{}),
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.hosts[t.addr] = t
+	return t
+}
+
+// travel decides about a packet or the begin of a stream: how long it takes, and whether it arrives. The lock is held.
+func (n *Network) travel(from, to string) (delay time.Duration, arrives bool) {
+	delay = n.latency
+	if n.jitter > 0 {
+		delay += time.Duration(n.rng.Int64N(int64(n.jitter)))
+	}
+	return delay, n.cut == nil || !n.cut(from, to)
+}
+
+// Transport is one host's connection to the network. It implements memberlist.NodeAwareTransport.
+type Transport struct {
+	network *Network
+	ip      string
+	addr    string
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+	once    sync.Once
+	closed  chan struct{} // closed by Shutdown
+}
+
+var _ memberlist.NodeAwareTransport = (*Transport)(nil)
+
+// Addr is where the host is reached, as host:port.
+func (t *Transport) Addr() string { return t.addr }
+
+// FinalAdvertiseAddr returns the address of the host, whatever is asked for.
+func (t *Transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	return net.ParseIP(t.ip).To4(), Port, nil
+}
+
+// WriteTo sends a packet.
+func (t *Transport) WriteTo(b []byte, addr string) (time.Time, error) {
+	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+// WriteToAddress sends a packet.
+func (t *Transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
+	now := time.Now()
+	select {
+	case <-t.closed:
+		return now, net.ErrClosed
+	default:
+	}
+	n := t.network
+	n.mu.Lock()
+	n.packets++
+	n.bytes += uint64(len(b))
+	to := n.hosts[addr.Addr]
+	lost := n.rng.Float64() < n.loss
+	delay, arrives := time.Duration(0), false
+	if to != nil {
+		delay, arrives = n.travel(t.ip, to.ip)
+	}
+	n.mu.Unlock()
+	if !arrives || lost {
+		return now, nil
+	}
+	// The sender may use its buffer again.
+	p := &memberlist.Packet{Buf: append([]byte(nil), b...), From: udpAddr(t.ip)}
+	if delay == 0 {
+		to.deliver(p)
+	} else {
+		time.AfterFunc(delay, func() { to.deliver(p) })
+	}
+	return now, nil
+}
+
+func udpAddr(ip string) net.Addr { return &net.UDPAddr{IP: net.ParseIP(ip), Port: Port} }
+
+func (t *Transport) deliver(p *memberlist.Packet) {
+	p.Timestamp = time.Now()
+	select {
+	case <-t.closed:
+	case t.packets <- p:
+	default: // a receiver that does not keep up loses, as with any socket
+	}
+}
+
+// PacketCh is where packets arrive. It is never closed.
+func (t *Transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+
+// StreamCh is where streams arrive. It is never closed.
+func (t *Transport) StreamCh() <-chan net.Conn { return t.streams }
+
+// DialTimeout opens a stream.
+func (t *Transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+}
+
+// DialAddressTimeout opens a stream. To a host that is cut off it takes the whole timeout to fail.
+func (t *Transport) DialAddressTimeout(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	n := t.network
+	n.mu.Lock()
+	to := n.hosts[addr.Addr]
+	delay, arrives, back := time.Duration(0), true, true
+	if to != nil {
+		delay, arrives = n.travel(t.ip, to.ip)
+		_, back = n.travel(to.ip, t.ip)
+	}
+	n.mu.Unlock()
+	wait := min(2*delay, timeout)
+	if !arrives || !back {
+		wait = timeout
+	}
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-t.closed:
+			return nil, net.ErrClosed
+		}
+	}
+	switch {
+	case to == nil:
+		return nil, fmt.Errorf("dial %s: %w", addr.Addr, ErrRefused)
+	case !arrives || !back || 2*delay > timeout:
+		return nil, fmt.Errorf("dial %s: %w", addr.Addr, errTimeout{})
+	}
+	here, there := net.Pipe()
+	select {
+	case <-to.closed:
+		return nil, fmt.Errorf("dial %s: %w", addr.Addr, ErrRefused)
+	case to.streams <- &conn{Conn: there, network: n, from: to.ip, to: t.ip}:
+		return &conn{Conn: here, network: n, from: t.ip, to: to.ip}, nil
+	default:
+		return nil, fmt.Errorf("dial %s: %w", addr.Addr, ErrRefused)
+	}
+}
+
+// Shutdown takes the host off the network.
+func (t *Transport) Shutdown() error {
+	t.once.Do(func() {
+		n := t.network
+		n.mu.Lock()
+		if n.hosts[t.addr] == t {
+			delete(n.hosts, t.addr)
+		}
+		n.mu.Unlock()
+		close(t.closed)
+	})
+	return nil
+}
+
+type errTimeout struct{}
+
+func (errTimeout) Error() string   { return "i/o timeout" }
+func (errTimeout) Timeout() bool   { return true }
+func (errTimeout) Temporary() bool { return true }
+
+// conn is one end of a stream.
+type conn struct {
+	net.Conn
+	network  *Network
+	from, to string
+}
+
+// Write sends after the delay of the network. Over a cut it fails.
+func (c *conn) Write(b []byte) (int, error) {
+	n := c.network
+	n.mu.Lock()
+	n.bytes += uint64(len(b))
+	delay, arrives := n.travel(c.from, c.to)
+	n.mu.Unlock()
+	if delay > 0 {
+		time.Sleep(delay)
+	}
+	if !arrives {
+		return 0, errTimeout{}
+	}
+	return c.Conn.Write(b)
+}
+
+// LocalAddr returns the address of this end.
+func (c *conn) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(c.from), Port: Port} }
+
+// RemoteAddr returns the address of the other end.
+func (c *conn) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.ParseIP(c.to), Port: Port} }

@@ -1,0 +1,321 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"starling/gossip/record"
+)
+
+// ErrDuplicate is wrapped by the error of Run when another node lives under the same name and was there first.
+var ErrDuplicate = errors.New("another node with this name is alive")
+
+// Mesh is one node's part of the mesh. It implements record.Reader.
+type Mesh struct {
+	cfg     Config
+	profile profile
+	log     *slog.Logger
+	records *record.Map
+	state   *stateDir
+	queue   *queue
+	peers   *peerBook
+	metrics *metrics
+	ml      atomic.Pointer[memberlist.Memberlist] // nil before Run
+
+	transport *transport
+	conf      *memberlist.Config
+	logs      *logAdapter
+	host      string // advertised address
+	port      int    // advertised port
+
+	nonce   uint64 // tells this process from another one of the same name
+	started time.Time
+	running atomic.Bool
+	leaving atomic.Bool
+
+	// inbox is what memberlist received. A full one drops: senders do not wait, and anti-entropy repairs.
+	inbox   chan []byte
+	pending atomic.Int64 // bytes in the inbox
+	// events are memberlist's opinions. After a drop, reconciling with its list of members makes good.
+	events chan event
+	// outbox is what goes over streams, which may take seconds each; senders are a few goroutines.
+	outbox chan parcel
+	// kick wakes the goroutine that sends hot deltas; one token is enough, as it then sends all there is.
+	kick chan struct{}
+	// rejoin wakes the goroutine that looks for peers.
+	rejoin chan struct{}
+	// conflicts are addresses that somebody of this node's name was seen at.
+	conflicts chan string
+	// lost gets the address of the node that holds this one's name by right.
+	lost chan string
+
+	mu    sync.Mutex
+	byes  map[string]uint64 // nodes that said goodbye, with their generation; guarded by mu
+	doubt map[string]bool   // nodes that did not answer this node's last probe; guarded by mu
+}
+
+// parcel is a message on its way over a stream.
+type parcel struct {
+	to   memberlist.Node
+	body []byte
+}
+
+// New checks the configuration, reads what was remembered, and binds the sockets. The caller runs Run, or Close if it
+// comes to nothing.
+func New(cfg Config) (*Mesh, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("cannot configure the mesh: %w", err)
+	}
+	m := &Mesh{
+		cfg: cfg, profile: newProfile(cfg.Profile), log: cfg.Log.With("component", "gossip"),
+		nonce: rand.Uint64(), started: time.Now(), byes: map[string]uint64{}, doubt: map[string]bool{},
+		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
+		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), conflicts: make(chan string, 16), lost: make(chan string, 1),
+	}
+	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected}
+	var err error
+	if m.state, err = openState(cfg.StateDir); err != nil {
+		return nil, fmt.Errorf("cannot open the state of the mesh: %w", err)
+	}
+	generation, err := m.state.nextGeneration(0)
+	if err != nil {
+		return nil, fmt.Errorf("cannot keep the generation: %w", err)
+	}
+	m.records = record.NewMap(cfg.NodeID, generation)
+	remembered, err := m.state.loadPeers()
+	if err != nil {
+		m.log.Warn("remembered peers lost", "err", err)
+	}
+	m.peers = newPeerBook(cfg.NodeID, remembered)
+	if m.metrics, err = newMetrics(cfg.Metrics, m); err != nil {
+		return nil, fmt.Errorf("cannot register the metrics of the mesh: %w", err)
+	}
+	if err := m.configure(); err != nil {
+		m.metrics.unregister()
+		return nil, err
+	}
+	return m, nil
+}
+
+// configure makes memberlist's configuration and binds.
+func (m *Mesh) configure() error {
+	conf := m.profile.memberlist
+	conf.Name = m.cfg.NodeID
+	conf.Label = m.cfg.Cluster
+	conf.BindAddr, conf.BindPort = m.cfg.BindAddr, m.cfg.BindPort
+	conf.Logger = m.logs.logger()
+	conf.DelegateProtocolMin, conf.DelegateProtocolMax, conf.DelegateProtocolVersion = 1, 1, 1
+	d := &delegate{m}
+	conf.Delegate, conf.Events, conf.Conflict, conf.Ping = d, d, d, d
+	largest := conf.UDPBufferSize - datagramOverhead - len(conf.Label) - 2
+	if len(m.cfg.Key) > 0 {
+		key, err := meshKey(m.cfg.Key, m.cfg.Cluster)
+		if err != nil {
+			return fmt.Errorf("cannot derive the key of the mesh: %w", err)
+		}
+		if conf.Keyring, err = memberlist.NewKeyring(nil, key); err != nil {
+			return fmt.Errorf("cannot make the keyring of the mesh: %w", err)
+		}
+		largest -= encryptionOverhead
+	}
+	m.queue = newQueue(m.records, maxQueue, largest, m.cfg.GossipRate)
+	inner := m.cfg.Transport
+	if inner == nil {
+		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+			BindAddrs: []string{m.cfg.BindAddr}, BindPort: m.cfg.BindPort, Logger: conf.Logger,
+		})
+		if err != nil {
+			return fmt.Errorf("cannot listen for the mesh on %s: %w", net.JoinHostPort(m.cfg.BindAddr, strconv.Itoa(m.cfg.BindPort)), err)
+		}
+		inner, conf.BindPort = nt, nt.GetAutoBindPort()
+	}
+	m.transport = newTransport(inner, conf.TCPTimeout, m.metrics)
+	conf.Transport = m.transport
+	if err := m.advertise(conf); err != nil {
+		closeQuietly(closer(m.transport.close))
+		return err
+	}
+	m.conf = conf
+	return nil
+}
+
+// advertise decides what others are told to reach this node at.
+func (m *Mesh) advertise(conf *memberlist.Config) error {
+	host, port := m.cfg.AdvertiseAddr, m.cfg.AdvertisePort
+	if port == 0 {
+		port = conf.BindPort
+	}
+	if host == "" && m.cfg.Transport == nil {
+		host = advertiseAddr(&m.cfg)
+	}
+	ip, port, err := m.transport.FinalAdvertiseAddr(host, port)
+	if err != nil {
+		return fmt.Errorf("cannot advertise %q: %w", host, err)
+	}
+	m.host, m.port = ip.String(), port
+	conf.AdvertiseAddr, conf.AdvertisePort = m.host, m.port
+	return nil
+}
+
+// closer makes an io.Closer of a function.
+type closer func() error
+
+func (c closer) Close() error { return c() }
+
+const (
+	// datagramOverhead is what memberlist puts around a message of ours in a datagram, labels and encryption aside; measured.
+	datagramOverhead = 5
+	// encryptionOverhead is version, nonce and tag.
+	encryptionOverhead = 29
+	// maxQueue bounds the entries that wait to be told.
+	maxQueue = 16384
+)
+
+// Close releases the sockets of a Mesh that was never run.
+func (m *Mesh) Close() error {
+	if m.running.Swap(true) {
+		return nil
+	}
+	m.metrics.unregister()
+	return m.transport.close()
+}
+
+// Self returns the name of this node.
+func (m *Mesh) Self() string { return m.cfg.NodeID }
+
+// Address returns the address that others are told to reach this node at.
+func (m *Mesh) Address() (host string, port int) { return m.host, m.port }
+
+// Snapshot returns the newest copy of a node's record, or nil where none is held.
+func (m *Mesh) Snapshot(node string) *record.Snapshot { return m.records.Snapshot(node) }
+
+// Snapshots iterates over the newest copies of all records held, in order of node names.
+func (m *Mesh) Snapshots() iter.Seq[*record.Snapshot] { return m.records.Snapshots() }
+
+// Feed returns a new feed of changes that begins now.
+func (m *Mesh) Feed() *record.Feed { return m.records.Feed() }
+
+// Set changes the own record, tells the mesh at once, and returns the new version. It never blocks. A change beyond the limits of a
+// record is left out and logged.
+func (m *Mesh) Set(changes ...record.Assignment) uint64 {
+	version, changed, err := m.records.TrySet(time.Now(), changes...)
+	if err != nil {
+		m.log.Error("change of the own record refused", "err", err)
+	}
+	if len(changed) > 0 {
+		m.pass(m.cfg.NodeID, m.records.Snapshot(m.cfg.NodeID).Generation(), changed)
+	}
+	return version
+}
+
+// Delta returns the wire form of what changed in the own record since a version; see record.Map.Delta.
+func (m *Mesh) Delta(since uint64) []byte { return m.records.Delta(m.cfg.NodeID, since) }
+
+// Apply merges a delta that came over another road, and passes on what was news.
+func (m *Mesh) Apply(wire []byte) error {
+	_, err := m.apply(wire, true)
+	return err
+}
+
+// apply merges a delta; news are passed on if so wished.
+func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
+	res, err := m.records.Apply(time.Now(), wire)
+	if err != nil {
+		m.metrics.refused.Inc()
+		return res, err
+	}
+	m.metrics.deltasIn.Inc()
+	if res.Ahead {
+		m.raise(res.Generation)
+	}
+	if pass && len(res.Keys) > 0 {
+		m.pass(res.Node, res.Generation, res.Keys)
+	}
+	return res, nil
+}
+
+// pass queues news to be told to others.
+func (m *Mesh) pass(node string, generation uint64, keys []string) {
+	if m.ml.Load() == nil {
+		return // anti-entropy tells them when there is somebody to tell
+	}
+	if large := m.queue.push(node, generation, keys); len(large) > 0 {
+		m.sendLarge(node, generation, large)
+	}
+	wake(m.kick)
+}
+
+// sendLarge tells what does not fit into a datagram over streams.
+func (m *Mesh) sendLarge(node string, generation uint64, keys []string) {
+	for _, k := range keys {
+		delta := m.records.Entries(nil, node, generation, []string{k})
+		if delta == nil {
+			continue
+		}
+		body := (&message{kind: kindHot, deltas: [][]byte{delta}}).append(nil)
+		for _, p := range m.peers.random(m.profile.fanout, node) {
+			m.post(p, body)
+		}
+	}
+}
+
+// raise lifts the own generation above one that somebody else holds a record of.
+func (m *Mesh) raise(above uint64) {
+	if own := m.records.Snapshot(m.cfg.NodeID).Generation(); own > above {
+		return
+	}
+	generation, err := m.state.nextGeneration(above)
+	if err != nil {
+		m.log.Error("generation not kept", "err", err)
+	}
+	m.records.Raise(generation - 1)
+	m.log.Warn("peers hold a newer record of this node than it ever wrote; it starts anew above it", "generation", generation)
+}
+
+// wake leaves a token for whoever waits on the channel.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// post hands a message to the senders; where they are too far behind, it is dropped and counted.
+func (m *Mesh) post(to memberlist.Node, body []byte) {
+	select {
+	case m.outbox <- parcel{to, body}:
+	default:
+		m.metrics.dropped.WithLabelValues(dropOutbox).Inc()
+	}
+}
+
+// closeQuietly is for what is given up anyway.
+func closeQuietly(c io.Closer) { _ = c.Close() }
+
+// sleep waits for about d, a fifth more or less, or until the context ends.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(jitter(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+}

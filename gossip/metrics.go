@@ -1,0 +1,113 @@
+package gossip
+
+import (
+	"errors"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"starling/gossip/record"
+)
+
+// What may be dropped.
+const (
+	dropInbox  = "inbox"
+	dropOutbox = "outbox"
+	dropEvent  = "event"
+	dropSend   = "send"
+)
+
+type metrics struct {
+	registerer prometheus.Registerer
+	collectors []prometheus.Collector
+
+	deltasIn, deltasOut   prometheus.Counter
+	bytesIn, bytesOut     prometheus.Counter
+	rounds                prometheus.Counter
+	repairsIn, repairsOut prometheus.Counter
+	refused               prometheus.Counter
+	dropped               *prometheus.CounterVec
+}
+
+var (
+	membersDesc = prometheus.NewDesc("starling_gossip_members", "Nodes of the mesh by state, as this node sees them.", []string{"state"}, nil)
+	queueDesc   = prometheus.NewDesc("starling_gossip_queue_entries", "Entries that wait to be told to others.", nil, nil)
+	healthDesc  = prometheus.NewDesc("starling_gossip_health_score", "How far this node is behind with probing; 0 is healthy.", nil, nil)
+	sizeDesc    = prometheus.NewDesc("starling_gossip_records_bytes", "Size of all records held, keys and values.", nil, nil)
+)
+
+func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
+	direction := func(name, help string) (in, out prometheus.Counter, vec *prometheus.CounterVec) {
+		vec = prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"direction"})
+		return vec.WithLabelValues("in"), vec.WithLabelValues("out"), vec
+	}
+	x := &metrics{registerer: r}
+	var deltas, bytes, repairs *prometheus.CounterVec
+	x.deltasIn, x.deltasOut, deltas = direction("starling_gossip_deltas_total", "Deltas received, and messages with deltas sent.")
+	x.bytesIn, x.bytesOut, bytes = direction("starling_gossip_network_bytes_total", "Bytes of datagrams and streams, membership included.")
+	x.repairsIn, x.repairsOut, repairs = direction("starling_gossip_repairs_total", "Entries that anti-entropy brought, and messages that it sent.")
+	x.rounds = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_sync_rounds_total", Help: "Rounds of anti-entropy begun."})
+	x.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "Messages and deltas that were malformed or beyond the limits."})
+	x.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_dropped_total", Help: "What was dropped because a queue was full or a send failed."}, []string{"what"})
+	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend} {
+		x.dropped.WithLabelValues(what)
+	}
+	if r == nil {
+		return x, nil
+	}
+	var errs []error
+	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.dropped, &collector{m}} {
+		if err := r.Register(c); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		x.collectors = append(x.collectors, c)
+	}
+	if errs != nil {
+		x.unregister()
+	}
+	return x, errors.Join(errs...)
+}
+
+// unregister takes everything off the registry, so that another mesh of the same process may use it.
+func (x *metrics) unregister() {
+	for _, c := range x.collectors {
+		x.registerer.Unregister(c)
+	}
+	x.collectors = nil
+}
+
+// collector works out the gauges when they are asked for.
+type collector struct{ m *Mesh }
+
+// Describe sends the descriptions of the gauges.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{membersDesc, queueDesc, healthDesc, sizeDesc, queueDropsDesc} {
+		ch <- d
+	}
+}
+
+var queueDropsDesc = prometheus.NewDesc("starling_gossip_queue_dropped_total", "Entries dropped because too many waited to be told.", nil, nil)
+
+// Collect sends the gauges.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	counts := map[record.Liveness]int{}
+	size := 0
+	for s := range c.m.records.Snapshots() {
+		counts[s.Liveness()]++
+		size += s.Size()
+	}
+	for l := record.Unknown; l <= record.Left; l++ {
+		ch <- prometheus.MustNewConstMetric(membersDesc, prometheus.GaugeValue, float64(counts[l]), l.String())
+	}
+	ch <- prometheus.MustNewConstMetric(sizeDesc, prometheus.GaugeValue, float64(size))
+	if c.m.queue != nil {
+		entries, drops := c.m.queue.state()
+		ch <- prometheus.MustNewConstMetric(queueDesc, prometheus.GaugeValue, float64(entries))
+		ch <- prometheus.MustNewConstMetric(queueDropsDesc, prometheus.CounterValue, float64(drops))
+	}
+	score := 0
+	if ml := c.m.ml.Load(); ml != nil {
+		score = ml.GetHealthScore()
+	}
+	ch <- prometheus.MustNewConstMetric(healthDesc, prometheus.GaugeValue, float64(score))
+}

@@ -1,0 +1,181 @@
+package gossip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
+)
+
+// How long leaving may take at most: for the goodbye of memberlist, and for the rest.
+const (
+	leaveTimeout = 2 * time.Second
+	senders      = 4
+)
+
+// Run joins the mesh, keeps this node in it, and leaves gracefully when the context ends. It returns nil then, or an error that
+// wraps ErrDuplicate. It can be called once.
+func (m *Mesh) Run(ctx context.Context) error {
+	if m.running.Swap(true) {
+		return errors.New("the mesh was run already")
+	}
+	defer m.metrics.unregister()
+	ml, err := memberlist.Create(m.conf)
+	if err != nil {
+		closeQuietly(closer(m.transport.close))
+		return fmt.Errorf("cannot start the mesh: %w", err)
+	}
+	m.ml.Store(ml)
+	m.log.Info("mesh started", "node", m.cfg.NodeID, "addr", ml.LocalNode().Address(), "profile", m.cfg.Profile,
+		"encrypted", m.conf.EncryptionEnabled(), "generation", m.records.Snapshot(m.cfg.NodeID).Generation())
+
+	// The senders outlive the others, so that goodbyes still go out.
+	sendCtx, stopSending := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopSending()
+	sending, _ := errgroup.WithContext(sendCtx)
+	for range senders {
+		sending.Go(func() error { m.send(sendCtx); return nil })
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error { m.receive(groupCtx); return nil })
+	group.Go(func() error { m.gossip(groupCtx); return nil })
+	group.Go(func() error { m.synchronise(groupCtx); return nil })
+	group.Go(func() error { m.watch(groupCtx); return nil })
+	group.Go(func() error { m.join(groupCtx); return nil })
+	group.Go(func() error { return m.contest(groupCtx) })
+	if m.cfg.Discover {
+		group.Go(func() error { m.discover(groupCtx); return nil })
+	}
+	err = group.Wait()
+
+	m.leaving.Store(true)
+	if errors.Is(err, ErrDuplicate) {
+		m.log.Error("mesh left", "err", err) // without goodbye: it would be the other one's
+	} else {
+		m.goodbye(ml)
+		m.log.Info("mesh left")
+	}
+	stopSending()
+	m.transport.hangUp()
+	_ = sending.Wait()
+	if serr := ml.Shutdown(); serr != nil {
+		m.log.Warn("mesh not shut down cleanly", "err", serr)
+	}
+	closeQuietly(closer(m.transport.close))
+	if serr := m.state.savePeers(m.peers.remember()); serr != nil {
+		m.log.Warn("peers not remembered", "err", serr)
+	}
+	return err
+}
+
+// goodbye tells the others that this node leaves on purpose, first in our words and then in memberlist's.
+func (m *Mesh) goodbye(ml *memberlist.Memberlist) {
+	own := m.records.Snapshot(m.cfg.NodeID)
+	bye := (&message{kind: kindBye, node: own.Node(), number: own.Generation()}).append(nil)
+	for _, p := range m.peers.random(2*m.profile.fanout, "") {
+		_ = ml.SendBestEffort(&p, bye)
+	}
+	m.queue.pushRaw(own.Node(), bye)
+	if err := ml.Leave(leaveTimeout); err != nil {
+		m.log.Debug("goodbye not confirmed", "err", err)
+	}
+}
+
+// send carries parcels over streams until the context ends.
+func (m *Mesh) send(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-m.outbox:
+			if err := m.ml.Load().SendReliable(&p.to, p.body); err != nil {
+				m.metrics.dropped.WithLabelValues(dropSend).Inc()
+				m.log.Debug("message not sent", "peer", p.to.Name, "addr", p.to.Address(), "err", err)
+				continue
+			}
+			m.metrics.deltasOut.Inc()
+		}
+	}
+}
+
+// gossip sends hot deltas: at once when there was nothing to tell for a while, else a round at a time.
+func (m *Mesh) gossip(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.kick:
+		}
+		for m.round() {
+			if !sleep(ctx, m.profile.coalesce) {
+				return
+			}
+		}
+	}
+}
+
+// round sends one datagram of hot deltas to each of a few nodes. It tells whether there may be more to send.
+func (m *Mesh) round() bool {
+	peers := m.peers.random(m.profile.fanout, "")
+	if len(peers) == 0 {
+		return false
+	}
+	ml := m.ml.Load()
+	for _, p := range peers {
+		msgs := m.queue.pack(time.Now(), 0, m.queue.largest)
+		for _, msg := range msgs {
+			if err := ml.SendBestEffort(&p, msg); err != nil {
+				m.metrics.dropped.WithLabelValues(dropSend).Inc()
+				continue
+			}
+			m.metrics.deltasOut.Inc()
+		}
+	}
+	n, _ := m.queue.state()
+	return n > 0
+}
+
+// receive takes apart what memberlist received.
+func (m *Mesh) receive(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case b := <-m.inbox:
+			m.pending.Add(-int64(len(b)))
+			m.handle(b)
+		}
+	}
+}
+
+// handle deals with one message. Whatever is wrong with it is counted, and goes no further than the debug log.
+func (m *Mesh) handle(b []byte) {
+	msg, err := parseMessage(b)
+	if err != nil {
+		m.metrics.refused.Inc()
+		m.log.Debug("message refused", "err", err)
+		return
+	}
+	switch msg.kind {
+	case kindHot, kindRepair:
+		for _, d := range msg.deltas {
+			res, err := m.apply(d, msg.kind == kindHot)
+			if err != nil {
+				m.log.Debug("delta refused", "err", err)
+			} else if msg.kind == kindRepair && len(res.Keys) > 0 {
+				m.metrics.repairsIn.Add(float64(len(res.Keys)))
+			}
+		}
+	case kindSummary:
+		m.onSummary(msg)
+	case kindDigests:
+		m.onDigests(msg)
+	case kindBye:
+		m.onBye(msg, b)
+	case kindClaim, kindHeld:
+		m.onClaim(msg)
+	}
+}

@@ -1,0 +1,140 @@
+package gossip
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// stateDir is what the mesh keeps on disk:
+//
+//	generation.json   {"version":1,"generation":N}                             before each start, and when it had to be raised
+//	peers.json        {"version":1,"peers":[{"name":..,"addr":..,"seen":..}]}  now and then, and at the end
+//
+// Both are written beside, synced and renamed. Nothing breaks if they are lost: the generation is learned from the peers, the peers
+// from seeds. A generation is a counter of starts with random low bits, so that a life that begins with an empty disk does not
+// share a generation with an earlier one.
+type stateDir struct {
+	dir string // empty: nothing is kept
+
+	mu   sync.Mutex // guards the files and last
+	last uint64
+}
+
+const (
+	generationFile   = "generation.json"
+	peersFile        = "peers.json"
+	stateVersion     = 1
+	generationRandom = 20 // bits
+	maxStateFile     = 1 << 20
+)
+
+type generationState struct {
+	Version    int    `json:"version"`
+	Generation uint64 `json:"generation"`
+}
+
+type peersState struct {
+	Version int          `json:"version"`
+	Peers   []remembered `json:"peers"`
+}
+
+func openState(dir string) (*stateDir, error) {
+	s := &stateDir{dir: dir}
+	if dir == "" {
+		return s, nil
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	var g generationState
+	// A file that cannot be read is as good as lost; the peers know better.
+	if err := s.read(generationFile, &g); err == nil {
+		s.last = g.Generation
+	}
+	return s, nil
+}
+
+// nextGeneration returns a generation above the last one and above the given one, and keeps it. It is of use even if it could not be kept.
+func (s *stateDir) nextGeneration(above uint64) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = (max(s.last, above)>>generationRandom+1)<<generationRandom | rand.Uint64N(1<<generationRandom)
+	return s.last, s.write(generationFile, generationState{stateVersion, s.last})
+}
+
+func (s *stateDir) loadPeers() ([]remembered, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var p peersState
+	err := s.read(peersFile, &p)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return p.Peers[:min(len(p.Peers), maxRemembered)], err
+}
+
+func (s *stateDir) savePeers(peers []remembered) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.write(peersFile, peersState{stateVersion, peers})
+}
+
+func (s *stateDir) read(name string, v any) error {
+	if s.dir == "" {
+		return nil
+	}
+	path := filepath.Join(s.dir, name)
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxStateFile {
+		return fmt.Errorf("%s has %d bytes", path, info.Size())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("cannot read %s: %w", path, err)
+	}
+	return nil
+}
+
+func (s *stateDir) write(name string, v any) (err error) {
+	if s.dir == "" {
+		return nil
+	}
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(s.dir, name+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(append(b, '\n'))
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err = os.Rename(f.Name(), filepath.Join(s.dir, name)); err != nil {
+		return err
+	}
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

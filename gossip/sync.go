@@ -1,0 +1,148 @@
+package gossip
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"starling/gossip/record"
+)
+
+// maxRepair is the size at which a stream message of repairs is closed.
+const maxRepair = 256 << 10
+
+// synchronise shows a summary of all records to a random node, again and again. If the two hold the same, as is
+// usual, that one datagram is all it costs, whatever the number of nodes.
+func (m *Mesh) synchronise(ctx context.Context) {
+	for sleep(ctx, m.profile.sync) {
+		m.records.Prune(time.Now())
+		for _, p := range m.peers.random(1, "") {
+			m.metrics.rounds.Inc()
+			m.tell(p, &message{kind: kindSummary, node: m.cfg.NodeID, summary: m.records.Summary()})
+		}
+	}
+}
+
+// tell sends a message in a datagram if it fits, else over a stream.
+func (m *Mesh) tell(to memberlist.Node, msg *message) {
+	body := msg.append(nil)
+	if len(body) > m.queue.largest {
+		m.post(to, body)
+		return
+	}
+	if err := m.ml.Load().SendBestEffort(&to, body); err != nil {
+		m.metrics.dropped.WithLabelValues(dropSend).Inc()
+	}
+}
+
+// onSummary answers with the digests of what differs, as many as fit into a datagram.
+func (m *Mesh) onSummary(msg *message) {
+	peer, known := m.peerOf(msg.node)
+	if !known {
+		return
+	}
+	own := m.records.Summary()
+	var differ uint64
+	for i := range own {
+		if own[i] != msg.summary[i] {
+			differ |= 1 << i
+		}
+	}
+	if differ == 0 {
+		return
+	}
+	byBucket := make([][]record.Digest, record.Buckets)
+	for _, d := range m.records.Digests(func(n string) bool { return differ>>record.Bucket(n)&1 == 1 }) {
+		b := record.Bucket(d.Node)
+		byBucket[b] = append(byBucket[b], d)
+	}
+	reply := &message{kind: kindDigests, node: m.cfg.NodeID, flags: wantReply}
+	free := m.queue.largest - len(m.cfg.NodeID) - 32
+	// Begin anywhere, so that in time every bucket is the first one. The first goes in any case.
+	for i, start := 0, rand.IntN(record.Buckets); i < record.Buckets; i++ {
+		b := (start + i) % record.Buckets
+		if differ>>b&1 == 0 {
+			continue
+		}
+		size := 0
+		for _, d := range byBucket[b] {
+			size += d.WireSize()
+		}
+		if size > free && reply.mask != 0 {
+			break
+		}
+		free -= size
+		reply.mask |= 1 << b
+		reply.digests = append(reply.digests, byBucket[b]...)
+	}
+	m.tell(peer, reply)
+}
+
+// onDigests sends what the other side lacks, and asks for what it has more.
+func (m *Mesh) onDigests(msg *message) {
+	peer, known := m.peerOf(msg.node)
+	if !known {
+		return
+	}
+	now := time.Now()
+	var repairs repairs
+	ask := &message{kind: kindDigests, node: m.cfg.NodeID}
+	told := make(map[string]bool, len(msg.digests))
+	for _, d := range msg.digests {
+		told[d.Node] = true
+		v := m.records.Compare(now, d)
+		if v.Ahead {
+			m.raise(d.Generation)
+		}
+		if v.Newer {
+			repairs.add(m.records.Delta(d.Node, v.Since))
+		}
+		if v.Older {
+			ask.digests = append(ask.digests, v.Mine)
+		}
+	}
+	if msg.mask != 0 {
+		for _, d := range m.records.Digests(func(n string) bool { return msg.mask>>record.Bucket(n)&1 == 1 && !told[n] }) {
+			repairs.add(m.records.Delta(d.Node, 0))
+		}
+	}
+	if len(ask.digests) > 0 && msg.flags&wantReply != 0 {
+		m.tell(peer, ask)
+	}
+	for _, body := range repairs.messages() {
+		m.metrics.repairsOut.Inc()
+		if len(body) <= m.queue.largest && msg.mask != ^uint64(0) {
+			if m.ml.Load().SendBestEffort(&peer, body) == nil {
+				continue
+			}
+		}
+		m.post(peer, body)
+	}
+}
+
+// repairs packs deltas into messages for one peer.
+type repairs struct {
+	done [][]byte
+	msg  []byte
+}
+
+func (r *repairs) add(delta []byte) {
+	if delta == nil {
+		return
+	}
+	if r.msg == nil {
+		r.msg = appendHeader(nil, kindRepair)
+	}
+	if r.msg = appendBlob(r.msg, delta); len(r.msg) > maxRepair {
+		r.done, r.msg = append(r.done, r.msg), nil
+	}
+}
+
+func (r *repairs) messages() [][]byte {
+	if r.msg != nil {
+		r.done, r.msg = append(r.done, r.msg), nil
+	}
+	return r.done
+}

@@ -1,0 +1,151 @@
+package gossip
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// transport stands between memberlist and the network: it counts bytes, bounds the life of streams, and ends dials when the mesh does.
+type transport struct {
+	inner   memberlist.Transport
+	aware   memberlist.NodeAwareTransport // inner, if it is one
+	timeout time.Duration
+	metrics *metrics
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+
+	ctx    context.Context // of dials
+	hangUp context.CancelFunc
+	start  sync.Once
+	end    sync.Once
+	stop   chan struct{} // closed by Shutdown
+	done   chan struct{} // closed when the pump has ended
+}
+
+func newTransport(inner memberlist.Transport, timeout time.Duration, m *metrics) *transport {
+	t := &transport{
+		inner: inner, timeout: timeout, metrics: m,
+		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn, 16),
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	t.aware, _ = inner.(memberlist.NodeAwareTransport)
+	t.ctx, t.hangUp = context.WithCancel(context.Background())
+	return t
+}
+
+// FinalAdvertiseAddr is the first thing that memberlist asks for; from then on the pump runs.
+func (t *transport) FinalAdvertiseAddr(ip string, port int) (net.IP, int, error) {
+	t.start.Do(func() { go t.pump() })
+	return t.inner.FinalAdvertiseAddr(ip, port)
+}
+
+// pump hands over what comes in.
+func (t *transport) pump() {
+	defer close(t.done)
+	for {
+		select {
+		case p := <-t.inner.PacketCh():
+			if p == nil {
+				continue
+			}
+			t.metrics.bytesIn.Add(float64(len(p.Buf)))
+			select {
+			case t.packets <- p:
+			case <-t.stop:
+			}
+		case c := <-t.inner.StreamCh():
+			if c == nil {
+				continue
+			}
+			select {
+			case t.streams <- &countedConn{c, t.metrics}:
+			case <-t.stop:
+				closeQuietly(c)
+			}
+		case <-t.stop:
+			return
+		}
+	}
+}
+
+// close shuts down, whether memberlist ever used the transport or not, and waits for the pump.
+func (t *transport) close() error {
+	t.start.Do(func() { go t.pump() })
+	err := t.Shutdown()
+	<-t.done
+	return err
+}
+
+func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
+	return t.WriteToAddress(b, memberlist.Address{Addr: addr})
+}
+
+func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
+	t.metrics.bytesOut.Add(float64(len(b)))
+	if t.aware != nil {
+		return t.aware.WriteToAddress(b, addr)
+	}
+	return t.inner.WriteTo(b, addr.Addr)
+}
+
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+
+func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
+
+func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+}
+
+func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	c, err := t.dial(addr, timeout)
+	if err != nil {
+		return nil, err
+	}
+	// memberlist sets no deadline before it writes.
+	if err := c.SetDeadline(time.Now().Add(2 * t.timeout)); err != nil {
+		closeQuietly(c)
+		return nil, err
+	}
+	return &countedConn{c, t.metrics}, nil
+}
+
+func (t *transport) dial(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	if _, ok := t.inner.(*memberlist.NetTransport); ok {
+		d := net.Dialer{Timeout: timeout}
+		return d.DialContext(t.ctx, "tcp", addr.Addr)
+	}
+	if t.aware != nil {
+		return t.aware.DialAddressTimeout(addr, timeout)
+	}
+	return t.inner.DialTimeout(addr.Addr, timeout)
+}
+
+// Shutdown ends the inner transport while the pump still takes what its listeners are about to hand over. It may be called again.
+func (t *transport) Shutdown() error {
+	t.hangUp()
+	err := t.inner.Shutdown()
+	t.end.Do(func() { close(t.stop) })
+	return err
+}
+
+// countedConn counts the bytes of a stream.
+type countedConn struct {
+	net.Conn
+	metrics *metrics
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.metrics.bytesIn.Add(float64(n))
+	return n, err
+}
+
+func (c *countedConn) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	c.metrics.bytesOut.Add(float64(n))
+	return n, err
+}

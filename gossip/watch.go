@@ -1,0 +1,203 @@
+package gossip
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"starling/gossip/record"
+)
+
+// Member is one node of the mesh, as this node sees it.
+type Member struct {
+	Name string
+	// Address and Port are where the mesh of that node listens; for a node that is only known from others both are zero.
+	Address  string
+	Port     int
+	Liveness record.Liveness
+	// Since is when Liveness last changed, by the clock of this node.
+	Since time.Time
+	// Generation and Version say how much of its record is held here.
+	Generation uint64
+	Version    uint64
+}
+
+// Members returns all nodes of which something is held, this one included, in order of names.
+func (m *Mesh) Members() []Member {
+	var members []Member
+	for s := range m.records.Snapshots() {
+		member := Member{
+			Name: s.Node(), Liveness: s.Liveness(), Since: s.Since(), Generation: s.Generation(), Version: s.Version(),
+		}
+		if s.Node() == m.cfg.NodeID {
+			member.Address, member.Port, member.Since = m.host, m.port, m.started
+		} else if n, ok := m.peers.address(s.Node()); ok {
+			member.Address, member.Port = n.Addr.String(), int(n.Port)
+		}
+		members = append(members, member)
+	}
+	return members
+}
+
+const (
+	reconcileEvery = 5 * time.Second
+	reapEvery      = time.Minute
+	rememberEvery  = 30 * time.Second
+	// doubtFor bounds a suspicion that memberlist neither confirmed nor took back in words that we hear.
+	doubtFor = time.Minute
+)
+
+// watch turns memberlist's opinions into liveness, and does what has to be done now and then.
+func (m *Mesh) watch(ctx context.Context) {
+	reconcile, reap, remember := time.NewTicker(reconcileEvery), time.NewTicker(reapEvery), time.NewTicker(rememberEvery)
+	defer reconcile.Stop()
+	defer reap.Stop()
+	defer remember.Stop()
+	m.reconcile()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-m.events:
+			m.onEvent(e)
+		case <-reconcile.C:
+			m.reconcile()
+		case <-reap.C:
+			if gone := m.records.Reap(time.Now(), m.cfg.ReapAfter); gone != nil {
+				m.log.Info("nodes reaped", "nodes", gone)
+			}
+		case <-remember.C:
+			if err := m.state.savePeers(m.peers.remember()); err != nil {
+				m.log.Warn("peers not remembered", "err", err)
+			}
+		}
+	}
+}
+
+func (m *Mesh) onEvent(e event) {
+	now, name := time.Now(), e.node.Name
+	switch e.what {
+	case eventJoin:
+		m.setDoubt(name, false)
+		m.mu.Lock()
+		delete(m.byes, name)
+		m.mu.Unlock()
+		m.peers.joined(e.node, now)
+		m.setLiveness(now, name, record.Alive)
+		wake(m.kick)
+	case eventLeave:
+		m.setDoubt(name, false)
+		m.mu.Lock()
+		_, bye := m.byes[name]
+		m.mu.Unlock()
+		m.peers.left(name, now)
+		if bye {
+			m.setLiveness(now, name, record.Left)
+		} else {
+			m.setLiveness(now, name, record.Dead)
+		}
+		wake(m.rejoin)
+	case eventSuspect:
+		if s := m.records.Snapshot(name); s != nil && s.Liveness() == record.Alive {
+			m.setDoubt(name, true)
+			m.setLiveness(now, name, record.Suspect)
+		}
+	case eventAck:
+		m.trust(now, name)
+	}
+	m.queue.setLimit(m.profile.retransmit, m.peers.countAlive()+1)
+}
+
+// trust takes a suspicion back.
+func (m *Mesh) trust(now time.Time, name string) {
+	m.setDoubt(name, false)
+	if s := m.records.Snapshot(name); s != nil && s.Liveness() == record.Suspect {
+		m.setLiveness(now, name, record.Alive)
+	}
+}
+
+func (m *Mesh) setDoubt(name string, doubt bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if doubt {
+		m.doubt[name] = true
+	} else {
+		delete(m.doubt, name)
+	}
+}
+
+func (m *Mesh) setLiveness(now time.Time, name string, l record.Liveness) {
+	if name == m.cfg.NodeID {
+		return
+	}
+	old := record.Unknown
+	if s := m.records.Snapshot(name); s != nil {
+		old = s.Liveness()
+	}
+	if old == l {
+		return
+	}
+	m.records.SetLiveness(now, name, l)
+	if l == record.Suspect || old == record.Suspect && l == record.Alive {
+		m.log.Debug("node changed", "peer", name, "state", l.String(), "was", old.String())
+		return
+	}
+	m.log.Info("node changed", "peer", name, "state", l.String(), "was", old.String())
+}
+
+// reconcile makes good for events that were dropped or never told: memberlist's list of members is right in the end.
+func (m *Mesh) reconcile() {
+	now := time.Now()
+	members := map[string]bool{}
+	for _, n := range m.ml.Load().Members() {
+		members[n.Name] = true
+		if n.Name == m.cfg.NodeID {
+			continue
+		}
+		s := m.records.Snapshot(n.Name)
+		if _, known := m.peers.get(n.Name); !known || s == nil || s.Liveness() != record.Alive && s.Liveness() != record.Suspect {
+			if !m.saidBye(n.Name) {
+				m.onEvent(event{eventJoin, copyNode(n)})
+			}
+		} else if s.Liveness() == record.Suspect && now.Sub(s.Since()) > doubtFor {
+			m.trust(now, n.Name)
+		}
+	}
+	for s := range m.records.Snapshots() {
+		if l := s.Liveness(); !members[s.Node()] && s.Node() != m.cfg.NodeID && (l == record.Alive || l == record.Suspect) {
+			m.onEvent(event{eventLeave, memberlist.Node{Name: s.Node()}})
+		}
+	}
+}
+
+func (m *Mesh) saidBye(name string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	_, bye := m.byes[name]
+	return bye
+}
+
+// maxByes bounds the goodbyes that are remembered until memberlist confirms them.
+const maxByes = 4096
+
+// onBye notes that a node leaves on purpose, and passes it on if it was news.
+func (m *Mesh) onBye(msg *message, raw []byte) {
+	s := m.records.Snapshot(msg.node)
+	if s == nil || msg.node == m.cfg.NodeID || msg.number < s.Generation() {
+		return
+	}
+	m.mu.Lock()
+	old, known := m.byes[msg.node]
+	news := (!known || old < msg.number) && len(m.byes) < maxByes
+	if news {
+		m.byes[msg.node] = msg.number
+	}
+	m.mu.Unlock()
+	if !news {
+		return
+	}
+	m.setLiveness(time.Now(), msg.node, record.Left)
+	m.queue.pushRaw(msg.node, raw)
+	wake(m.kick)
+}
