@@ -16,6 +16,8 @@ var (
 	ErrUnknownContainer = errors.New("unknown container")
 	// ErrExists is returned by Launch for an id that is taken.
 	ErrExists = errors.New("container exists")
+	// ErrRunning is returned by Remove for a container that has not ended.
+	ErrRunning = errors.New("container is running")
 )
 
 // Spec says what to run.
@@ -72,8 +74,8 @@ type Usage struct {
 
 // Containerizer runs containers. All methods may be called from any goroutine and are idempotent where they can be.
 type Containerizer interface {
-	// Recover finds the containers of an earlier life of the agent, the ended ones that were not removed included. It is
-	// called once, before anything else.
+	// Recover finds the containers of an earlier life of the agent, the ended ones that were not removed included: those
+	// come back with their Exit, and that comes through Exits as well. It is called once, before anything else.
 	Recover(ctx context.Context) ([]Container, error)
 	// Launch starts a container and returns once its process runs. An error means that nothing is left behind.
 	Launch(ctx context.Context, spec Spec) (Container, error)
@@ -82,10 +84,11 @@ type Containerizer interface {
 	// Destroy ends all processes of the container, those included that left its process group as far as the means at hand
 	// can find them, and returns once the exit is known or ctx ends.
 	Destroy(ctx context.Context, id string) error
-	// Exits delivers every exit, those of recovered containers too. The agent alone reads it; it closes with the
-	// containerizer.
+	// Exits delivers every exit, those of recovered containers too, each once. The agent alone reads it; it closes with
+	// the containerizer. The exit of a container that is being launched is not delivered before the process runs, but
+	// may be before Launch has returned.
 	Exits() <-chan Exit
-	// Remove forgets an ended container and all that was kept of it.
+	// Remove forgets an ended container and all that was kept of it. A container that is not held is no error.
 	Remove(ctx context.Context, id string) error
 	Usage(ctx context.Context, id string) (Usage, error)
 }

@@ -1,0 +1,228 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"starling/agent/containerizer"
+	"starling/agent/supervisor"
+)
+
+// patience is how long the supervisor may take to answer before something is done without it.
+const patience = 2 * time.Second
+
+// connect finds or starts the supervisor and has it tell of exits.
+func (c *Containerizer) connect(ctx context.Context) (*supervisor.Client, []supervisor.Container, error) {
+	client, err := supervisor.Ensure(ctx, c.ensure)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := client.Watch(ctx, c.ended)
+	if err != nil {
+		client.Close()
+		return nil, nil, fmt.Errorf("cannot watch containers: %w", err)
+	}
+	return client, found, nil
+}
+
+// keepConnected owns the connection until the end.
+func (c *Containerizer) keepConnected(client *supervisor.Client, found []supervisor.Container) {
+	for {
+		// Compare first: nothing can be launched or removed before the connection is there for all.
+		c.compare(found)
+		c.mu.Lock()
+		c.client = client
+		close(c.online)
+		c.mu.Unlock()
+		select {
+		case <-client.Done():
+		case <-c.life.Done():
+		}
+		c.mu.Lock()
+		c.client = nil
+		c.online = make(chan struct{})
+		c.mu.Unlock()
+		client.Close()
+		if c.life.Err() != nil {
+			return
+		}
+		c.log.Warn("connection to the supervisor broke")
+		if client, found = c.reconnect(); client == nil {
+			return
+		}
+		c.log.Info("connected to the supervisor again", "containers", len(found))
+	}
+}
+
+// reconnect tries until it succeeds, or life ends. Then it returns nil.
+func (c *Containerizer) reconnect() (*supervisor.Client, []supervisor.Container) {
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		ctx, cancel := context.WithTimeout(c.life, 10*time.Second)
+		client, found, err := c.connect(ctx)
+		cancel()
+		if err == nil {
+			return client, found
+		}
+		if c.life.Err() != nil {
+			return nil, nil
+		}
+		c.log.Error("cannot connect to the supervisor", "err", err)
+		select {
+		case <-c.life.Done():
+			return nil, nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// compare brings our books and those of the supervisor together after a connect.
+func (c *Containerizer) compare(found []supervisor.Container) {
+	theirs := make(map[string]bool, len(found))
+	for _, k := range found {
+		theirs[k.ID] = true
+		c.mu.Lock()
+		_, ours := c.entries[k.ID]
+		c.mu.Unlock()
+		switch {
+		case !ours:
+			// A launch that was given up while the connection was broken, or a removal.
+			c.log.Warn("unknown container is ended", "container_id", k.ID)
+			c.wg.Go(func() { c.abandon(k.ID, k.Cgroups) })
+		case k.Exit != nil:
+			c.ended(k)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, e := range c.entries {
+		if theirs[id] || e.told || !e.isReady() {
+			continue
+		}
+		// Its record was lost, by somebody's hand. Nobody would watch the process any more.
+		c.log.Error("supervisor has lost a container", "container_id", id)
+		k := e.known
+		c.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(c.life, 10*time.Second)
+			defer cancel()
+			if err := supervisor.KillProcesses(ctx, c.cfg.Dir, k); err != nil {
+				c.log.Error("cannot end the processes of a lost container", "container_id", id, "err", err)
+			}
+			k.Exit = &supervisor.Exit{At: time.Now()}
+			c.ended(k)
+		})
+	}
+}
+
+func (e *entry) isReady() bool {
+	select {
+	case <-e.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// ended takes note of an exit, and queues it the first time. It does not block.
+func (c *Containerizer) ended(k supervisor.Container) {
+	if k.Exit == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.entries[k.ID]
+	if !ok || e.told {
+		return
+	}
+	if !e.isReady() {
+		e.known.Exit = k.Exit
+		return
+	}
+	c.tellLocked(e, *k.Exit)
+}
+
+// tellLocked queues the exit of e. Where the supervisor does not know the status, our own handle may. Called with mu
+// held.
+func (c *Containerizer) tellLocked(e *entry, exit supervisor.Exit) {
+	if !exit.Known && e.handle != nil {
+		if status, known, ended := e.handle.Exit(); ended && known {
+			exit.Known, exit.Status = true, status
+			client, id := c.client, e.known.ID
+			c.wg.Go(func() { c.amend(client, id, exit) })
+		}
+	}
+	e.known.Exit = &exit
+	e.told = true
+	e.release()
+	c.queue = append(c.queue, outsideExit(e.known))
+	select {
+	case c.more <- struct{}{}:
+	default:
+	}
+}
+
+// amend gives the supervisor a status that only we could learn, for the next life of the agent. It may fail: then that
+// life knows less.
+func (c *Containerizer) amend(client *supervisor.Client, id string, exit supervisor.Exit) {
+	ctx, cancel := context.WithTimeout(c.life, 10*time.Second)
+	defer cancel()
+	var err error
+	if client == nil {
+		client, err = c.await(ctx)
+	}
+	if err == nil {
+		_, err = client.Amend(ctx, id, exit)
+	}
+	if err != nil && !errors.Is(err, supervisor.ErrUnknown) && c.life.Err() == nil {
+		c.log.Warn("cannot complete the record of an exit", "container_id", id, "err", err)
+	}
+}
+
+// pump hands the queue to whoever reads Exits, and closes that at the end.
+func (c *Containerizer) pump() {
+	defer close(c.exits)
+	for {
+		c.mu.Lock()
+		var batch []containerizer.Exit
+		batch, c.queue = c.queue, nil
+		c.mu.Unlock()
+		for _, exit := range batch {
+			select {
+			case c.exits <- exit:
+			case <-c.life.Done():
+				return
+			}
+		}
+		if len(batch) > 0 {
+			continue
+		}
+		select {
+		case <-c.more:
+		case <-c.life.Done():
+			return
+		}
+	}
+}
+
+// await returns the connection, as soon as there is one.
+func (c *Containerizer) await(ctx context.Context) (*supervisor.Client, error) {
+	if c.life == nil {
+		return nil, errors.New("containerizer is not recovered")
+	}
+	for {
+		c.mu.Lock()
+		client, online := c.client, c.online
+		c.mu.Unlock()
+		if client != nil {
+			return client, nil
+		}
+		select {
+		case <-online:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no supervisor: %w", ctx.Err())
+		case <-c.life.Done():
+			return nil, errors.New("containerizer is closed")
+		}
+	}
+}

@@ -1,0 +1,248 @@
+// Package process runs containers as plain processes under the node's supervisor, in cgroups where those can be had.
+//
+// The supervisor holds the truth; this package holds a connection to it, which it makes again, starting a new
+// supervisor if need be, whenever it breaks. Beside that it holds a handle on each first process of its own: so it can
+// end a container while the supervisor hangs, and learn of an exit that happened while there was no supervisor.
+//
+// Limits: where there are cgroup controllers for them, CPUs is a share under contention (a cap with Config.CPUQuota) and
+// MemBytes a limit, at least 32 MiB, beyond which the kernel ends a process of the container. Elsewhere there are none,
+// and one line of the log says so at the start.
+//
+// New makes no process and no goroutine; Recover does, and Close ends the goroutines, never the supervisor or a
+// container. Methods other than Recover and Close may be called from any goroutine in between.
+package process
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"starling/agent/containerizer"
+	"starling/agent/containerizer/process/cgroup"
+	"starling/agent/supervisor"
+)
+
+// Config is what New takes.
+type Config struct {
+	// Dir is the supervisor's folder; it is made if it lacks, and must stay the same for the containers to be found
+	// again.
+	Dir string
+	// Supervisor is the argv that runs a supervisor, without its flags: {"/usr/bin/starling", "supervisor"}. The program
+	// is named by an absolute path.
+	Supervisor []string
+	// Env is added to the environment of the supervisor. No container sees it.
+	Env []string
+	// IdleExit is how long a supervisor without containers and clients stays; 0 is for ever.
+	IdleExit time.Duration
+	// NoCgroups does without cgroups even where they can be had.
+	NoCgroups bool
+	// CgroupParent is the cgroup below which those of the containers stand, as seen from where the hierarchies are
+	// mounted; empty is the agent's own.
+	CgroupParent string
+	// CPUQuota makes CPUs a cap, too.
+	CPUQuota bool
+	Log      *slog.Logger
+}
+
+// Validate tells all that is wrong with the configuration.
+func (c *Config) Validate() error {
+	var faults []error
+	if c.Dir == "" {
+		faults = append(faults, errors.New("folder of the supervisor is not set"))
+	}
+	if len(c.Supervisor) == 0 || !filepath.IsAbs(c.Supervisor[0]) {
+		faults = append(faults, fmt.Errorf("command of the supervisor %q does not begin with an absolute path", c.Supervisor))
+	}
+	if c.IdleExit < 0 {
+		faults = append(faults, fmt.Errorf("idle exit %v is negative", c.IdleExit))
+	}
+	return errors.Join(faults...)
+}
+
+// Containerizer runs containers as processes. It implements containerizer.Containerizer.
+type Containerizer struct {
+	cfg    Config
+	log    *slog.Logger
+	tree   *cgroup.Tree
+	ensure supervisor.Config
+
+	// exits is fed by pump, which closes it.
+	exits chan containerizer.Exit
+	// wg holds all goroutines; they end with life, which stop ends.
+	wg   sync.WaitGroup
+	life context.Context
+	stop context.CancelFunc
+
+	mu      sync.Mutex
+	entries map[string]*entry
+	// client is nil while there is no connection; online is closed when there is one, and replaced when it breaks.
+	client *supervisor.Client
+	online chan struct{}
+	// queue holds the exits that nobody has read yet, at most one for each container; more wakes pump.
+	queue []containerizer.Exit
+	more  chan struct{}
+}
+
+// entry is one container. Its fields are guarded by Containerizer.mu.
+type entry struct {
+	known supervisor.Container
+	// handle is nil when the process could not be held, and once the exit is told.
+	handle *supervisor.Handle
+	// ready is closed when the launch is over. Until then the entry keeps its id taken, and its exit is not told.
+	ready chan struct{}
+	// told is set when the exit went into the queue.
+	told bool
+}
+
+// New prepares a containerizer; see Recover.
+func New(cfg Config) (*Containerizer, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dir = dir
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Containerizer{
+		cfg: cfg, log: cfg.Log.With("component", "containerizer"),
+		ensure:  supervisor.Config{Dir: dir, Command: cfg.Supervisor, IdleExit: cfg.IdleExit, Env: cfg.Env},
+		exits:   make(chan containerizer.Exit),
+		entries: make(map[string]*entry),
+		online:  make(chan struct{}),
+		more:    make(chan struct{}, 1),
+	}, nil
+}
+
+// Recover finds the supervisor, or starts it, and returns the containers that it holds, the ended ones too. The exits
+// of the ended ones come through Exits as well.
+func (c *Containerizer) Recover(ctx context.Context) ([]containerizer.Container, error) {
+	if c.life != nil {
+		return nil, errors.New("containerizer was recovered before")
+	}
+	if err := c.findCgroups(); err != nil {
+		return nil, err
+	}
+	client, found, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
+	containers := make([]containerizer.Container, 0, len(found))
+	dirs := make(map[string]bool)
+	for _, k := range found {
+		c.mu.Lock()
+		c.entries[k.ID] = &entry{known: k, handle: c.hold(k), ready: closed()}
+		c.mu.Unlock()
+		containers = append(containers, outside(k))
+		for _, dir := range k.Cgroups {
+			dirs[dir] = true
+		}
+	}
+	c.tree.Sweep(func(dir string) bool { return dirs[dir] })
+	c.wg.Go(c.pump)
+	c.wg.Go(func() { c.keepConnected(client, found) })
+	return containers, nil
+}
+
+// Close ends the connection and the goroutines, and closes Exits. Containers and supervisor go on.
+func (c *Containerizer) Close() error {
+	if c.life == nil {
+		return nil
+	}
+	c.stop()
+	c.wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range c.entries {
+		e.release()
+	}
+	return nil
+}
+
+// Exits delivers each exit once; see containerizer.Containerizer.
+func (c *Containerizer) Exits() <-chan containerizer.Exit { return c.exits }
+
+// Check reports whether the supervisor answers, within two seconds. While it does not, containers go on, can be
+// signalled and destroyed; none can be launched.
+func (c *Containerizer) Check(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	client, err := c.await(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Hello(ctx); err != nil {
+		return fmt.Errorf("supervisor does not answer: %w", err)
+	}
+	return nil
+}
+
+// findCgroups sees what can be had, and says what can't.
+func (c *Containerizer) findCgroups() error {
+	if c.cfg.NoCgroups {
+		c.tree = new(cgroup.Tree)
+		c.log.Info("containers are not limited", "reason", "cgroups are switched off")
+		return nil
+	}
+	sum := sha256.Sum256([]byte(c.cfg.Dir))
+	c.tree = cgroup.Find(cgroup.Config{Name: "starling-" + hex.EncodeToString(sum[:4]), Parent: c.cfg.CgroupParent})
+	if lacks := c.tree.Lacks(); lacks != "" {
+		c.log.Info("containers are not fully limited", "reason", lacks)
+	}
+	own, err := c.tree.Supervisor()
+	if err != nil {
+		c.log.Warn("supervisor gets no cgroup of its own", "err", err)
+	}
+	c.ensure.Cgroups = own
+	return nil
+}
+
+// hold opens a handle on the first process, if it still runs.
+func (c *Containerizer) hold(k supervisor.Container) *supervisor.Handle {
+	if k.Exit != nil {
+		return nil
+	}
+	h, err := supervisor.OpenHandle(k.PID, k.Ticks)
+	if err != nil {
+		// It has ended: the supervisor will tell.
+		return nil
+	}
+	return h
+}
+
+func (e *entry) release() {
+	if e.handle != nil {
+		e.handle.Close()
+		e.handle = nil
+	}
+}
+
+// outside is what the agent sees of a container.
+func outside(k supervisor.Container) containerizer.Container {
+	out := containerizer.Container{ID: k.ID, PID: k.PID, Started: k.Started}
+	if k.Exit != nil {
+		e := outsideExit(k)
+		out.Exit = &e
+	}
+	return out
+}
+
+func outsideExit(k supervisor.Container) containerizer.Exit {
+	return containerizer.Exit{ID: k.ID, Known: k.Exit.Known, Status: k.Exit.Status, OOM: k.Exit.OOM, At: k.Exit.At}
+}
+
+func closed() chan struct{} {
+	ch := make(chan struct{})
+	close(ch)
+	return ch
+}
