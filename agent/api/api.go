@@ -1,0 +1,144 @@
+// Package api serves an agent over HTTP, on one port: the node protocol for the leader, and the older JSON endpoints of
+// Mesos for operators, dashboards and tools that look for a task's sandbox. All of it is reachable with and without the
+// prefix "/slave(1)".
+//
+// Handlers are thin: they take the agent's State, which is a snapshot, and write it down in the names and shapes of the
+// specification. Until the agent has recovered, what depends on its state answers 503.
+package api
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"starling/agent"
+	"starling/master/mesos/server"
+	"starling/master/nodeapi"
+)
+
+// Config is what the API is made of.
+type Config struct {
+	// Verifier checks calls of the leader; nil takes all.
+	Verifier *nodeapi.Verifier
+	// Metrics is where the agent's numbers are registered and what /metrics/prometheus shows; nil makes one of its own.
+	Metrics *prometheus.Registry
+	Log     *slog.Logger
+}
+
+// Server is the API of one agent.
+type Server struct {
+	agent    *agent.Agent
+	cfg      agent.Config
+	verifier *nodeapi.Verifier
+	log      *slog.Logger
+	app      *fiber.App
+}
+
+// callTimeout bounds what a request waits for the agent; a launch waits for the disk.
+const callTimeout = 30 * time.Second
+
+// readable are the endpoints that have an alias with ".json" behind.
+var readable = []string{
+	"/state", "/flags", "/version", "/health", "/containers", "/monitor/statistics", "/metrics/snapshot", "/files/*",
+}
+
+// New returns the API of an agent. It starts nothing.
+func New(a *agent.Agent, cfg Config) (*Server, error) {
+	log := cfg.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{agent: a, cfg: a.Config(), verifier: cfg.Verifier, log: log.With("component", "agent/api")}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
+	if err := cfg.Metrics.Register(newCollector(s)); err != nil {
+		return nil, err
+	}
+	s.app = server.NewApp(server.Options{
+		Log: s.log, Process: "slave(1)", JSONAliases: readable, BodyLimit: nodeapi.MaxBody,
+	})
+	s.app.All(nodeapi.PathCall, s.call)
+	s.app.All("/health", s.health)
+	s.app.All("/version", s.version)
+	s.app.All("/flags", s.flags)
+	s.app.All("/state", s.withState(s.state))
+	s.app.All("/containers", s.withState(s.containers))
+	s.app.All("/monitor/statistics", s.withState(s.statistics))
+	s.app.All("/metrics/snapshot", s.snapshot)
+	s.app.Get("/metrics/prometheus", adaptor.HTTPHandler(promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})))
+	s.app.All("/files/browse", s.withState(s.browse))
+	s.app.All("/files/read", s.withState(s.read))
+	s.app.All("/files/download", s.withState(s.download))
+	s.app.All("/files/debug", s.withState(s.debug))
+	s.app.Use(func(*fiber.Ctx) error { return server.Errorf(fiber.StatusNotFound, "404 Not Found.") })
+	return s, nil
+}
+
+// App returns the fiber application, for tests.
+func (s *Server) App() *fiber.App { return s.app }
+
+// Serve answers requests on ln, which it closes, until ctx ends.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	return server.Serve(ctx, s.app, ln)
+}
+
+// call is the endpoint of the node protocol.
+func (s *Server) call(c *fiber.Ctx) error {
+	ctx, cancel := context.WithTimeout(server.Context(c), callTimeout)
+	defer cancel()
+	resp := nodeapi.ServeCall(ctx, s.verifier, nodeapi.Request{
+		Method: c.Method(), Path: c.Path(), Header: func(name string) string { return c.Get(name) },
+		// What is decoded may share the body's memory, and the agent keeps it.
+		Body: bytes.Clone(c.Body()),
+	}, s.agent.Call)
+	for name, value := range resp.Header {
+		c.Set(name, value)
+	}
+	if resp.Status == fiber.StatusInternalServerError {
+		s.log.Error("call failed", "err", resp.Err)
+	} else if resp.Err != nil {
+		s.log.Warn("call refused", "err", resp.Err)
+	}
+	return c.Status(resp.Status).Send(resp.Body)
+}
+
+// withState hands the agent's state to a handler.
+func (s *Server) withState(h func(*fiber.Ctx, *agent.State) error) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		if !s.agent.Ready() {
+			return server.Errorf(fiber.StatusServiceUnavailable, "Agent has not finished recovery")
+		}
+		ctx, cancel := context.WithTimeout(server.Context(c), callTimeout)
+		defer cancel()
+		st, err := s.agent.State(ctx)
+		if err != nil {
+			return unavailable(err)
+		}
+		return h(c, st)
+	}
+}
+
+// unavailable is the answer where the agent has no time or has ended.
+func unavailable(err error) error {
+	if errors.Is(err, agent.ErrStopped) {
+		return server.Errorf(fiber.StatusServiceUnavailable, "Agent has stopped")
+	}
+	return server.Errorf(fiber.StatusServiceUnavailable, "Agent does not answer in time")
+}
+
+// health answers 200 once the agent is ready.
+func (s *Server) health(c *fiber.Ctx) error {
+	if !s.agent.Ready() {
+		return server.Errorf(fiber.StatusServiceUnavailable, "Agent has not finished recovery")
+	}
+	return c.SendStatus(fiber.StatusOK)
+}

@@ -1,0 +1,142 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+)
+
+var (
+	// ErrNotFound is returned for a path that names nothing.
+	ErrNotFound = errors.New("no such file")
+	// ErrInaccessible is returned for a path that leaves its sandbox, by dots or by a link.
+	ErrInaccessible = errors.New("path leaves the sandbox")
+	// ErrIsDir is returned where a file is expected.
+	ErrIsDir = errors.New("is a directory")
+	// ErrNoFile is returned for what is neither a file nor a folder: reading a pipe or a device could hang.
+	ErrNoFile = errors.New("is not a regular file")
+)
+
+// Entry is one entry of a folder.
+type Entry struct {
+	Name string
+	Info fs.FileInfo
+}
+
+// place is a path taken apart: a sandbox, and where in it.
+type place struct{ sandbox, rest string }
+
+// resolve finds the sandbox that a path is in. Paths are those of the sandboxes on this machine, with "latest" for a
+// container id where one likes, or the same from "/frameworks" on.
+func (l Layout) resolve(name string) (place, error) {
+	clean := path.Clean("/" + name)
+	rest, ok := strings.CutPrefix(clean, filepath.ToSlash(l.Root())+"/")
+	if !ok {
+		rest = strings.TrimPrefix(clean, "/")
+	}
+	parts := strings.SplitN(rest, "/", 7)
+	if len(parts) < 6 || parts[0] != "frameworks" || parts[2] != "executors" || parts[4] != "runs" {
+		return place{}, ErrNotFound
+	}
+	p := place{sandbox: filepath.Join(l.Root(), filepath.Join(parts[:6]...)), rest: "."}
+	if len(parts) == 7 {
+		p.rest = parts[6]
+	}
+	if parts[5] == "latest" {
+		target, err := os.Readlink(p.sandbox)
+		if err != nil || !Safe(target) {
+			return place{}, ErrNotFound
+		}
+		p.sandbox = filepath.Join(filepath.Dir(p.sandbox), target)
+	}
+	return p, nil
+}
+
+// open opens what a path names, without ever following a link out of the sandbox.
+func (l Layout) open(name string) (*os.File, fs.FileInfo, error) {
+	p, err := l.resolve(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	root, err := os.OpenRoot(p.sandbox)
+	if err != nil {
+		return nil, nil, classify(err)
+	}
+	defer root.Close()
+	// Without O_NONBLOCK the opening of a pipe would wait for a writer.
+	f, err := root.OpenFile(p.rest, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, classify(err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(classify(err), f.Close())
+	}
+	return f, info, nil
+}
+
+// classify makes one of our errors of what the system says, as far as it is the caller's fault.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return ErrNotFound
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO):
+		return ErrInaccessible
+	}
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		if _, system := errors.AsType[syscall.Errno](pathErr.Err); !system {
+			// What os.Root itself refuses: a path that escapes.
+			return ErrInaccessible
+		}
+	}
+	return fmt.Errorf("cannot read sandbox: %w", err)
+}
+
+// List returns what is in a folder, or the one entry of a file, in order of names. most bounds the number.
+func (l Layout) List(name string, most int) ([]Entry, error) {
+	f, info, err := l.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if !info.IsDir() {
+		return []Entry{{Name: "", Info: info}}, nil
+	}
+	entries, err := f.ReadDir(most)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, classify(err)
+	}
+	out := make([]Entry, 0, len(entries))
+	for _, e := range entries {
+		// An entry that goes while we look is not listed.
+		if info, err := e.Info(); err == nil {
+			out = append(out, Entry{Name: e.Name(), Info: info})
+		}
+	}
+	slices.SortFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+// Open opens a regular file; the caller closes it.
+func (l Layout) Open(name string) (*os.File, fs.FileInfo, error) {
+	f, info, err := l.open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case info.Mode().IsRegular():
+		return f, info, nil
+	case info.IsDir():
+		err = ErrIsDir
+	default:
+		err = ErrNoFile
+	}
+	return nil, nil, errors.Join(err, f.Close())
+}
