@@ -8,6 +8,10 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 var (
@@ -15,18 +19,28 @@ var (
 	ErrNotFound = errors.New("no such document")
 	// ErrConflict is returned by a conditional write whose version is not the stored one.
 	ErrConflict = errors.New("document was changed by somebody else")
-	// ErrTooLarge is returned for a document above MaxSize; nothing was written.
+	// ErrTooLarge is returned for a document above MaxSize, or a transaction whose documents are together; nothing was
+	// written.
 	ErrTooLarge = errors.New("document is too large")
+	// ErrInvalid is returned for a key that is none, and for a transaction that names one twice.
+	ErrInvalid = errors.New("operation is invalid")
+	// ErrClosed is returned by a store that was closed.
+	ErrClosed = errors.New("store is closed")
 )
 
-// MaxSize is the largest document, in bytes: what ZooKeeper takes with its default settings, less a margin.
+// MaxSize is the largest document, and the largest transaction, in bytes: what ZooKeeper takes with its default settings,
+// less a margin.
 const MaxSize = 1<<20 - 64<<10
+
+// MaxKey is the longest key, in bytes.
+const MaxKey = 1024
 
 // Document is one stored document.
 type Document struct {
 	// Key is a path of one or more segments divided by slashes, without a leading one: "frameworks/0a6d-0000".
 	Key string
-	// Version grows with every write of this key; 0 is no version: it stands for "does not exist".
+	// Version grows with every write of this key, also over a delete, by one or more; 0 is no version: it stands for "does
+	// not exist".
 	Version uint64
 	// Data belongs to the caller.
 	Data []byte
@@ -46,13 +60,61 @@ type Op struct {
 
 // Store is safe for use by several goroutines.
 type Store interface {
-	// Get returns ErrNotFound where there is no such document.
+	// Get returns ErrNotFound where there is no such document, ErrInvalid where there can't be one.
 	Get(ctx context.Context, key string) (Document, error)
 	// List returns the documents whose keys begin with prefix, in order of keys.
 	List(ctx context.Context, prefix string) ([]Document, error)
 	// Write does all of the operations or none, and returns the new versions in order (0 for a delete). It returns
-	// ErrConflict when a condition does not hold, ErrTooLarge when a document is too large. Deleting a document that does
-	// not exist with Any is no error.
+	// ErrConflict when a condition does not hold, ErrTooLarge or ErrInvalid as they say; nothing was written then. Any other
+	// error, that of an ended ctx above all, leaves open whether all was written or nothing. Deleting a document that does
+	// not exist with Any is no error. It keeps nothing of what it is given.
 	Write(ctx context.Context, ops ...Op) ([]uint64, error)
+	// Close waits for what is under way. Closing again is no error.
 	Close() error
 }
+
+// CheckKey returns an ErrInvalid for what is no key: segments divided by slashes, none of them empty, "." or "..", without
+// control characters, MaxKey bytes at most.
+func CheckKey(key string) error {
+	if key == "" || len(key) > MaxKey {
+		return fmt.Errorf("%w: key has %d bytes, 1 to %d are allowed", ErrInvalid, len(key), MaxKey)
+	}
+	if !utf8.ValidString(key) || strings.ContainsFunc(key, unicode.IsControl) {
+		return fmt.Errorf("%w: key %q has a control character", ErrInvalid, key)
+	}
+	for segment := range strings.SplitSeq(key, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return fmt.Errorf("%w: key %q has the segment %q", ErrInvalid, key, segment)
+		}
+	}
+	return nil
+}
+
+// CheckOps returns what every store refuses of a transaction, whatever it holds: ErrInvalid or ErrTooLarge.
+func CheckOps(ops []Op) error {
+	seen := make(map[string]bool, len(ops))
+	total := 0
+	for _, op := range ops {
+		if err := CheckKey(op.Key); err != nil {
+			return err
+		}
+		if seen[op.Key] {
+			return fmt.Errorf("%w: key %q is written twice", ErrInvalid, op.Key)
+		}
+		seen[op.Key] = true
+		if op.Delete {
+			continue
+		}
+		if len(op.Data) > MaxSize {
+			return fmt.Errorf("%w: %q has %d bytes, %d are allowed", ErrTooLarge, op.Key, len(op.Data), MaxSize)
+		}
+		total += len(op.Data)
+	}
+	if total > MaxSize {
+		return fmt.Errorf("%w: the transaction has %d bytes, %d are allowed", ErrTooLarge, total, MaxSize)
+	}
+	return nil
+}
+
+// Holds tells whether an operation's condition holds for the version that is stored, 0 for none.
+func (op Op) Holds(stored uint64) bool { return op.Version == Any || op.Version == stored }
