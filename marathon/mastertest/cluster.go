@@ -38,6 +38,8 @@ type Task struct {
 	State mesos.TaskState
 	// Pending is the number of status updates that wait for an acknowledgement.
 	Pending int
+	// Alive tells that the task is not over, and its agent not lost.
+	Alive bool
 }
 
 type agent struct {
@@ -66,6 +68,7 @@ type Cluster struct {
 	agents     map[string]*agent
 	order      []string
 	framework  string
+	frameworks int
 	info       *mesos.FrameworkInfo
 	removed    bool
 	connected  bool
@@ -169,10 +172,12 @@ func (c *Cluster) Subscribe(call *scheduler.Call) error {
 	switch {
 	case c.removed && id == c.framework:
 		return fmt.Errorf("Framework has been removed") //nolint:staticcheck // the master's own wording
-	case id == "" && c.framework == "":
-		c.framework = "c0ffee00-0000-4000-8000-000000000000-0000"
-	case id == "":
+	case id == "" && len(c.launches) > 0:
 		return fmt.Errorf("this cluster knows one framework, %s", c.framework)
+	case id == "":
+		// One that has never launched anything may have forgotten its id.
+		c.frameworks++
+		c.framework = fmt.Sprintf("c0ffee00-0000-4000-8000-000000000000-%04d", c.frameworks)
 	default:
 		c.framework = id
 	}

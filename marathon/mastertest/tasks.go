@@ -269,7 +269,9 @@ func (c *Cluster) Tasks() []Task {
 	var tasks []Task
 	for _, id := range c.order {
 		for _, t := range c.sortedTasks(c.agents[id]) {
-			tasks = append(tasks, Task{Info: t.info, State: t.state, Pending: len(t.updates)})
+			tasks = append(tasks, Task{
+				Info: t.info, State: t.state, Pending: len(t.updates), Alive: !t.agent.lost && !terminal(t.state),
+			})
 		}
 	}
 	slices.SortFunc(tasks, func(a, b Task) int {

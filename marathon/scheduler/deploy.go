@@ -311,18 +311,30 @@ func (s *Scheduler) create(now time.Time, sp *spec, deploymentID string) {
 	})
 }
 
+// restarting tells whether the deployment has come to the restart of an app.
+func (r *running) restarting(id app.PathID) bool {
+	begun, found := r.restart(id)
+	return found && begun
+}
+
+// restart tells whether the deployment restarts an app, and whether it has come to that.
+func (r *running) restart(id app.PathID) (begun, found bool) {
+	for n, step := range r.deployment.Plan.Steps {
+		for _, action := range step.Actions {
+			if action.App == id && action.Kind == deployment.Restart {
+				return n < r.deployment.Step, true
+			}
+		}
+	}
+	return false, false
+}
+
 // launchDefinition is what a waiting instance is launched with: the present definition, unless a deployment will replace
 // the app's configuration and has not come to that yet.
 func (s *Scheduler) launchDefinition(sp *spec, i *Instance) *app.App {
-	r := sp.deployment
-	if r == nil || sp.def == nil || i.Version >= sp.def.VersionInfo.LastConfigChangeAt {
-		return sp.def
-	}
-	for n, step := range r.deployment.Plan.Steps {
-		for _, action := range step.Actions {
-			if action.App == sp.id && action.Kind == deployment.Restart && n >= r.deployment.Step {
-				return sp.definition(i.Version)
-			}
+	if r := sp.deployment; r != nil && i.Version < sp.def.VersionInfo.LastConfigChangeAt {
+		if begun, found := r.restart(sp.id); found && !begun {
+			return sp.definition(i.Version)
 		}
 	}
 	return sp.def

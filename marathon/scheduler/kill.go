@@ -51,7 +51,7 @@ func (s *Scheduler) sendKills(now time.Time) {
 	if !s.connected {
 		return
 	}
-	flying := s.KillsInFlight()
+	flying := s.killsInFlight()
 	for _, id := range s.killQ {
 		k, i := s.kills[id], s.instances[id]
 		if k.next.After(now) || !k.sent && flying >= s.cfg.KillsInFlight {
@@ -67,8 +67,8 @@ func (s *Scheduler) sendKills(now time.Time) {
 	}
 }
 
-// KillsInFlight is the number of kills that were sent and have had no effect yet.
-func (s *Scheduler) KillsInFlight() int {
+// killsInFlight is the number of kills that were sent and have had no effect yet.
+func (s *Scheduler) killsInFlight() int {
 	n := 0
 	for _, k := range s.kills {
 		if k.sent {
@@ -78,8 +78,8 @@ func (s *Scheduler) KillsInFlight() int {
 	return n
 }
 
-// KillAttempts is the number of kills sent for the instances that are being killed.
-func (s *Scheduler) KillAttempts() int {
+// killAttempts is the number of kills sent for the instances that are being killed.
+func (s *Scheduler) killAttempts() int {
 	n := 0
 	for _, k := range s.kills {
 		n += k.attempts

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -116,8 +117,9 @@ func (s *Scheduler) matchOffer(now time.Time, offer *mesos.Offer) (accept Accept
 	specs := s.launchable(now, s.offerRole(offer))
 	s.rng.Shuffle(len(specs), func(i, j int) { specs[i], specs[j] = specs[j], specs[i] })
 	for _, sp := range specs {
+		room := s.room(now, sp)
 		for _, i := range slices.Clone(sp.instances) {
-			if !i.waits() {
+			if !i.waits() || room <= 0 {
 				continue
 			}
 			if len(accept.Tasks) >= s.cfg.MaxInstancesPerOffer {
@@ -133,6 +135,7 @@ func (s *Scheduler) matchOffer(now time.Time, offer *mesos.Offer) (accept Accept
 				break
 			}
 			accept.Tasks = append(accept.Tasks, info)
+			room--
 			if sp.backoff.pending(now, sp.def) {
 				break
 			}
@@ -216,7 +219,31 @@ func (s *Scheduler) launchable(now time.Time, role string) []*spec {
 }
 
 func (s *Scheduler) ready(now time.Time, sp *spec) bool {
-	return sp.def != nil && !sp.quarantined && !sp.backoff.pending(now, sp.def)
+	return sp.def != nil && !sp.quarantined && !sp.backoff.pending(now, sp.def) && s.room(now, sp) > 0
+}
+
+// room is how many tasks of an app may be launched before there are more than it may have: those that are being killed
+// count for as long as they live. A restart minds its own bounds, which are wider. At the beginning of a session an app
+// whose tasks are asked for waits for the answers: what was thought lost may be back.
+func (s *Scheduler) room(now time.Time, sp *spec) int {
+	if now.Before(s.holdUntil) && slices.ContainsFunc(sp.instances, s.isAsked) {
+		return 0
+	}
+	most := sp.def.Instances
+	if d := sp.deployment; d != nil {
+		if d.restarting(sp.id) {
+			return math.MaxInt
+		}
+		if change := d.deployment.Plan.Change(sp.id); change != nil && change.Old != nil {
+			most = max(most, change.Old.Instances) // until its step begins
+		}
+	}
+	for _, i := range sp.instances {
+		if i.Condition.Active() && !i.Condition.unreachable() {
+			most--
+		}
+	}
+	return most
 }
 
 func (s *Scheduler) specRole(sp *spec) string { return cmp.Or(sp.def.Role, s.cfg.Role) }
@@ -252,9 +279,6 @@ func (s *Scheduler) findRoles() []string {
 	return slices.Sorted(maps.Keys(names))
 }
 
-// Roles lists the roles that the framework needs, sorted. The slice is the caller's.
-func (s *Scheduler) Roles() []string { return slices.Clone(s.names) }
-
 func (s *Scheduler) role(name string) *role {
 	r := s.roles[name]
 	if r == nil {
@@ -273,7 +297,7 @@ func (s *Scheduler) wish(now time.Time) {
 	demand := make(map[string]map[app.PathID]int)
 	for id := range s.waiting {
 		sp := s.specs[id]
-		if sp.def == nil || sp.quarantined {
+		if sp.def == nil || sp.quarantined || s.room(now, sp) <= 0 {
 			continue
 		}
 		if until := sp.backoff.until(now, sp.def); until.After(now) {
@@ -290,7 +314,7 @@ func (s *Scheduler) wish(now time.Time) {
 		if demand[name] == nil {
 			demand[name] = make(map[app.PathID]int)
 		}
-		demand[name][id] = sp.waits
+		demand[name][id] = min(sp.waits, s.room(now, sp))
 	}
 	var revive, suppress []string
 	for _, name := range s.names {

@@ -57,7 +57,14 @@ func (s *Scheduler) subscribed(now time.Time, in Subscribed) {
 		}
 	}
 	s.ask(now)
+	s.holdUntil = now.Add(askFirst)
 	s.out.act(Reconcile{})
+}
+
+// isAsked tells whether the master was asked for an instance's task and has not answered.
+func (s *Scheduler) isAsked(i *Instance) bool {
+	_, ok := s.asked[i.TaskID]
+	return ok
 }
 
 func (s *Scheduler) disconnected() {
@@ -121,7 +128,7 @@ func (s *Scheduler) checkUnreachable(now time.Time, id app.InstanceID) {
 	if def == nil || def.UnreachableStrategy.Disabled {
 		return
 	}
-	if s.Braking() {
+	if s.braking() {
 		s.timers.set(timer{at: now.Add(brakePause), kind: timerUnreachable, instance: id})
 		return
 	}
@@ -143,9 +150,9 @@ func (s *Scheduler) checkUnreachable(now time.Time, id app.InstanceID) {
 	}
 }
 
-// Braking tells that more than half of the agents seem dead. That is rather a fault on this side of the network than so
+// braking tells that more than half of the agents seem dead. That is rather a fault on this side of the network than so
 // many deaths, and replacing everything at once would make it worse: unreachable instances are kept until it is over.
-func (s *Scheduler) Braking() bool {
+func (s *Scheduler) braking() bool {
 	lost := 0
 	for _, a := range s.agents {
 		if a.unreachable {

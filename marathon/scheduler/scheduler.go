@@ -46,9 +46,11 @@ type Scheduler struct {
 	kills  map[app.InstanceID]*kill
 	killQ  []app.InstanceID // the keys of kills, oldest first
 	asked  map[string]TaskRef
-	asking time.Duration // pause before the next question, 0 when nothing is asked
-	health map[app.InstanceID]*health
-	agents map[string]*agentView
+	asking time.Duration // pause before the next question
+	// holdUntil is until when apps of whose tasks the master has not yet said anything are not launched.
+	holdUntil time.Time
+	health    map[app.InstanceID]*health
+	agents    map[string]*agentView
 
 	timers timers
 	dirty  map[app.PathID]struct{}

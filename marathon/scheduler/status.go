@@ -172,14 +172,15 @@ func (s *Scheduler) ended(now time.Time, sp *spec, was, next *Instance, status *
 	if was.StartedAt.IsZero() {
 		s.returnToken()
 	}
-	s.recordFailure(now, was, status)
 	def := sp.definition(was.Version)
 	drained := was.Draining || next.Draining
-	switch next.Condition {
-	case Failed, Errored, Dropped, Gone, Finished:
-		if def != nil && next.Goal == GoalRunning && !drained {
-			sp.backoff.fail(now, def)
-			s.timers.set(timer{at: sp.backoff.deadline, kind: timerBackoff, app: sp.id})
+	if !neverLaunched(was, status) {
+		s.recordFailure(now, was, status)
+		switch next.Condition {
+		case Failed, Errored, Dropped, Gone, Finished:
+			if def != nil && next.Goal == GoalRunning && !drained {
+				sp.backoff.fail(now, def)
+			}
 		}
 	}
 	if drained {
@@ -187,6 +188,12 @@ func (s *Scheduler) ended(now time.Time, sp *spec, was, next *Instance, status *
 	}
 	s.publishChange(next)
 	s.release(now, next)
+}
+
+// neverLaunched tells of a task that was stored, and that nobody has ever heard of when asked: the launch did not get
+// through. That is no failure of the app.
+func neverLaunched(was *Instance, status *mesos.TaskStatus) bool {
+	return was.Condition == Provisioned && status.Reason != nil && status.GetReason() == mesos.TaskStatus_REASON_RECONCILIATION
 }
 
 // release ends what there is of a task that is over, or was given up: the instance is launched again or forgotten.

@@ -10,69 +10,74 @@ import (
 	"starling/marathon/task"
 )
 
-// What follows reads the state and changes nothing. What is returned is never changed later, except where it says so.
+// View reads the state of a scheduler. What it returns is never changed later; the view itself is only good for as long as
+// nobody is inside a method that changes the scheduler.
+type View struct{ s *Scheduler }
+
+// View returns a view of the state.
+func (s *Scheduler) View() View { return View{s} }
 
 // Root is the tree of definitions.
-func (s *Scheduler) Root() *app.Group { return s.root }
+func (v View) Root() *app.Group { return v.s.root }
 
 // FrameworkID is empty before the first subscription.
-func (s *Scheduler) FrameworkID() string { return s.frameworkID }
+func (v View) FrameworkID() string { return v.s.frameworkID }
 
 // Connected tells whether there is a session with a master.
-func (s *Scheduler) Connected() bool { return s.connected }
+func (v View) Connected() bool { return v.s.connected }
 
 // Instances returns the instances of an app in the order in which they were made. The slice is the caller's.
-func (s *Scheduler) Instances(id app.PathID) []*Instance {
-	if sp := s.specs[id]; sp != nil {
+func (v View) Instances(id app.PathID) []*Instance {
+	if sp := v.s.specs[id]; sp != nil {
 		return slices.Clone(sp.instances)
 	}
 	return nil
 }
 
 // Instance returns one instance, or nil.
-func (s *Scheduler) Instance(id app.InstanceID) *Instance { return s.instances[id] }
+func (v View) Instance(id app.InstanceID) *Instance { return v.s.instances[id] }
 
 // Definition returns what an instance was launched with, nil where that is not known.
-func (s *Scheduler) Definition(i *Instance) *app.App {
-	if sp := s.specs[i.ID.App]; sp != nil {
+func (v View) Definition(i *Instance) *app.App {
+	if sp := v.s.specs[i.ID.App]; sp != nil {
 		return sp.definition(i.Version)
 	}
 	return nil
 }
 
 // Uses tells whether a version of an app is what some instance was launched with.
-func (s *Scheduler) Uses(id app.PathID, v app.Timestamp) bool {
-	sp := s.specs[id]
-	return sp != nil && sp.versions[v] != nil
+func (v View) Uses(id app.PathID, version app.Timestamp) bool {
+	sp := v.s.specs[id]
+	return sp != nil && sp.versions[version] != nil
 }
 
 // Deployments returns the deployments that run, oldest first. The slice is the caller's.
-func (s *Scheduler) Deployments() []*Deployment {
-	deployments := make([]*Deployment, len(s.deployments))
-	for i, r := range s.deployments {
+func (v View) Deployments() []*Deployment {
+	deployments := make([]*Deployment, len(v.s.deployments))
+	for i, r := range v.s.deployments {
 		deployments[i] = r.deployment
 	}
 	return deployments
 }
 
 // Deployment returns a deployment that runs, or nil.
-func (s *Scheduler) Deployment(id string) *Deployment {
-	if r := s.find(id); r != nil {
+func (v View) Deployment(id string) *Deployment {
+	if r := v.s.find(id); r != nil {
 		return r.deployment
 	}
 	return nil
 }
 
 // DeploymentOf returns the id of the deployment that is at work on an app, or nothing.
-func (s *Scheduler) DeploymentOf(id app.PathID) string {
-	if sp := s.specs[id]; sp != nil && sp.deployment != nil {
+func (v View) DeploymentOf(id app.PathID) string {
+	if sp := v.s.specs[id]; sp != nil && sp.deployment != nil {
 		return sp.deployment.deployment.Plan.ID
 	}
 	return ""
 }
 
 // Failure returns the newest failure of an app's tasks, or nil.
-func (s *Scheduler) Failure(id app.PathID) *Failure { return s.failures[id] }
+func (v View) Failure(id app.PathID) *Failure { return v.s.failures[id] }
 
 // Health is what is known of an instance's health.
 type Health struct {
@@ -85,9 +90,9 @@ type Health struct {
 }
 
 // Health returns what is known of an instance's health.
-func (s *Scheduler) Health(i *Instance) Health {
+func (v View) Health(i *Instance) Health {
 	var out Health
-	h := s.health[i.ID]
+	h := v.s.health[i.ID]
 	if h == nil || h.task != i.TaskID {
 		return out
 	}
@@ -96,7 +101,7 @@ func (s *Scheduler) Health(i *Instance) Health {
 			out.Checks = append(out.Checks, c)
 		}
 	}
-	out.Healthy = s.combined(i, s.Definition(i))
+	out.Healthy = v.s.combined(i, v.Definition(i))
 	for _, name := range slices.Sorted(maps.Keys(h.readiness)) {
 		out.Readiness = append(out.Readiness, h.readiness[name])
 	}
@@ -104,9 +109,9 @@ func (s *Scheduler) Health(i *Instance) Health {
 }
 
 // Quarantined lists the apps whose definitions could not be read, in order.
-func (s *Scheduler) Quarantined() []app.PathID {
+func (v View) Quarantined() []app.PathID {
 	var ids []app.PathID
-	for id, sp := range s.specs {
+	for id, sp := range v.s.specs {
 		if sp.quarantined {
 			ids = append(ids, id)
 		}
@@ -126,15 +131,15 @@ type Counts struct {
 }
 
 // Counts returns numbers over all apps.
-func (s *Scheduler) Counts(now time.Time) Counts {
-	c := Counts{Launched: s.launched, Deployments: len(s.deployments), KillsInFlight: s.KillsInFlight(), KillAttempts: s.KillAttempts()}
-	for _, i := range s.instances {
+func (v View) Counts(now time.Time) Counts {
+	c := Counts{Launched: v.s.launched, Deployments: len(v.s.deployments), KillsInFlight: v.s.killsInFlight(), KillAttempts: v.s.killAttempts()}
+	for _, i := range v.s.instances {
 		switch i.Condition {
 		case Running:
 			c.Running++
 		case Provisioned, Staging, Starting:
 			c.Staged++
-			if now.Sub(later(i.StagedAt, s.started)) > s.cfg.LaunchTimeout {
+			if now.Sub(later(i.StagedAt, v.s.started)) > v.s.cfg.LaunchTimeout {
 				c.Overdue++
 			}
 		}
@@ -161,10 +166,10 @@ type Queued struct {
 }
 
 // Queue returns the apps with waiting instances, in the order of ids.
-func (s *Scheduler) Queue(now time.Time) []Queued {
+func (v View) Queue(now time.Time) []Queued {
 	var queue []Queued
-	for id := range s.waiting {
-		sp := s.specs[id]
+	for id := range v.s.waiting {
+		sp := v.s.specs[id]
 		if sp.def == nil {
 			continue
 		}
@@ -190,3 +195,12 @@ func (s *Scheduler) Queue(now time.Time) []Queued {
 	slices.SortFunc(queue, func(a, b Queued) int { return cmp.Compare(a.App.ID, b.App.ID) })
 	return queue
 }
+
+// Roles lists the roles that the framework needs, sorted. The slice is the caller's.
+func (v View) Roles() []string { return slices.Clone(v.s.names) }
+
+// Braking tells that so many agents seem dead that nothing unreachable is replaced until it is over.
+func (v View) Braking() bool { return v.s.braking() }
+
+// Doubt tells that something stored could not be read, so that unknown tasks are left alone.
+func (v View) Doubt() bool { return v.s.doubt }
