@@ -70,7 +70,7 @@ func appFields() map[string]*shape {
 			"labels":      dictionary(text()).or(map[string]any{}),
 			"groups":      list(text()),
 			"discovery": object(map[string]*shape{"ports": list(object(map[string]*shape{
-				"number": port(), "name": text(), "protocol": protocolShape(), "labels": dictionary(text()).or(map[string]any{}),
+				"number": port(), "name": text().matches(portNamePattern), "protocol": protocolShape(), "labels": dictionary(text()).or(map[string]any{}),
 			}, "number")).or([]any{})}),
 		}),
 		"storeUrls": list(text()),

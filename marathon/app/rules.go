@@ -232,7 +232,7 @@ func parseConstraint(fields []string) (Constraint, error) {
 		if c.Value == "" {
 			return c, fmt.Errorf("LIKE and UNLIKE require a non-empty, regular expression value")
 		}
-		if _, err := regexp.Compile("^(?:" + c.Value + ")$"); err != nil {
+		if _, err := regexp.Compile(c.Value); err != nil {
 			return c, fmt.Errorf("%q is not a valid regular expression: %v", c.Value, err)
 		}
 	case Is:

@@ -225,10 +225,11 @@ func moment() *shape {
 	}}
 }
 
-// textOr fits a text that the shape allows, or whatever the other shape fits.
+// textOr fits a text that the first shape allows, or what the other one fits.
 func textOr(texts *shape, other *shape) *shape {
 	return &shape{fit: func(_ *shape, v any, p *place, f *faults) any {
-		if _, ok := v.(string); ok {
+		_, isObject := v.(map[string]any)
+		if _, ok := v.(string); ok || !isObject && other.fields != nil {
 			return texts.fit(texts, v, p, f)
 		}
 		return other.fit(other, v, p, f)

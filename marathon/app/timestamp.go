@@ -60,7 +60,7 @@ func (t *Timestamp) UnmarshalText(text []byte) error {
 func ParseTimestamp(s string) (Timestamp, error) {
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999Z0700", "2006-01-02T15:04Z07:00"} {
 		if t, err := time.Parse(layout, s); err == nil {
-			if t.Year() < 1 || t.Year() > 9999 || t.UnixMilli() == 0 {
+			if t.Year() < 1 || t.Year() > 9999 {
 				break
 			}
 			return Timestamp(t.UnixMilli()), nil

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -16,6 +17,9 @@ func healthCheckOf(check app.HealthCheck, l Launch) *mesos.HealthCheck {
 		TimeoutSeconds:      new(float64(check.TimeoutSeconds)),
 		GracePeriodSeconds:  new(float64(check.GracePeriodSeconds)),
 		ConsecutiveFailures: new(uint32(check.MaxConsecutiveFailures)),
+	}
+	if check.MaxConsecutiveFailures == 0 {
+		out.ConsecutiveFailures = new(uint32(math.MaxUint32)) // 0 means never to us, and at once to Mesos
 	}
 	family := mesos.NetworkInfo_IPv4.Enum()
 	if check.IPProtocol == "IPv6" {
