@@ -271,7 +271,7 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 	}
 	m.seatAgent(a)
 	if old != record.Unknown {
-		m.log.Info("agent changed", "agent_id", a.id, "hostname", a.node.GetHostname(), "liveness", livenessName(a.liveness))
+		m.log.Info("agent changed", "agent_id", a.id, "hostname", a.node.GetHostname(), "liveness", a.liveness.String())
 	}
 	if a.alive() && old != record.Alive && old != record.Suspect {
 		m.returned(a, old)
@@ -423,18 +423,4 @@ func domain(region, zone string) *mesos.DomainInfo {
 		Region: &mesos.DomainInfo_FaultDomain_RegionInfo{Name: proto.String(region)},
 		Zone:   &mesos.DomainInfo_FaultDomain_ZoneInfo{Name: proto.String(zone)},
 	}}
-}
-
-func livenessName(l record.Liveness) string {
-	switch l {
-	case record.Alive:
-		return "alive"
-	case record.Suspect:
-		return "suspect"
-	case record.Dead:
-		return "dead"
-	case record.Left:
-		return "left"
-	}
-	return "unknown"
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,23 +141,32 @@ func (m *Master) loop(quit <-chan struct{}) {
 	for {
 		select {
 		case w := <-m.inbox:
-			if !w.looks {
-				m.version.Add(1)
-			}
-			w.f()
+			m.step(w)
 		case <-m.allocTimer.C:
-			m.version.Add(1)
 			m.allocArmed = false
-			m.allocate()
+			m.step(work{f: m.allocate})
 		case <-m.wakeTimer.C:
-			m.wantAllocation()
+			m.step(work{f: m.wantAllocation, looks: true})
 		case <-m.offerTimer.C:
-			m.version.Add(1)
-			m.expireOffers()
+			m.step(work{f: m.expireOffers})
 		case <-quit:
 			return
 		}
 	}
+}
+
+// step runs one piece of work. A panic is a bug; it costs that piece alone, not the master.
+func (m *Master) step(w work) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.counters.add("master/panics", 1)
+			m.log.Error("master's loop panicked", "reason", p, "stack", string(debug.Stack()))
+		}
+	}()
+	if !w.looks {
+		m.version.Add(1)
+	}
+	w.f()
 }
 
 func stoppedTimer() *time.Timer {
@@ -186,8 +196,14 @@ func (m *Master) doWork(ctx context.Context, w work) error {
 		return ErrStopped
 	}
 	done := make(chan struct{})
+	var failed error // written before done is closed
 	f := w.f
-	w.f = func() { defer close(done); f() }
+	w.f = func() {
+		defer close(done)
+		failed = errors.New("the master's loop has panicked") // unless f returns
+		f()
+		failed = nil
+	}
 	select {
 	case m.inbox <- w:
 	case <-m.stopped:
@@ -197,12 +213,12 @@ func (m *Master) doWork(ctx context.Context, w work) error {
 	}
 	select {
 	case <-done:
-		return nil
+		return failed
 	case <-m.stopped:
 		// The loop may have run it as the last thing.
 		select {
 		case <-done:
-			return nil
+			return failed
 		default:
 			return ErrStopped
 		}
