@@ -33,8 +33,9 @@ type Term struct {
 // Contender stands for election.
 type Contender interface {
 	// Run stands for election until ctx ends, again after each lost term. While this candidate leads, it runs lead under
-	// a context that ends with the lease, and does not contend again before lead has returned. It returns nil when ctx
-	// ended, and an error when contending is impossible, or when lead failed by itself.
+	// a context that ends with the lease (its cause is ErrLeaseLost then), and does not contend again before lead has
+	// returned. A lead that returns nil before that gives its term up: this candidate stands again, for a higher epoch. Run
+	// returns nil when ctx ended, and an error when contending is impossible, or when lead returned one while its term held.
 	Run(ctx context.Context, candidate Candidate, lead func(ctx context.Context, term Term) error) error
 }
 
