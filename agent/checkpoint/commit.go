@@ -57,8 +57,8 @@ func End(containerID, framework, task string) Change {
 // Probe changes nothing: it makes Commit look whether there is space again.
 func Probe() Change { return Change{what: fileReserve} }
 
-// Commit carries out changes, in one go as far as the disk is concerned, and returns an error for each (nil for those that
-// are on disk for good). One that failed changed nothing.
+// Commit carries out changes of different things, in one go as far as the disk is concerned, and returns an error for each
+// (nil for those that are on disk for good). One that failed changed nothing.
 func (s *Store) Commit(changes []Change) []error {
 	errs := make([]error, len(changes))
 	if s.low.Load() {
@@ -95,6 +95,7 @@ func (s *Store) Commit(changes []Change) []error {
 			if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				errs[i] = fmt.Errorf("cannot remove checkpoint: %w", err)
 			}
+			delete(s.sizes, name)
 			removed = true
 		}
 	}
@@ -115,24 +116,42 @@ func (s *Store) Commit(changes []Change) []error {
 // faster on the disks tried.
 const syncers = 8
 
-// writeAll writes files: each to a temporary file and synced, then all renamed, then each folder synced once.
+// writeAll writes files: each to a temporary file and synced, then all renamed, then each folder synced once. A state that
+// is there already is appended to instead: making and removing a file for every update costs some file systems far more
+// than the update, and flash its life.
 func (s *Store) writeAll(puts []put) []error {
+	writes := make([]write, len(puts))
+	for i, p := range puts {
+		size := s.sizes[p.name]
+		writes[i] = write{put: p, size: size, appends: p.kind == kindState && size > 0 && size < stateMax}
+	}
 	errs := make([]error, len(puts))
-	s.writeTemporary(puts, errs)
+	s.writeSide(writes, errs)
 	if s.giveUpReserve(errs) {
-		s.writeTemporary(puts, errs)
+		s.writeSide(writes, errs)
 	}
 	dirs := map[string][]int{}
-	for i, p := range puts {
-		if errs[i] != nil {
-			continue
+	for i, w := range writes {
+		path := filepath.Join(s.dir, w.name)
+		switch {
+		case errs[i] != nil && w.appends:
+			// A part may be there. If it can't be cut off, the next write makes the file anew.
+			if err := os.Truncate(path, w.size); err != nil {
+				delete(s.sizes, w.name)
+			}
+		case errs[i] != nil:
+		case w.appends:
+			s.sizes[w.name] += w.written
+		default:
+			if err := os.Rename(path+suffixTemp, path); err != nil {
+				errs[i] = fmt.Errorf("cannot write checkpoint: %w", err)
+				continue
+			}
+			if w.kind == kindState {
+				s.sizes[w.name] = w.written
+			}
+			dirs[filepath.Dir(path)] = append(dirs[filepath.Dir(path)], i)
 		}
-		path := filepath.Join(s.dir, p.name)
-		if err := os.Rename(path+suffixTemp, path); err != nil {
-			errs[i] = fmt.Errorf("cannot write checkpoint: %w", err)
-			continue
-		}
-		dirs[filepath.Dir(path)] = append(dirs[filepath.Dir(path)], i)
 	}
 	for dir, members := range dirs {
 		if err := syncDir(dir); err != nil {
@@ -144,39 +163,57 @@ func (s *Store) writeAll(puts []put) []error {
 	return errs
 }
 
-// writeTemporary writes those files that are not written yet (errs[i] is nil at first, or ErrNoSpace the second time).
-func (s *Store) writeTemporary(puts []put, errs []error) {
-	var wg sync.WaitGroup
-	next := make(chan int, len(puts))
-	for i := range puts {
-		next <- i
-	}
-	close(next)
+// stateMax is the size at which the file of a state is made anew with the newest one alone.
+const stateMax = 64 << 10
+
+// write is one file to write.
+type write struct {
+	put
+	// appends is set for a state that is there; size is how long the file is.
+	appends bool
+	size    int64
+	written int64
+}
+
+// writeSide writes files side by side: all of them, or those that found no space the first time.
+func (s *Store) writeSide(writes []write, errs []error) {
 	retry := false
 	for _, err := range errs {
 		retry = retry || err != nil
 	}
-	for range min(syncers, len(puts)) {
+	next := make(chan int, len(writes))
+	for i := range writes {
+		if !retry || errors.Is(errs[i], syscall.ENOSPC) {
+			next <- i
+		}
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range min(syncers, len(next)) {
 		wg.Go(func() {
 			for i := range next {
-				if retry && !errors.Is(errs[i], syscall.ENOSPC) {
-					continue
-				}
-				errs[i] = s.writeOne(puts[i])
+				errs[i] = s.writeOne(&writes[i])
 			}
 		})
 	}
 	wg.Wait()
 }
 
-func (s *Store) writeOne(p put) error {
-	data, err := frame(p.kind, p.message)
+func (s *Store) writeOne(w *write) error {
+	data, err := frame(w.kind, w.message)
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(s.dir, p.name) + suffixTemp
-	if err := writeSynced(temp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, data); err != nil {
-		os.Remove(temp)
+	w.written = int64(len(data))
+	path := filepath.Join(s.dir, w.name)
+	if w.appends {
+		if err = os.Truncate(path, w.size); err == nil {
+			err = writeSynced(path, os.O_WRONLY|os.O_APPEND, data)
+		}
+	} else if err = writeSynced(path+suffixTemp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, data); err != nil {
+		os.Remove(path + suffixTemp)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot write checkpoint: %w", err)
 	}
 	return nil

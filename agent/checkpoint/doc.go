@@ -6,13 +6,15 @@
 //	  epoch, epoch.copy           Epoch: the highest that was obeyed; the higher readable one counts
 //	  ended                       digests of the ids of tasks that ended: such an id is never started again
 //	  tasks/<container id>.task   Task: the intent to run a task, written before anything is started
-//	  tasks/<container id>.state  State: pid, status updates and what of them is acknowledged, the order to end it
+//	  tasks/<container id>.state  State, one after another, of which the last counts: pid, status updates and what of
+//	                              them is acknowledged, the order to end it
 //	  quarantine/<file>.<time>    files that did not read, kept for people; at most 64
 //	  reserve                     16 MiB that mean nothing: given up when the disk is full, so that exits can be noted
 //
-// Every file but lock, ended and reserve is one frame (frame.go): magic, format version, kind, length, checksum, and a
-// protobuf message. It is written to a temporary file, synced, renamed, and its folder synced; an error or a crash at any
-// point leaves the old content or the new one. A file that does not read (torn, empty, zeroed, flipped) is moved to
+// What is in the files, but for lock, ended and reserve, are frames (frame.go): magic, format version, kind, length,
+// checksum, and a protobuf message. A file is written under a temporary name, synced, renamed, and its folder synced; a
+// state that is there is appended to and synced, and made anew when it is long. An error or a crash at any point leaves
+// what was there or what was to be there. A file that does not read (torn, empty, zeroed, flipped) is moved to
 // quarantine and costs at most what it alone says: a task whose .task is lost goes on by its .state, one whose .state is
 // lost by its .task, and a container that lost both is still known to have been a task by the name of the file.
 //

@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -85,4 +86,37 @@ func unframe(data []byte, k kind, m proto.Message) error {
 		return fmt.Errorf("%w: %v", errCorrupt, err)
 	}
 	return nil
+}
+
+// lastState returns the newest state that reads of a row of frames, nil for none, and an error if anything does not read.
+// After damage it goes on at the next thing that looks like the beginning of a frame.
+func lastState(data []byte) (*State, error) {
+	var last *State
+	var fault error
+	if len(data) == 0 {
+		return nil, fmt.Errorf("%w: empty", errCorrupt)
+	}
+	for len(data) > 0 {
+		end := len(data)
+		if len(data) >= frameHeader {
+			if length := binary.BigEndian.Uint32(data[8:]); uint64(length) <= uint64(len(data)-frameHeader) {
+				end = frameHeader + int(length)
+			}
+		}
+		state := &State{}
+		err := unframe(data[:end], kindState, state)
+		if err == nil {
+			last, data = state, data[end:]
+			continue
+		}
+		if fault == nil || !errors.Is(err, errCorrupt) {
+			fault = err
+		}
+		next := bytes.Index(data[1:], frameMagic[:])
+		if next < 0 {
+			break
+		}
+		data = data[1+next:]
+	}
+	return last, fault
 }

@@ -95,8 +95,9 @@ type Store struct {
 	lock *os.File
 	// low is set while the reserve is gone.
 	low atomic.Bool
-	// ended counts the records of that file.
+	// ended counts the records of that file; sizes holds how long the files of states are. Only Commit touches them.
 	ended int
+	sizes map[string]int64
 }
 
 // AgentID returns the id of the agent that a folder belongs to; ok is false for a folder that is new or does not say.
@@ -124,7 +125,7 @@ func Open(dir string, opts Options) (*Store, *Loaded, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot lock %q: %w", dir, err)
 	}
-	s := &Store{dir: dir, opts: opts, lock: lock}
+	s := &Store{dir: dir, opts: opts, lock: lock, sizes: map[string]int64{}}
 	loaded, err := s.load()
 	if err != nil {
 		lock.Close()
@@ -198,15 +199,42 @@ func (s *Store) read(l *Loaded, name string, k kind, m proto.Message) (bool, err
 	if err == nil {
 		return true, nil
 	}
+	return false, s.spoiled(l, name, err)
+}
+
+// spoiled quarantines a file that did not read.
+func (s *Store) spoiled(l *Loaded, name string, err error) error {
+	path := filepath.Join(s.dir, name)
 	if !errors.Is(err, errCorrupt) {
-		return false, fmt.Errorf("cannot read %q: %w", path, err)
+		return fmt.Errorf("cannot read %q: %w", path, err)
 	}
 	kept, moveErr := s.quarantine(name)
 	if moveErr != nil {
-		return false, moveErr
+		return moveErr
 	}
 	l.Problems = append(l.Problems, Problem{Path: path, Kept: kept, Err: err})
-	return false, nil
+	return nil
+}
+
+// readState reads the newest state of a file that was appended to. Where anything in it does not read, the file is
+// quarantined; nil means that nothing was left.
+func (s *Store) readState(l *Loaded, name string) (*State, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("cannot read checkpoint: %w", err)
+	}
+	state, err := lastState(data)
+	if err == nil {
+		s.sizes[name] = int64(len(data))
+		return state, nil
+	}
+	if err := s.spoiled(l, name, err); err != nil || state == nil {
+		return nil, err
+	}
+	if err := s.writeAll([]put{{name, kindState, state}})[0]; err != nil {
+		return nil, err
+	}
+	return state, nil
 }
 
 // quarantine moves a file out of the way, and forgets the oldest of those kept when there are too many.
@@ -273,10 +301,11 @@ func (s *Store) loadTasks(l *Loaded) error {
 				known(id).Task = task
 			}
 		} else if id, ok := strings.CutSuffix(e.Name(), suffixState); ok {
-			state := &State{}
-			if ok, err := s.read(l, name, kindState, state); err != nil {
+			state, err := s.readState(l, name)
+			if err != nil {
 				return err
-			} else if ok {
+			}
+			if state != nil {
 				known(id).State = state
 			}
 		}

@@ -106,6 +106,9 @@ func link(target, name string) error {
 	if now, err := os.Readlink(name); err == nil && now == target {
 		return nil
 	}
+	if err := os.Symlink(target, name); err == nil {
+		return nil
+	}
 	temp := name + "." + filepath.Base(target)
 	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot link %q: %w", name, err)
