@@ -54,7 +54,7 @@ const (
 	// reclaimEvery and reclaimFor are for a node that moved, and has to wait until its old self is given up.
 	reclaimEvery = 2 * time.Second
 	reclaimFor   = 30 * time.Second
-	maxClaims  = 16
+	maxClaims    = 16
 	// claimTie is the difference in age below which two nodes are taken to have started together.
 	claimTie = 2 * time.Second
 )

@@ -161,7 +161,7 @@ func splitSeed(s string) (host string, port int, err error) {
 		return "", 0, fmt.Errorf("%q is neither host nor host:port", s)
 	}
 	for _, r := range host {
-		if r <= ' ' || r == '/' || r == ',' {
+		if r <= ' ' || r == '/' || r == ',' || r == ':' && net.ParseIP(host) == nil {
 			return "", 0, fmt.Errorf("%q is neither host nor host:port", s)
 		}
 	}

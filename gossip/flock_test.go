@@ -189,7 +189,7 @@ func (f *flock) form(n int, change ...func(*Config)) {
 		f.start(i, change...)
 		f.nodes[i].Set(assign("node", fmt.Sprint("I am ", i)))
 	}
-	took := f.within(30*time.Second, "all know all", func() bool { return whole(f.nodes) })
+	took := f.within(time.Minute, "all know all", func() bool { return whole(f.nodes) })
 	f.t.Logf("%d nodes formed in %v", n, took)
 }
 
@@ -494,4 +494,55 @@ func (h *countingHandler) count(begin string) int {
 		}
 	}
 	return n
+}
+
+func TestWithoutDatagramsStreamsSuffice(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		var warnings countingHandler
+		f.net.SetLoss(1)
+		f.form(8, func(c *Config) { c.Log = slog.New(&warnings) })
+		f.nodes[5].Set(assign("task", "x"))
+		took := f.within(time.Minute, "a change everywhere", everywhere(f.nodes, "node-005", "task", "x"))
+		t.Logf("a change reached all in %v", took)
+		time.Sleep(2 * time.Minute)
+		if !whole(f.nodes) {
+			t.Error("not whole without datagrams")
+		}
+		if n := warnings.count("datagrams do not pass"); n == 0 || n > 8*4 {
+			t.Errorf("%d warnings of eight nodes in three minutes, want about one a minute and node", n)
+		}
+	})
+}
+
+func TestAForgedRecordOfTheOwnNodeIsOutbid(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(4)
+		forged := record.NewMap("node-002", 1<<40)
+		forged.Set(time.Now(), assign("task/f/1", "forged"))
+		if err := f.nodes[0].Apply(forged.Delta("node-002", 0)); err != nil {
+			t.Fatal(err)
+		}
+		f.within(10*time.Second, "the owner's record wins", func() bool {
+			return whole(f.nodes) && everywhere(f.nodes, "node-002", "task/f/1", "")() && everywhere(f.nodes, "node-002", "node", "I am 2")()
+		})
+		if err := f.nodes[0].Apply([]byte("garbage")); !errors.Is(err, record.ErrVersion) {
+			t.Errorf("garbage: %v, want ErrVersion", err)
+		}
+	})
+}
+
+func TestADeltaOverAnotherRoadIsNews(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(6)
+		// What the owner tells one node directly, that one tells the others, even where the owner cannot.
+		owner := memnet.Addr(4)
+		since := f.nodes[4].Snapshot("node-004").Version()
+		f.net.Cut(func(from, to string) bool { return from == owner })
+		f.nodes[4].Set(assign("task/f/1", "running"))
+		if err := f.nodes[1].Apply(f.nodes[4].Delta(since)); err != nil {
+			t.Fatal(err)
+		}
+		f.within(time.Second, "news everywhere", everywhere(f.nodes, "node-004", "task/f/1", "running"))
+		f.net.Cut(nil)
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"starling/gossip/record"
 )
 
 const (
@@ -18,7 +20,10 @@ const (
 	seedsEvery = time.Minute
 	// triesAtOnce bounds the dead peers that are tried in one go.
 	triesAtOnce    = 3
+	aloneWarn      = time.Minute
+	aloneSay       = time.Hour
 	resolveTimeout = 5 * time.Second
+	strangerFor    = time.Minute
 	maxAddresses   = 16 // of one seed that are tried in one go
 )
 
@@ -26,22 +31,19 @@ const (
 // trying seeds and peers that are gone, for ever.
 func (m *Mesh) join(ctx context.Context) {
 	pause, alone := firstJoin, time.Now()
-	var seedsNext, warnNext time.Time
+	var seedsNext, sayNext time.Time
 	for {
 		now := time.Now()
 		if m.peers.countAlive() == 0 {
-			tried := m.seedAddresses(ctx)
+			tried, missing := m.seedAddresses(ctx)
 			for _, p := range m.peers.due(now, maxAddresses) {
 				tried = append(tried, p.Address())
 			}
 			if m.tryAll(ctx, tried) {
 				pause = firstJoin
 				m.log.Info("mesh joined", "dur", time.Since(alone).Round(time.Millisecond))
-			} else if len(m.cfg.Join) > 0 || len(tried) > 0 || m.cfg.Discover {
-				if now.After(warnNext) {
-					m.log.Warn("nobody found yet, going on", "tried", tried, "seeds", m.cfg.Join, "discover", m.cfg.Discover)
-					warnNext = now.Add(time.Minute)
-				}
+			} else if now.After(sayNext) {
+				sayNext = m.sayAlone(now, tried, missing)
 			}
 			seedsNext = now.Add(seedsEvery)
 		} else {
@@ -53,8 +55,14 @@ func (m *Mesh) join(ctx context.Context) {
 				}
 			}
 			if now.After(seedsNext) {
-				tries = append(tries, m.seedAddresses(ctx)...)
+				addrs, _ := m.seedAddresses(ctx)
+				tries = append(tries, addrs...)
 				seedsNext = now.Add(jitter(seedsEvery))
+			}
+			if len(tries) == 0 && m.strangers(now) {
+				for _, p := range m.peers.random(1, "") {
+					tries = append(tries, p.Address())
+				}
 			}
 			m.tryAll(ctx, tries)
 			pause = firstJoin
@@ -81,9 +89,18 @@ func (m *Mesh) join(ctx context.Context) {
 	}
 }
 
-// seedAddresses resolves the seeds, without those that are this node or live members.
-func (m *Mesh) seedAddresses(ctx context.Context) []string {
-	var addrs []string
+// sayAlone says what is tried, and returns when to say it again. To be alone is in order for a node that was told of nobody.
+func (m *Mesh) sayAlone(now time.Time, tried, missing []string) time.Time {
+	if len(tried) > 0 || len(missing) > 0 {
+		m.log.Warn("nobody found yet, going on", "tried", tried, "not_resolved", missing, "discover", m.cfg.Discover)
+		return now.Add(aloneWarn)
+	}
+	m.log.Info("alone in the mesh", "discover", m.cfg.Discover)
+	return now.Add(aloneSay)
+}
+
+// seedAddresses resolves the seeds, without those that are this node or live members, and names those that have no address.
+func (m *Mesh) seedAddresses(ctx context.Context) (addrs, missing []string) {
 	add := func(ip net.IP, port int) {
 		a := net.JoinHostPort(ip.String(), strconv.Itoa(port))
 		if a != net.JoinHostPort(m.host, strconv.Itoa(m.port)) && !m.peers.aliveAt(a) && !slices.Contains(addrs, a) {
@@ -104,13 +121,14 @@ func (m *Mesh) seedAddresses(ctx context.Context) []string {
 		cancel()
 		if err != nil {
 			m.log.Debug("seed not resolved", "addr", s, "err", err)
+			missing = append(missing, s)
 			continue
 		}
 		for _, ip := range ips[:min(len(ips), maxAddresses)] {
 			add(ip.IP, port)
 		}
 	}
-	return addrs
+	return addrs, missing
 }
 
 // tryAll exchanges state with each of the addresses and tells whether one answered.
@@ -129,6 +147,17 @@ func (m *Mesh) tryAll(ctx context.Context, addrs []string) bool {
 		}
 	}
 	return ok
+}
+
+// strangers tells whether there are records that came lately of nodes that memberlist has not heard of. Then an exchange with
+// somebody is due: where datagrams do not pass, it would else be long until memberlist's next one.
+func (m *Mesh) strangers(now time.Time) bool {
+	for s := range m.records.Snapshots() {
+		if s.Liveness() == record.Unknown && now.Sub(s.Since()) < strangerFor {
+			return true
+		}
+	}
+	return false
 }
 
 // countMembers asks memberlist itself, which knows at once.

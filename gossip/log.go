@@ -14,9 +14,11 @@ type logAdapter struct {
 	log     *slog.Logger
 	now     func() time.Time
 	suspect func(node string) // must not block
+	// streamOnly is told of probes that were answered over a stream but not by datagrams. It must not block.
+	streamOnly func()
 
 	mu     sync.Mutex
-	warned map[string]time.Time // by address; guarded by mu
+	warned map[string]time.Time // by address or topic; guarded by mu
 }
 
 func (a *logAdapter) logger() *log.Logger { return log.New(a, "", 0) }
@@ -30,6 +32,7 @@ const (
 const (
 	suspectBegin = "memberlist: Suspect "
 	suspectEnd   = " has failed, no acks received"
+	blockedWords = "over TCP but UDP probes failed"
 )
 
 var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "No installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
@@ -41,6 +44,12 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 	if _, rest, ok := strings.Cut(line, suspectBegin); ok {
 		if name, ok := strings.CutSuffix(rest, suspectEnd); ok {
 			a.suspect(name)
+		}
+	}
+	if strings.Contains(line, blockedWords) {
+		a.streamOnly()
+		if a.due("udp") {
+			a.log.Warn("datagrams do not pass, only streams do: is UDP blocked?", "reason", line)
 		}
 	}
 	for _, w := range foreignWords {
@@ -60,17 +69,22 @@ func (a *logAdapter) foreign(line string) {
 	if i := strings.LastIndexByte(addr, ':'); i > 0 {
 		host = addr[:i]
 	}
-	a.mu.Lock()
-	now := a.now()
-	recent := now.Sub(a.warned[host]) < foreignEvery
-	if !recent {
-		if len(a.warned) >= maxForeign || a.warned == nil {
-			a.warned = map[string]time.Time{}
-		}
-		a.warned[host] = now
-	}
-	a.mu.Unlock()
-	if !recent {
+	if a.due(host) {
 		a.log.Warn("refused what has another cluster key or name", "addr", addr, "reason", line)
 	}
+}
+
+// due tells whether a warning may be given again.
+func (a *logAdapter) due(about string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.now()
+	if last, ok := a.warned[about]; ok && now.Sub(last) < foreignEvery {
+		return false
+	}
+	if len(a.warned) >= maxForeign || a.warned == nil {
+		a.warned = map[string]time.Time{}
+	}
+	a.warned[about] = now
+	return true
 }

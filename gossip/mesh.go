@@ -64,6 +64,8 @@ type Mesh struct {
 	mu    sync.Mutex
 	byes  map[string]uint64 // nodes that said goodbye, with their generation; guarded by mu
 	doubt map[string]bool   // nodes that did not answer this node's last probe; guarded by mu
+	// raised is when the own generation was last raised; guarded by mu.
+	raised time.Time
 }
 
 // parcel is a message on its way over a stream.
@@ -84,7 +86,7 @@ func New(cfg Config) (*Mesh, error) {
 		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), conflicts: make(chan string, 16), lost: make(chan string, 1),
 	}
-	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected}
+	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: func() { m.metrics.streamOnly.Inc() }}
 	var err error
 	if m.state, err = openState(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("cannot open the state of the mesh: %w", err)
@@ -271,11 +273,16 @@ func (m *Mesh) sendLarge(node string, generation uint64, keys []string) {
 	}
 }
 
-// raise lifts the own generation above one that somebody else holds a record of.
+// raise lifts the own generation above one that somebody else holds a record of. It does so at most once a second: each time costs
+// a write to disk here and a whole record on the network.
 func (m *Mesh) raise(above uint64) {
-	if own := m.records.Snapshot(m.cfg.NodeID).Generation(); own > above {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	own := m.records.Snapshot(m.cfg.NodeID).Generation()
+	if own > above || time.Since(m.raised) < time.Second {
 		return
 	}
+	m.raised = time.Now()
 	generation, err := m.state.nextGeneration(above)
 	if err != nil {
 		m.log.Error("generation not kept", "err", err)

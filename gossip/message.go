@@ -14,7 +14,7 @@ import (
 //
 //	hot      repeated delta (record's wire form)    news, to be passed on
 //	repair   repeated delta                         what the other lacked
-//	summary  name, 64 x 8 bytes                     begins a round of anti-entropy
+//	summary  name, flags, 64 x 8 bytes              begins a round of anti-entropy
 //	digests  name, flags, mask (8 bytes), digests   all that the sender has in the buckets of the mask, or some of the others
 //	bye      name, generation                       a node leaves on purpose; passed on
 //	claim    name, nonce, uptime in ms, address     "are you another one of my name?"
@@ -39,8 +39,13 @@ const (
 	kindHeld
 )
 
-// wantReply asks the receiver of digests for its own where it lacks something.
-const wantReply = 1
+// Flags of summaries and digests.
+const (
+	// wantReply asks the receiver of digests for its own where it lacks something.
+	wantReply = 1 << iota
+	// overStream asks for answers over streams: datagrams may not pass.
+	overStream
+)
 
 // maxMessage bounds what is taken in: a whole record and some.
 const maxMessage = 9 << 20
@@ -80,6 +85,7 @@ func (m *message) append(dst []byte) []byte {
 	dst = appendBlob(dst, m.node)
 	switch m.kind {
 	case kindSummary:
+		dst = binary.AppendUvarint(dst, m.flags)
 		for _, b := range m.summary {
 			dst = binary.BigEndian.AppendUint64(dst, b)
 		}
@@ -159,6 +165,7 @@ func parseMessage(b []byte) (*message, error) {
 		}
 	case kindSummary:
 		m.node = r.name()
+		m.flags = r.uvarint()
 		for i := range m.summary {
 			m.summary[i] = r.uint64()
 		}

@@ -24,7 +24,7 @@ type metrics struct {
 	bytesIn, bytesOut     prometheus.Counter
 	rounds                prometheus.Counter
 	repairsIn, repairsOut prometheus.Counter
-	refused               prometheus.Counter
+	refused, streamOnly   prometheus.Counter
 	dropped               *prometheus.CounterVec
 }
 
@@ -47,6 +47,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 	x.repairsIn, x.repairsOut, repairs = direction("starling_gossip_repairs_total", "Entries that anti-entropy brought, and messages that it sent.")
 	x.rounds = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_sync_rounds_total", Help: "Rounds of anti-entropy begun."})
 	x.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "Messages and deltas that were malformed or beyond the limits."})
+	x.streamOnly = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_stream_only_total", Help: "Probes that were answered over a stream but not by datagrams: UDP may be blocked."})
 	x.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_dropped_total", Help: "What was dropped because a queue was full or a send failed."}, []string{"what"})
 	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend} {
 		x.dropped.WithLabelValues(what)
@@ -55,7 +56,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 		return x, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.dropped, &collector{m}} {
+	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.streamOnly, x.dropped, &collector{m}} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, err)
 			continue

@@ -31,6 +31,7 @@ const (
 	peersFile        = "peers.json"
 	stateVersion     = 1
 	generationRandom = 20 // bits
+	maxGeneration    = 1 << 62
 	maxStateFile     = 1 << 20
 )
 
@@ -64,7 +65,10 @@ func openState(dir string) (*stateDir, error) {
 func (s *stateDir) nextGeneration(above uint64) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = (max(s.last, above)>>generationRandom+1)<<generationRandom | rand.Uint64N(1<<generationRandom)
+	if above = max(s.last, above); above > maxGeneration {
+		above = s.last // nobody got there honestly
+	}
+	s.last = (above>>generationRandom+1)<<generationRandom | rand.Uint64N(1<<generationRandom)
 	return s.last, s.write(generationFile, generationState{stateVersion, s.last})
 }
 

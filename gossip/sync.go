@@ -16,19 +16,26 @@ const maxRepair = 256 << 10
 // synchronise shows a summary of all records to a random node, again and again. If the two hold the same, as is
 // usual, that one datagram is all it costs, whatever the number of nodes.
 func (m *Mesh) synchronise(ctx context.Context) {
-	for sleep(ctx, m.profile.sync) {
+	for round := 1; sleep(ctx, m.profile.sync); round++ {
 		m.records.Prune(time.Now())
+		flags := uint64(0)
+		if round%streamRound == 0 {
+			flags = overStream
+		}
 		for _, p := range m.peers.random(1, "") {
 			m.metrics.rounds.Inc()
-			m.tell(p, &message{kind: kindSummary, node: m.cfg.NodeID, summary: m.records.Summary()})
+			m.tell(p, &message{kind: kindSummary, node: m.cfg.NodeID, flags: flags, summary: m.records.Summary()})
 		}
 	}
 }
 
-// tell sends a message in a datagram if it fits, else over a stream.
+// Every so many rounds one goes over streams: where datagrams do not pass, nothing else but memberlist's rare exchanges would.
+const streamRound = 10
+
+// tell sends a message in a datagram if it fits and a stream is not asked for.
 func (m *Mesh) tell(to memberlist.Node, msg *message) {
 	body := msg.append(nil)
-	if len(body) > m.queue.largest {
+	if len(body) > m.queue.largest || msg.flags&overStream != 0 {
 		m.post(to, body)
 		return
 	}
@@ -58,7 +65,7 @@ func (m *Mesh) onSummary(msg *message) {
 		b := record.Bucket(d.Node)
 		byBucket[b] = append(byBucket[b], d)
 	}
-	reply := &message{kind: kindDigests, node: m.cfg.NodeID, flags: wantReply}
+	reply := &message{kind: kindDigests, node: m.cfg.NodeID, flags: wantReply | msg.flags&overStream}
 	free := m.queue.largest - len(m.cfg.NodeID) - 32
 	// Begin anywhere, so that in time every bucket is the first one. The first goes in any case.
 	for i, start := 0, rand.IntN(record.Buckets); i < record.Buckets; i++ {
@@ -88,7 +95,7 @@ func (m *Mesh) onDigests(msg *message) {
 	}
 	now := time.Now()
 	var repairs repairs
-	ask := &message{kind: kindDigests, node: m.cfg.NodeID}
+	ask := &message{kind: kindDigests, node: m.cfg.NodeID, flags: msg.flags & overStream}
 	told := make(map[string]bool, len(msg.digests))
 	for _, d := range msg.digests {
 		told[d.Node] = true
@@ -113,7 +120,7 @@ func (m *Mesh) onDigests(msg *message) {
 	}
 	for _, body := range repairs.messages() {
 		m.metrics.repairsOut.Inc()
-		if len(body) <= m.queue.largest && msg.mask != ^uint64(0) {
+		if len(body) <= m.queue.largest && msg.mask != ^uint64(0) && msg.flags&overStream == 0 {
 			if m.ml.Load().SendBestEffort(&peer, body) == nil {
 				continue
 			}

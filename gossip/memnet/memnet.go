@@ -73,7 +73,7 @@ func (n *Network) Traffic() (packets, bytes uint64) {
 }
 
 // Addr returns the address of the i-th host, from 0 on.
-func Addr(i int) string { return fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255+1) }
+func Addr(i int) string { return fmt.Sprintf("10.%d.%d.%d", (i+1)>>16&255, (i+1)>>8&255, (i+1)&255) }
 
 // Host adds a host with this IP address, in the place of one that had it before. Its Transport works until Shutdown.
 func (n *Network) Host(ip string) *Transport {

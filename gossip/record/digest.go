@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // Digest says how much of one node's record somebody holds.
@@ -103,6 +104,8 @@ func ParseDigests(wire []byte) ([]Digest, error) {
 		case p.err != nil:
 		case d.Node == "":
 			p.fail("a digest names no node")
+		case d.Generation > math.MaxInt64 || d.Version > math.MaxInt64:
+			p.fail("a digest beyond all bounds")
 		case below > d.Version:
 			p.fail("floor below zero")
 		}

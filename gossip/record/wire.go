@@ -215,8 +215,8 @@ func parseDelta(wire []byte, limits *Limits) (*delta, error) {
 		return nil, p.err
 	case d.node == "":
 		p.fail("it names no node")
-	case d.generation == 0:
-		p.fail("generation 0")
+	case d.generation == 0 || d.generation > math.MaxInt64:
+		p.fail("generation %d", d.generation)
 	case count > uint64(limits.Keys):
 		return nil, fmt.Errorf("%w: %d entries, at most %d are allowed", ErrLimit, count, limits.Keys)
 	case count > uint64(len(p.b)/minEntry):

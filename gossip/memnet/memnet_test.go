@@ -1,0 +1,114 @@
+package memnet
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+func TestPackets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		a, b := n.Host(Addr(0)), n.Host(Addr(1))
+		n.SetLatency(10*time.Millisecond, 0)
+		start := time.Now()
+		buf := []byte("hello")
+		if _, err := a.WriteTo(buf, b.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		copy(buf, "xxxxx") // the sender may use its buffer again
+		p := <-b.PacketCh()
+		if string(p.Buf) != "hello" || time.Since(start) != 10*time.Millisecond || p.From.String() != a.Addr() {
+			t.Errorf("got %q from %v after %v", p.Buf, p.From, time.Since(start))
+		}
+		got := func(from, to *Transport) int {
+			for range 1000 {
+				if _, err := from.WriteTo([]byte("x"), to.Addr()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(time.Second)
+			count := 0
+			for {
+				select {
+				case <-to.PacketCh():
+					count++
+				default:
+					return count
+				}
+			}
+		}
+		n.SetLoss(0.3)
+		if c := got(a, b); c < 600 || c > 800 {
+			t.Errorf("%d of 1,000 packets arrived at 30 %% loss", c)
+		}
+		n.SetLoss(0)
+		n.Cut(func(from, _ string) bool { return from == Addr(0) })
+		if there, back := got(a, b), got(b, a); there != 0 || back != 1000 {
+			t.Errorf("%d and %d packets over a cut in one direction, want 0 and 1,000", there, back)
+		}
+		n.Cut(nil)
+		if err := b.Shutdown(); err != nil {
+			t.Fatal(err)
+		}
+		if c := got(a, b); c != 0 {
+			t.Errorf("%d packets reached a host that is gone", c)
+		}
+		if _, err := b.WriteTo([]byte("x"), a.Addr()); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("sending from a host that is gone: %v", err)
+		}
+	})
+}
+
+func TestStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		a, b := n.Host(Addr(0)), n.Host(Addr(1))
+		n.SetLatency(20*time.Millisecond, 0)
+		start := time.Now()
+		c, err := a.DialTimeout(b.Addr(), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d != 40*time.Millisecond {
+			t.Errorf("opening took %v, want a round trip", d)
+		}
+		s := <-b.StreamCh()
+		if s.RemoteAddr().String() != a.Addr() {
+			t.Errorf("stream from %v, want %v", s.RemoteAddr(), a.Addr())
+		}
+		go func() {
+			_, _ = c.Write([]byte("hello"))
+			_ = c.Close()
+		}()
+		if got, err := io.ReadAll(s); err != nil || string(got) != "hello" {
+			t.Errorf("read %q, %v", got, err)
+		}
+		n.Cut(func(from, to string) bool { return to == Addr(0) }) // the answer is lost
+		start = time.Now()
+		var timeout net.Error
+		if _, err := a.DialTimeout(b.Addr(), time.Second); !errors.As(err, &timeout) || !timeout.Timeout() || time.Since(start) != time.Second {
+			t.Errorf("dial over a cut: %v after %v, want a time-out after a second", err, time.Since(start))
+		}
+		n.Cut(nil)
+		if _, err := a.DialAddressTimeout(memberlist.Address{Addr: "10.9.9.9:7946"}, time.Second); !errors.Is(err, ErrRefused) {
+			t.Errorf("dial to nobody: %v", err)
+		}
+	})
+}
+
+func TestAddressesDiffer(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range 70000 {
+		a := Addr(i)
+		if seen[a] || net.ParseIP(a) == nil {
+			t.Fatalf("address %d is %q", i, a)
+		}
+		seen[a] = true
+	}
+}
