@@ -33,7 +33,8 @@ type Bounds struct {
 // rounding keeps 10 * 0.7 from being 7.000000000000001.
 const rounding = 1e-9
 
-// Bounds returns what a restart that begins in this state keeps to. Its figures are those of Marathon.
+// Bounds returns what a restart that begins in this state keeps to. Its figures are those of Marathon, but
+// where Marathon would wait for ever.
 func (r Rolling) Bounds() Bounds {
 	b := Bounds{
 		MinHealthy:  int(math.Ceil(float64(r.Desired)*r.Strategy.MinimumHealthCapacity - rounding)),
@@ -51,6 +52,11 @@ func (r Rolling) Bounds() Bounds {
 	}
 	if r.Desired < r.All {
 		b.KillNow = max(r.All-r.Desired, b.KillNow)
+	}
+	if left := r.All - b.KillNow; r.Desired > 0 && left >= b.MaxCapacity {
+		// There would be no room for the first new instance, and nothing to wait for. It happens when old ones are unhealthy:
+		// they count for the capacity and not for the minimum. They go first, so no healthy one beyond the minimum is lost.
+		b.KillNow = r.All - b.MaxCapacity + 1
 	}
 	return b
 }
