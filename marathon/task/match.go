@@ -39,8 +39,11 @@ func Match(o Offer, d Demand, s Settings, rng *rand.Rand) (Pick, []Refusal) {
 		refusals = append(refusals, Refusal{Reason: reason, Why: fmt.Sprintf(format, args...)})
 	}
 	roles := acceptedRoles(d.App, s)
-	pool := newPool(o.Resources, roles)
-	if len(pool.entries) == 0 && !o.Resources.Empty() {
+	pool := newPool(o.Resources, d.App.Role, roles)
+	switch allocated := o.Resources.Allocations(); {
+	case len(allocated) > 0 && !slices.Contains(allocated, d.App.Role) && !slices.Contains(allocated, ""):
+		refuse(UnfulfilledRole, "the offer is to role %s, and the app runs under %s", strings.Join(allocated, " and "), d.App.Role)
+	case len(pool.entries) == 0 && !o.Resources.Empty():
 		refuse(UnfulfilledRole, "nothing in the offer is for %s", roleNames(roles))
 	}
 	if why := constraint.CheckRegion(d.App.Constraints, o.Place, s.HomeRegion); why != "" {

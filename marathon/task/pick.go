@@ -47,12 +47,17 @@ type pool struct {
 	entries []*mesos.Resource // in the refined format; amounts shrink as they are taken
 }
 
-func newPool(offered resources.Resources, roles []string) *pool {
+// newPool holds what is offered to the role that the app runs under, or to a framework of one role that need not be told,
+// and reserved for one of the accepted roles.
+func newPool(offered resources.Resources, role string, accepted []string) *pool {
 	p := new(pool)
 	all := offered.NonRevocable().Proto()
-	for _, role := range roles {
+	for _, reserved := range accepted {
 		for _, r := range all {
-			if plain(r) && reservedRole(r) == role {
+			if r.AllocationInfo.GetRole() != "" && r.AllocationInfo.GetRole() != role {
+				continue
+			}
+			if plain(r) && reservedRole(r) == reserved {
 				p.entries = append(p.entries, r)
 			}
 		}
