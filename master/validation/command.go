@@ -153,8 +153,12 @@ func times(pairs ...any) error {
 	return nil
 }
 
-// Container checks a container.
+// Container checks a container; nil is none, which is valid.
 func Container(c *mesos.ContainerInfo) error {
+	// The type of nothing reads as the first of the enum, which is DOCKER.
+	if c == nil {
+		return nil
+	}
 	for _, v := range c.GetVolumes() {
 		if err := volume(v); err != nil {
 			return fmt.Errorf("Invalid volume: %w", err)
