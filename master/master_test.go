@@ -477,4 +477,3 @@ func TestResourcesComeBack(t *testing.T) {
 		}
 	})
 }
-
