@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -205,8 +206,7 @@ func (c *commit) freePort() int {
 			return c.next
 		}
 	}
-	f := faults{message: MessageObject}
-	f.add(nil, "All ports in the range [%d-%d) are already in use", c.Settings.ServicePortMin, c.Settings.ServicePortMax)
-	c.err = &Invalid{Message: f.details[0].Errors[0]}
+	c.err = &Invalid{Message: fmt.Sprintf("All ports in the range [%d-%d) are already in use",
+		c.Settings.ServicePortMin, c.Settings.ServicePortMax)}
 	return 0
 }

@@ -190,9 +190,9 @@ var isValue = regexp.MustCompile(`^[a-zA-Z0-9_/.-]*$`)
 func parseConstraints(lists [][]string, p *place, f *faults) []Constraint {
 	var constraints []Constraint
 	for i, fields := range lists {
-		c, err := parseConstraint(fields)
-		if err != nil {
-			f.add(p.index(i), "%v", err)
+		c, fault := parseConstraint(fields)
+		if fault != "" {
+			f.add(p.index(i), "%s", fault)
 			continue
 		}
 		constraints = append(constraints, c)
@@ -200,21 +200,22 @@ func parseConstraints(lists [][]string, p *place, f *faults) []Constraint {
 	return constraints
 }
 
-func parseConstraint(fields []string) (Constraint, error) {
+// parseConstraint returns a constraint, or what is wrong with it in the words that the API has for it.
+func parseConstraint(fields []string) (Constraint, string) {
 	if len(fields) < 2 || len(fields) > 3 {
-		return Constraint{}, fmt.Errorf("Each constraint must have either 2 or 3 fields") //nolint:staticcheck // the API's text
+		return Constraint{}, "Each constraint must have either 2 or 3 fields"
 	}
 	c := Constraint{Field: fields[0], Operator: Operator(strings.ToUpper(fields[1]))}
 	if len(fields) == 3 {
 		c.Value, c.HasValue = fields[2], true
 	}
 	if c.Field == "" {
-		return c, fmt.Errorf("missing field for constraint declaration")
+		return c, "missing field for constraint declaration"
 	}
 	switch c.Operator {
 	case Unique:
 		if c.HasValue {
-			return c, fmt.Errorf("UNIQUE does not accept a value")
+			return c, "UNIQUE does not accept a value"
 		}
 	case Cluster:
 		if c.Value == "" {
@@ -222,25 +223,25 @@ func parseConstraint(fields []string) (Constraint, error) {
 		}
 	case GroupBy:
 		if _, err := strconv.Atoi(c.Value); c.HasValue && err != nil {
-			return c, fmt.Errorf("GROUP BY must define an integer value or else no value at all")
+			return c, "GROUP BY must define an integer value or else no value at all"
 		}
 	case MaxPer:
 		if _, err := strconv.Atoi(c.Value); err != nil {
-			return c, fmt.Errorf("MAX_PER requires an integer value")
+			return c, "MAX_PER requires an integer value"
 		}
 	case Like, Unlike:
 		if c.Value == "" {
-			return c, fmt.Errorf("LIKE and UNLIKE require a non-empty, regular expression value")
+			return c, "LIKE and UNLIKE require a non-empty, regular expression value"
 		}
 		if _, err := regexp.Compile(c.Value); err != nil {
-			return c, fmt.Errorf("%q is not a valid regular expression: %v", c.Value, err)
+			return c, fmt.Sprintf("%q is not a valid regular expression: %v", c.Value, err)
 		}
 	case Is:
 		if !isValue.MatchString(c.Value) {
-			return c, fmt.Errorf("IS only supports Mesos text and float values (letters, digits, and any of _ / . -), got %q", c.Value)
+			return c, fmt.Sprintf("IS only supports Mesos text and float values (letters, digits, and any of _ / . -), got %q", c.Value)
 		}
 	default:
-		return c, fmt.Errorf("operator must be one of the following UNIQUE, CLUSTER, GROUP_BY, LIKE, MAX_PER, UNLIKE or IS")
+		return c, "operator must be one of the following UNIQUE, CLUSTER, GROUP_BY, LIKE, MAX_PER, UNLIKE or IS"
 	}
-	return c, nil
+	return c, ""
 }
