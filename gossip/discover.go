@@ -2,6 +2,8 @@ package gossip
 
 import (
 	"context"
+	"fmt"
+	"hash/fnv"
 	"net"
 	"strconv"
 	"time"
@@ -53,7 +55,11 @@ func (m *Mesh) discover(ctx context.Context) {
 
 // announce begins to answer the questions of others.
 func (m *Mesh) announce(iface *net.Interface) (*mdns.Server, error) {
-	zone, err := mdns.NewMDNSService(m.cfg.NodeID, mdnsService, "", m.cfg.NodeID+".local.", m.port,
+	// A label of DNS has 63 bytes at most. The name matters to nobody: it only has to be this node's own.
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(m.cfg.NodeID))
+	name := fmt.Sprintf("starling-%x", h.Sum64())
+	zone, err := mdns.NewMDNSService(name, mdnsService, "", name+".local.", m.port,
 		[]net.IP{net.ParseIP(m.host)}, []string{mdnsCluster + m.cfg.Cluster})
 	if err != nil {
 		return nil, err
