@@ -41,6 +41,8 @@ type agent struct {
 	// described is set once the agent, in its present generation, has told this leader all of its tasks. Until then
 	// nothing may be concluded from what its record lacks.
 	described bool
+	// askAgain is set when it has to be asked once more after the question that is under way.
+	askAgain bool
 	// ordered are the calls whose order matters; free ones may overtake.
 	ordered, unordered lane
 	// ending are the removed frameworks that it was told to end, so that it is told once and not at every change.
@@ -261,8 +263,8 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 		return
 	}
 	a.liveness = s.Liveness()
-	m.countDead(old, -1)
-	m.countDead(a.liveness, 1)
+	m.countAway(old, -1)
+	m.countAway(a.liveness, 1)
 	if m.term == nil {
 		return
 	}
@@ -280,27 +282,42 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 	m.watch(a)
 }
 
-func (m *Master) countDead(l record.Liveness, n int) {
-	if l == record.Dead {
-		m.dead += n
+// countAway counts the agents that do not answer. Suspects are among them, because suspicion reaches all who are cut off
+// before the first of them is declared dead.
+func (m *Master) countAway(l record.Liveness, n int) {
+	if l == record.Dead || l == record.Suspect {
+		m.away += n
 	}
 }
 
-// minFreeze is the size of a site from which the loss of more than half of it at once is not believed.
-const minFreeze = 4
+const (
+	// minFreeze is the size of a site from which the loss of more than half of it at once is not believed.
+	minFreeze = 4
+	// oldLoss is how long ago an agent must have been given up not to count as part of a loss at once.
+	oldLoss = time.Hour
+)
 
-// watchDeaths stops giving up agents while most of the site seems dead: it is more likely that this master is cut off.
+// watchDeaths stops giving up agents while most of the site is away: it is more likely that this master is cut off.
 // Destroy nothing then.
 func (m *Master) watchDeaths() {
-	frozen := len(m.agents) >= minFreeze && 2*m.dead > len(m.agents)
+	away, all := m.away, len(m.agents)
+	if all >= minFreeze && 2*away > all {
+		for _, a := range m.agents {
+			if !a.unreachable.IsZero() && m.now().Sub(a.unreachable) > oldLoss {
+				away--
+				all--
+			}
+		}
+	}
+	frozen := all >= minFreeze && 2*away > all
 	if frozen == m.frozen {
 		return
 	}
 	m.frozen = frozen
 	if frozen {
-		m.log.Error("most agents seem dead: none is given up until that changes", "dead", m.dead, "agents", len(m.agents))
+		m.log.Error("most agents are away: none is given up until that changes", "away", away, "agents", all)
 	} else {
-		m.log.Info("agents are given up again", "dead", m.dead, "agents", len(m.agents))
+		m.log.Info("agents are given up again", "away", away, "agents", all)
 	}
 	for _, a := range m.agents {
 		m.watch(a)
@@ -392,7 +409,7 @@ func (m *Master) reap(a *agent) {
 	}
 	a.reset()
 	delete(m.agents, a.id)
-	m.countDead(a.liveness, -1)
+	m.countAway(a.liveness, -1)
 	m.watchDeaths()
 	if m.alloc != nil {
 		m.alloc.RemoveAgent(a.id)

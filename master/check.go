@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"starling/master/allocator"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
@@ -30,7 +31,11 @@ func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, 
 	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
 		return errors.New("User 'root' is not allowed to run frameworks without --root_submissions set")
 	}
-	return validation.Suppressed(info, suppressed)
+	if err := validation.Suppressed(info, suppressed); err != nil {
+		return err
+	}
+	_, err := allocator.CompileConstraints(constraints, validation.Roles(info))
+	return err
 }
 
 // context is what validation has to know of where a task would run.

@@ -50,7 +50,7 @@ type Master struct {
 	leaders    map[string]leaderEntry
 	counters   counters
 	describes  describeQueue
-	dead       int  // how many agents are dead to the mesh
+	away       int  // how many agents are dead to the mesh, or suspected
 	frozen     bool // too many of them at once to believe it
 
 	allocTimer *time.Timer // gathers changes before an allocation

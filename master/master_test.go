@@ -344,6 +344,40 @@ func TestSubscribeFaults(t *testing.T) {
 	}
 }
 
+// Constraints keep agents away from a role, and faulty ones fail the subscription.
+func TestOfferConstraints(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := leading(t, nil)
+		open := func(groups ...*scheduler.OfferConstraints_RoleConstraints_Group) *mastertest.Framework {
+			return mastertest.Open(t, c.Master, &scheduler.Call_Subscribe{
+				FrameworkInfo: mastertest.Info("f", nil),
+				OfferConstraints: &scheduler.OfferConstraints{RoleConstraints: map[string]*scheduler.OfferConstraints_RoleConstraints{
+					"*": {Groups: groups},
+				}},
+			})
+		}
+		hostname := func(want string) *scheduler.OfferConstraints_RoleConstraints_Group {
+			return &scheduler.OfferConstraints_RoleConstraints_Group{AttributeConstraints: []*scheduler.AttributeConstraint{{
+				Selector: &scheduler.AttributeConstraint_Selector{Selector: &scheduler.AttributeConstraint_Selector_PseudoattributeType_{
+					PseudoattributeType: scheduler.AttributeConstraint_Selector_HOSTNAME,
+				}},
+				Predicate: &scheduler.AttributeConstraint_Predicate{Predicate: &scheduler.AttributeConstraint_Predicate_TextEquals_{
+					TextEquals: &scheduler.AttributeConstraint_Predicate_TextEquals{Value: proto.String(want)},
+				}},
+			}}}
+		}
+		if got := open().Expect(scheduler.Event_ERROR).GetError().GetMessage(); !strings.Contains(got, "Offer constraints for role '*' are invalid") {
+			t.Errorf("got %q", got)
+		}
+		away := open(hostname("10.0.1.2"))
+		away.Expect(scheduler.Event_SUBSCRIBED)
+		away.ExpectSilence(time.Minute)
+		here := open(hostname("10.0.1.2"), hostname("10.0.1.1"))
+		here.Expect(scheduler.Event_SUBSCRIBED)
+		here.ExpectOffer()
+	})
+}
+
 // Each way to name offers wrongly fails the whole ACCEPT, and the valid offers in it go back.
 func TestInvalidOffers(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -200,13 +200,18 @@ func (m *Master) measureTasks(out map[string]float64) {
 	for _, state := range []string{"staging", "starting", "running", "killing", "unreachable"} {
 		out["master/tasks_"+state] = 0
 	}
+	states := make(map[mesos.TaskState]int)
 	for _, t := range m.tasks {
-		switch {
-		case !t.unreachable.IsZero():
-			out["master/tasks_unreachable"]++
-		case t.state == mesos.TaskState_TASK_STAGING, t.state == mesos.TaskState_TASK_STARTING,
-			t.state == mesos.TaskState_TASK_RUNNING, t.state == mesos.TaskState_TASK_KILLING:
-			out["master/"+strings.Replace(strings.ToLower(t.state.String()), "task_", "tasks_", 1)]++
+		if t.unreachable.IsZero() {
+			states[t.state]++
+		} else {
+			states[mesos.TaskState_TASK_UNREACHABLE]++
+		}
+	}
+	for state, n := range states {
+		name := "master/" + strings.Replace(strings.ToLower(state.String()), "task_", "tasks_", 1)
+		if _, shown := out[name]; shown && !terminal(state) {
+			out[name] = float64(n)
 		}
 	}
 }
@@ -248,10 +253,14 @@ func (f *framework) measure(out map[string]float64) {
 	out[prefix+"offers/accepted"] = float64(f.metrics.offersAccepted)
 	out[prefix+"offers/declined"] = float64(f.metrics.offersDeclined)
 	out[prefix+"offers/rescinded"] = float64(f.metrics.offersRescinded)
+	active := make(map[mesos.TaskState]int)
 	for _, t := range f.tasks {
 		if !terminal(t.state) && t.unreachable.IsZero() {
-			out[prefix+"tasks/active/"+strings.ToLower(t.state.String())]++
+			active[t.state]++
 		}
+	}
+	for s, n := range active {
+		out[prefix+"tasks/active/"+strings.ToLower(s.String())] = float64(n)
 	}
 	for s, n := range f.metrics.ended {
 		out[prefix+"tasks/terminal/"+strings.ToLower(s.String())] = float64(n)

@@ -241,7 +241,12 @@ func (q *describeQueue) clear() { *q = describeQueue{} }
 
 // wantDescription has an agent asked for all that it runs, unless it has told already.
 func (m *Master) wantDescription(a *agent) {
-	if m.term == nil || a.described || !a.alive() || m.describes.queued[a] {
+	if m.term == nil || a.described || !a.alive() {
+		return
+	}
+	if m.describes.queued[a] {
+		// The answer that is under way may be older than what made somebody ask.
+		a.askAgain = true
 		return
 	}
 	if m.describes.queued == nil {
@@ -263,6 +268,7 @@ func (m *Master) describeMore() {
 
 // describe asks one agent, and again with growing pauses while it lives and does not answer.
 func (m *Master) describe(a *agent, attempt int) {
+	a.askAgain = false
 	t, generation := m.term, a.generation
 	call := &nodeapi.Call{
 		Epoch: t.epoch, Leader: m.cfg.hostport(), AgentId: a.id,
@@ -294,7 +300,12 @@ func (m *Master) describe(a *agent, attempt int) {
 				return
 			case err == nil && a.generation == generation:
 				delete(m.describes.queued, a)
+				again := a.askAgain
 				m.describedAs(a, reply.GetDescription(), asked)
+				if again {
+					a.described = false
+					m.wantDescription(a)
+				}
 				return
 			case err != nil && attempt == 0:
 				m.log.Info("agent does not describe itself yet", "agent_id", a.id, "err", err)

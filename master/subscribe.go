@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
+	"starling/master/allocator"
 	"starling/master/mesos"
 	"starling/master/mesos/scheduler"
 	"starling/master/validation"
@@ -92,8 +93,7 @@ func (m *Master) admit(id string, s *Stream, info *mesos.FrameworkInfo, sub *sch
 		m.term.idSeq++
 	}
 	f := newFramework(id, info)
-	f.setSuppressed(sub.GetSuppressedRoles())
-	f.constraints = sub.GetOfferConstraints()
+	f.setWishes(sub.GetSuppressedRoles(), sub.GetOfferConstraints())
 	f.stream = s
 	s.framework = id
 	if known {
@@ -130,8 +130,7 @@ func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo,
 	// These two silently stay what they were.
 	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint
 	f.setInfo(info)
-	f.setSuppressed(sub.GetSuppressedRoles())
-	f.constraints = sub.GetOfferConstraints()
+	f.setWishes(sub.GetSuppressedRoles(), sub.GetOfferConstraints())
 	f.stream, s.framework = s, f.id
 	f.disconnected = time.Time{}
 	f.reregistered = m.now()
@@ -160,11 +159,14 @@ func (m *Master) subscribed(f *framework) {
 	}
 }
 
-func (f *framework) setSuppressed(roles []string) {
+// setWishes replaces what the framework said about its offers; checkFramework has found no fault in it.
+func (f *framework) setWishes(suppressed []string, constraints *scheduler.OfferConstraints) {
 	clear(f.suppressed)
-	for _, role := range roles {
+	for _, role := range suppressed {
 		f.suppressed[role] = true
 	}
+	f.constraints = constraints
+	f.admits, _ = allocator.CompileConstraints(constraints, f.roles)
 }
 
 // updateFramework is UPDATE_FRAMEWORK: unlike at a new subscription, what must not change is an error here.
@@ -177,8 +179,7 @@ func (m *Master) updateFramework(f *framework, update *scheduler.Call_UpdateFram
 		return refuse(Invalid, "%v", err)
 	}
 	f.setInfo(info)
-	f.setSuppressed(update.GetSuppressedRoles())
-	f.constraints = update.GetOfferConstraints()
+	f.setWishes(update.GetSuppressedRoles(), update.GetOfferConstraints())
 	for _, o := range f.offers {
 		if !slices.Contains(f.roles, o.role) {
 			m.rescind(o)

@@ -211,7 +211,6 @@ func (m *Master) taskUnreachable(a *agent, t *task) {
 	t.unreachable = a.unreachable
 	t.shown = nil
 	m.hold(a, t, resources.Resources{})
-	m.counters.add("master/tasks_unreachable_total", 1)
 	f := m.frameworks[t.key.framework]
 	if f == nil {
 		return

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/master/mesos"
+	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
 )
@@ -43,6 +44,10 @@ func (m *Master) Report(ctx context.Context, report *nodeapi.Report) error {
 
 func (m *Master) report(report *nodeapi.Report) {
 	a := m.agents[report.GetAgentId()]
+	if s := m.cfg.Mesh.Snapshot(report.GetAgentId()); a == nil && s != nil {
+		m.readNode(s) // news that the feed has not brought yet
+		a = m.agents[report.GetAgentId()]
+	}
 	if a == nil {
 		// Its record has not come by yet. It will report again.
 		m.counters.add("master/dropped_messages", 1)
@@ -146,18 +151,18 @@ func (m *Master) acknowledge(f *framework, ack *scheduler.Call_Acknowledge) {
 	key := taskKey{f.id, ack.GetTaskId().GetValue()}
 	a := m.agents[ack.GetAgentId().GetValue()]
 	t := m.tasks[key]
-	if a == nil || !a.alive() || t == nil || t.agent != a.id || t.forwarded == nil {
+	if a == nil || !a.alive() || t != nil && t.agent != a.id {
 		m.counters.add("master/invalid_status_update_acknowledgements", 1)
 		m.log.Debug("acknowledgement ignored", "framework_id", f.id, "task_id", key.task, "agent_id", ack.GetAgentId().GetValue())
 		return
 	}
+	// An update that an earlier leader forwarded may be acknowledged to this one: the agent knows what it waits for.
 	m.counters.add("master/valid_status_update_acknowledgements", 1)
-	if t.unacked != nil && bytes.Equal(t.unacked.GetUuid(), ack.GetUuid()) {
+	if t != nil && t.unacked != nil && bytes.Equal(t.unacked.GetUuid(), ack.GetUuid()) {
 		over := terminal(t.unacked.GetState())
-		t.unacked = nil
 		if over {
-			m.hold(a, t, t.held.Sub(t.held))
-			t.state = t.forwarded.GetState()
+			m.hold(a, t, resources.Resources{})
+			t.state = t.unacked.GetState()
 			t.shown = nil
 			f.remember(m.show(t), m.cfg.MaxCompletedTasks)
 			t.acknowledged = true
@@ -166,6 +171,7 @@ func (m *Master) acknowledge(f *framework, ack *scheduler.Call_Acknowledge) {
 				m.remove(t)
 			}
 		}
+		t.unacked = nil
 	}
 	m.forwardAck(a, key, ack.GetUuid())
 }

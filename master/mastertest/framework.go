@@ -54,9 +54,15 @@ func Subscribe(t testing.TB, m *master.Master, info *mesos.FrameworkInfo, suppre
 // TrySubscribe opens a stream and leaves what comes on it to the caller.
 func TrySubscribe(t testing.TB, m *master.Master, info *mesos.FrameworkInfo, suppressed ...string) *Framework {
 	t.Helper()
+	return Open(t, m, &scheduler.Call_Subscribe{FrameworkInfo: info, SuppressedRoles: suppressed})
+}
+
+// Open opens a stream with all that a subscription may say.
+func Open(t testing.TB, m *master.Master, sub *scheduler.Call_Subscribe) *Framework {
+	t.Helper()
+	info := sub.GetFrameworkInfo()
 	stream, err := m.Subscribe(t.Context(), &scheduler.Call{
-		Type: scheduler.Call_SUBSCRIBE.Enum(), FrameworkId: info.GetId(),
-		Subscribe: &scheduler.Call_Subscribe{FrameworkInfo: info, SuppressedRoles: suppressed},
+		Type: scheduler.Call_SUBSCRIBE.Enum(), FrameworkId: info.GetId(), Subscribe: sub,
 	}, "")
 	if err != nil {
 		t.Fatalf("cannot subscribe: %v", err)
