@@ -52,6 +52,8 @@ type Change struct {
 	Force bool
 	// Group is named in the event that tells of the change.
 	Group app.PathID
+	// Announce is told before the change is; nil is nothing.
+	Announce event.Payload
 }
 
 // Conflicts returns the running deployments that are at work on an app that the plan touches, oldest first.
@@ -81,6 +83,9 @@ func (s *Scheduler) Deploy(now time.Time, c Change) error {
 	}
 	s.adopt(c.Root, affected)
 	r := &running{deployment: &Deployment{Plan: c.Plan}, affected: affected}
+	if c.Announce != nil {
+		s.publish(c.Announce)
+	}
 	s.publish(event.GroupChangeSuccess{GroupID: string(c.Group), Version: c.Plan.Version.String()})
 	s.deployments = append(s.deployments, r)
 	s.lock(r)
@@ -146,6 +151,9 @@ func (s *Scheduler) find(id string) *running {
 	}
 	return nil
 }
+
+// Announce tells of something that happened outside, in order with what happens here.
+func (s *Scheduler) Announce(p event.Payload) { s.publish(p) }
 
 // Cancel ends a deployment and leaves everything as it is by then: the definitions are those of its target, and what was
 // started or killed stays so.

@@ -66,7 +66,7 @@ func (l *loading) document(d store.Document) error {
 			return fmt.Errorf("%w: %s: %w", ErrDamaged, d.Key, err)
 		}
 		if l.current.Format != format {
-			return fmt.Errorf("stored state has format %d, and this program knows %d: it was written by another release", l.current.Format, format)
+			return fmt.Errorf("%w: it has format %d, and this program knows %d", ErrFormat, l.current.Format, format)
 		}
 	case trees[len(prefix):]:
 		v, err := parseStamp(rest)

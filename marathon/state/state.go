@@ -57,6 +57,8 @@ var (
 	ErrNoFramework = errors.New("instances are stored without a framework id")
 	// ErrDamaged tells that the store holds something that can't be read and without which nothing makes sense.
 	ErrDamaged = errors.New("stored state is damaged")
+	// ErrFormat tells that the state was written by a release that this one does not understand.
+	ErrFormat = errors.New("stored state has an unknown format")
 	// ErrNoVersion tells that a version is not kept, or not any more.
 	ErrNoVersion = errors.New("no such version")
 )

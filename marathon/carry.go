@@ -1,0 +1,169 @@
+package marathon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/marathon/event"
+	"starling/marathon/scheduler"
+	"starling/marathon/state"
+	"starling/master/mesos"
+	call "starling/master/mesos/scheduler"
+)
+
+// carryOut does what the core has decided, in order. What is to be stored is stored before anything else happens, however
+// long that takes; only the end of ctx, or state that can't ever be stored, is an error.
+func (m *Marathon) carryOut(ctx context.Context, decisions []scheduler.Decision, prober *prober) error {
+	m.mu.RLock()
+	st, session, framework := m.state, m.session, m.core.View().FrameworkID()
+	m.mu.RUnlock()
+	for _, d := range decisions {
+		switch d := d.(type) {
+		case scheduler.Persist:
+			if err := m.persist(ctx, st, d.Writes); err != nil {
+				return err
+			}
+		case scheduler.Publish:
+			m.publish(d.Payload)
+		case scheduler.Probe:
+			prober.start(d)
+		case scheduler.Unprobe:
+			prober.stop(d.Instance)
+		default:
+			m.count(d)
+			if session != nil {
+				session.send(m.callOf(d, framework))
+			}
+		}
+	}
+	return nil
+}
+
+// persist stores documents, trying again until it is done.
+func (m *Marathon) persist(ctx context.Context, st *state.State, writes []scheduler.Write) error {
+	transaction, err := st.Prepare(writes)
+	if err != nil {
+		return fmt.Errorf("cannot go on: %w", err)
+	}
+	pause := newPause(m.cfg)
+	for {
+		attempt, cancel := context.WithTimeout(ctx, m.cfg.StoreTimeout)
+		err := st.Commit(attempt, transaction)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return errors.Join(context.Cause(ctx), err)
+		}
+		m.storeFailures.Add(1)
+		m.log.Error("cannot write the state; everything waits for it", "err", err)
+		if !pause.wait(ctx) {
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// publish tells the world. An event that can't be encoded is a mistake of ours, and no reason to stop.
+func (m *Marathon) publish(p event.Payload) {
+	frame, err := event.Encode(m.cfg.Now(), p)
+	if err != nil {
+		m.log.Error("event can't be told", "err", err)
+		return
+	}
+	m.events.Publish(frame)
+	switch p := p.(type) {
+	case event.DeploymentSuccess:
+		m.log.Info("deployment done", "deployment_id", p.ID)
+	case event.DeploymentFailed:
+		m.log.Info("deployment cancelled", "deployment_id", p.ID)
+		m.dismissed.Add(1)
+	case event.UnhealthyInstanceKill:
+		m.log.Info("unhealthy task is killed", "app_id", p.AppID, "task_id", p.TaskID, "reason", p.Reason)
+	}
+}
+
+// callOf makes the call to the master that a decision stands for.
+func (m *Marathon) callOf(d scheduler.Decision, framework string) *call.Call {
+	c := &call.Call{FrameworkId: &mesos.FrameworkID{Value: proto.String(framework)}}
+	taskID := func(id string) *mesos.TaskID { return &mesos.TaskID{Value: proto.String(id)} }
+	agentID := func(id string) *mesos.AgentID {
+		if id == "" {
+			return nil
+		}
+		return &mesos.AgentID{Value: proto.String(id)}
+	}
+	switch d := d.(type) {
+	case scheduler.Accept:
+		c.Type = call.Call_ACCEPT.Enum()
+		c.Accept = &call.Call_Accept{
+			OfferIds: []*mesos.OfferID{{Value: proto.String(d.OfferID)}},
+			Operations: []*mesos.Offer_Operation{{
+				Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: d.Tasks},
+			}},
+			Filters: &mesos.Filters{RefuseSeconds: proto.Float64(d.Refuse.Seconds())},
+		}
+	case scheduler.Decline:
+		c.Type = call.Call_DECLINE.Enum()
+		c.Decline = &call.Call_Decline{Filters: &mesos.Filters{RefuseSeconds: proto.Float64(d.Refuse.Seconds())}}
+		for _, id := range d.OfferIDs {
+			c.Decline.OfferIds = append(c.Decline.OfferIds, &mesos.OfferID{Value: proto.String(id)})
+		}
+	case scheduler.Revive:
+		c.Type, c.Revive = call.Call_REVIVE.Enum(), &call.Call_Revive{Roles: d.Roles}
+	case scheduler.Suppress:
+		c.Type, c.Suppress = call.Call_SUPPRESS.Enum(), &call.Call_Suppress{Roles: d.Roles}
+	case scheduler.Subscription:
+		c.Type = call.Call_UPDATE_FRAMEWORK.Enum()
+		c.UpdateFramework = &call.Call_UpdateFramework{FrameworkInfo: m.frameworkInfo(framework, d.Roles)}
+	case scheduler.Kill:
+		c.Type, c.Kill = call.Call_KILL.Enum(), &call.Call_Kill{TaskId: taskID(d.TaskID), AgentId: agentID(d.AgentID)}
+	case scheduler.Acknowledge:
+		c.Type = call.Call_ACKNOWLEDGE.Enum()
+		c.Acknowledge = &call.Call_Acknowledge{TaskId: taskID(d.TaskID), AgentId: &mesos.AgentID{Value: proto.String(d.AgentID)}, Uuid: d.UUID}
+	case scheduler.Reconcile:
+		c.Type, c.Reconcile = call.Call_RECONCILE.Enum(), &call.Call_Reconcile{}
+		for _, task := range d.Tasks {
+			c.Reconcile.Tasks = append(c.Reconcile.Tasks, &call.Call_Reconcile_Task{TaskId: taskID(task.TaskID), AgentId: agentID(task.AgentID)})
+		}
+	}
+	return c
+}
+
+// frameworkInfo is how this framework presents itself.
+func (m *Marathon) frameworkInfo(id string, roles []string) *mesos.FrameworkInfo {
+	c := m.cfg
+	webUI := c.WebUIURL
+	if webUI == "" {
+		webUI = "http://" + c.Address
+	}
+	info := &mesos.FrameworkInfo{
+		User: proto.String(c.User), Name: proto.String(c.FrameworkName), Hostname: proto.String(c.Hostname),
+		FailoverTimeout: proto.Float64(math.Max(0, c.FailoverTimeout.Seconds())), Checkpoint: proto.Bool(c.Checkpoint),
+		Roles: roles, WebuiUrl: proto.String(webUI),
+	}
+	if id != "" {
+		info.Id = &mesos.FrameworkID{Value: proto.String(id)}
+	}
+	if c.Principal != "" {
+		info.Principal = proto.String(c.Principal)
+	}
+	capabilities := []mesos.FrameworkInfo_Capability_Type{
+		mesos.FrameworkInfo_Capability_PARTITION_AWARE, mesos.FrameworkInfo_Capability_REGION_AWARE,
+		mesos.FrameworkInfo_Capability_MULTI_ROLE,
+	}
+	if c.TaskKilling {
+		capabilities = append(capabilities, mesos.FrameworkInfo_Capability_TASK_KILLING_STATE)
+	}
+	if c.GPUs {
+		capabilities = append(capabilities, mesos.FrameworkInfo_Capability_GPU_RESOURCES)
+	}
+	for _, capability := range capabilities {
+		info.Capabilities = append(info.Capabilities, &mesos.FrameworkInfo_Capability{Type: capability.Enum()})
+	}
+	return info
+}

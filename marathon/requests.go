@@ -1,0 +1,279 @@
+package marathon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"starling/marathon/app"
+	"starling/marathon/deployment"
+	"starling/marathon/event"
+	"starling/marathon/scheduler"
+	"starling/marathon/state"
+)
+
+// ErrNoInstance is returned where an app has no instance waiting for an offer.
+var ErrNoInstance = errors.New("no instance is waiting")
+
+// Change asks for another tree of definitions.
+type Change struct {
+	// Edit returns the edited tree, which is committed then. Its error is returned as it is. It is called under the lock,
+	// so it may compute but not wait; nothing is changed when it fails.
+	Edit func(root *app.Group) (*app.Group, error)
+	// Restart names apps that are replaced though their definitions do not change.
+	Restart []app.PathID
+	// Kill names instances that go first where their app is scaled down. It is called after Edit, and may be nil.
+	Kill func(v scheduler.View) map[app.PathID][]app.InstanceID
+	// Force cancels deployments that stand in the way.
+	Force bool
+	// Group is named in the event that tells of the change.
+	Group app.PathID
+	// Announce, if not nil, makes an event to be told before the change is, out of the new tree.
+	Announce func(root *app.Group) event.Payload
+	// DryRun finds the plan and changes nothing.
+	DryRun bool
+}
+
+// Result is what came of a change.
+type Result struct {
+	// Plan is the deployment that has begun, or would; it may be empty. Root is the new tree.
+	Plan *deployment.Plan
+	Root *app.Group
+}
+
+// Change edits the tree of definitions and begins the deployment that follows from that. It returns when both are stored.
+// Errors are those of Edit, *app.Invalid, *state.TooLarge, *scheduler.Locked, *scheduler.TooManyDeployments, ErrNotReady,
+// and the cause of ctx, after which the change may or may not have been made.
+func (m *Marathon) Change(ctx context.Context, c Change) (Result, error) {
+	var result Result
+	err := m.await(ctx, func(now time.Time) error {
+		var err error
+		result, err = m.change(now, c)
+		return err
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	return result, nil
+}
+
+// change runs in the loop, under the lock.
+func (m *Marathon) change(now time.Time, c Change) (Result, error) {
+	old := m.core.View().Root()
+	edited, err := c.Edit(old)
+	if err != nil {
+		return Result{}, err
+	}
+	root, err := app.Commit(old, edited, app.Change{Now: now, Settings: m.cfg.App, Restart: c.Restart})
+	if err != nil {
+		return Result{}, m.refused(c, err)
+	}
+	var kill map[app.PathID][]app.InstanceID
+	if c.Kill != nil {
+		kill = c.Kill(m.core.View())
+	}
+	plan := deployment.Diff(uuid.NewString(), old, root, kill)
+	result := Result{Plan: plan, Root: root}
+	if c.DryRun {
+		return result, nil
+	}
+	if err := m.checkQuarantine(plan); err != nil {
+		return Result{}, m.refused(c, err)
+	}
+	if root != old {
+		if err := m.state.Check(root, plan); err != nil {
+			return Result{}, m.refused(c, err)
+		}
+	}
+	change := scheduler.Change{Root: root, Plan: plan, Force: c.Force, Group: c.Group}
+	if c.Announce != nil {
+		change.Announce = c.Announce(root)
+	}
+	if err := m.core.Deploy(now, change); err != nil {
+		return Result{}, m.refused(c, err)
+	}
+	m.deployed.Add(1)
+	return result, nil
+}
+
+// refused tells of a change that was refused once it had a tree.
+func (m *Marathon) refused(c Change, err error) error {
+	version := app.At(m.cfg.Now())
+	m.core.Announce(event.GroupChangeFailed{GroupID: string(c.Group), Version: version.String(), Reason: err.Error()})
+	return err
+}
+
+// checkQuarantine refuses to touch what could not be read.
+func (m *Marathon) checkQuarantine(plan *deployment.Plan) error {
+	for _, id := range m.core.View().Quarantined() {
+		if plan.Affects(id) {
+			return &app.Invalid{Message: app.MessageObject, Details: []app.Detail{{
+				Path:   "/id",
+				Errors: []string{fmt.Sprintf("the stored definition of %s can't be read; it is left alone until the store is mended", id)},
+			}}}
+		}
+	}
+	return nil
+}
+
+// CancelDeployment ends a deployment and leaves everything as it is by then. It returns scheduler.ErrNoDeployment where
+// none of that id runs.
+func (m *Marathon) CancelDeployment(ctx context.Context, id string) error {
+	return m.await(ctx, func(time.Time) error { return m.core.Cancel(id) })
+}
+
+// RevertDeployment undoes a deployment by another one, which takes its place.
+func (m *Marathon) RevertDeployment(ctx context.Context, id string) (Result, error) {
+	var result Result
+	err := m.await(ctx, func(now time.Time) error {
+		d := m.core.View().Deployment(id)
+		if d == nil {
+			return fmt.Errorf("%w: %s", scheduler.ErrNoDeployment, id)
+		}
+		var err error
+		result, err = m.change(now, Change{
+			Edit:  func(root *app.Group) (*app.Group, error) { return d.Plan.Revert(root), nil },
+			Force: true, Group: app.Root,
+		})
+		return err
+	})
+	return result, err
+}
+
+// KillTasks ends the tasks of instances, which get new ones; with wipe the instances go as well and others take their place.
+func (m *Marathon) KillTasks(ctx context.Context, ids []app.InstanceID, wipe bool) error {
+	return m.await(ctx, func(now time.Time) error {
+		m.core.KillTasks(now, scheduler.KillRequest{Instances: ids, Wipe: wipe})
+		return nil
+	})
+}
+
+// ResetDelay ends the backoff of an app. It returns ErrNoInstance if no instance of it waits.
+func (m *Marathon) ResetDelay(ctx context.Context, id app.PathID) error {
+	return m.await(ctx, func(time.Time) error {
+		if !m.core.ResetDelay(id) {
+			return fmt.Errorf("%w: %s", ErrNoInstance, id)
+		}
+		return nil
+	})
+}
+
+// Abdicate gives leadership up: all state in memory is dropped, and loaded again. It returns at once.
+func (m *Marathon) Abdicate(ctx context.Context) error {
+	return m.await(ctx, func(time.Time) error {
+		m.failed = errAbdicated
+		return nil
+	})
+}
+
+// Read lets look look at the state, which nothing changes meanwhile. It must not wait for anything, nor keep the view. What
+// the view returns may be kept.
+func (m *Marathon) Read(look func(v scheduler.View, now time.Time)) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.core == nil {
+		return ErrNotReady
+	}
+	look(m.core.View(), m.cfg.Now())
+	return nil
+}
+
+// stored returns the door to the store.
+func (m *Marathon) stored() (*state.State, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.state == nil {
+		return nil, ErrNotReady
+	}
+	return m.state, nil
+}
+
+// AppVersions returns the stored versions of an app, newest first.
+func (m *Marathon) AppVersions(id app.PathID) ([]app.Timestamp, error) {
+	st, err := m.stored()
+	if err != nil {
+		return nil, err
+	}
+	return st.Versions(id), nil
+}
+
+// AppVersion returns one version of an app. It returns state.ErrNoVersion where that is not kept.
+func (m *Marathon) AppVersion(ctx context.Context, id app.PathID, v app.Timestamp) (*app.App, error) {
+	st, err := m.stored()
+	if err != nil {
+		return nil, err
+	}
+	return st.App(ctx, id, v)
+}
+
+// TreeVersions returns the versions of the stored trees, newest first.
+func (m *Marathon) TreeVersions() ([]app.Timestamp, error) {
+	st, err := m.stored()
+	if err != nil {
+		return nil, err
+	}
+	return st.Trees(), nil
+}
+
+// TreeVersion returns one version of the whole tree. It returns state.ErrNoVersion where that is not kept.
+func (m *Marathon) TreeVersion(ctx context.Context, v app.Timestamp) (*app.Group, error) {
+	st, err := m.stored()
+	if err != nil {
+		return nil, err
+	}
+	return st.Tree(ctx, v)
+}
+
+// Events are what happens. Listeners that are too slow are cut off.
+func (m *Marathon) Events() *event.Bus { return &m.events }
+
+// Config returns the settings, which must not be modified.
+func (m *Marathon) Config() Config { return m.cfg }
+
+// Leader is the host:port of the leader: this Marathon, once its state is loaded; else nothing.
+func (m *Marathon) Leader() string {
+	if !m.Ready() {
+		return ""
+	}
+	return m.cfg.Address
+}
+
+// MesosUI is a link to the user interface of the master, nothing when no master is known.
+func (m *Marathon) MesosUI() string {
+	if m.cfg.MesosUI != "" {
+		return m.cfg.MesosUI
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if m.master.hostname == "" {
+		return ""
+	}
+	return fmt.Sprintf("http://%s:%d/", m.master.hostname, m.master.port)
+}
+
+// MasterFlag is what the user gave as the master, without credentials.
+func (m *Marathon) MasterFlag() string {
+	text := m.cfg.MasterFlag
+	if text == "" {
+		text = strings.Join(slices.Clone(m.cfg.Masters), ",")
+	}
+	scheme, rest, found := strings.Cut(text, "://")
+	if !found {
+		scheme, rest = "", text
+	} else {
+		scheme += "://"
+	}
+	host, path, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(host, '@'); at >= 0 {
+		host = "xxx@" + host[at+1:]
+	}
+	if path != "" {
+		host += "/" + path
+	}
+	return scheme + host
+}

@@ -1,0 +1,204 @@
+package marathon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/marathon/scheduler"
+	"starling/master/mesos"
+	"starling/master/mesos/client"
+	call "starling/master/mesos/scheduler"
+)
+
+const (
+	// maxCalls is how many calls may wait to be sent; a master that is so far behind is given up.
+	maxCalls = 100_000
+	// goodSession is how long a session must have lasted for the next to be opened without a pause.
+	goodSession = 10 * time.Second
+)
+
+// session is one subscription at a master. Calls are made one after the other, in the order of the decisions.
+type session struct {
+	stream *client.Stream
+
+	mu    sync.Mutex
+	calls []*call.Call  // guarded by mu; waiting to be sent
+	wake  chan struct{} // holds a token when there may be calls; never closed
+}
+
+// send queues a call. It never blocks.
+func (s *session) send(c *call.Call) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) >= maxCalls {
+		s.stream.Close()
+		return
+	}
+	s.calls = append(s.calls, c)
+	select {
+	case s.wake <- struct{}{}:
+	default: // a token is there already
+	}
+}
+
+func (s *session) take() []*call.Call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	calls := s.calls
+	s.calls = nil
+	return calls
+}
+
+// run sends calls until ctx ends or one fails. A call that failed may or may not have had an effect; the way to know is a
+// new session, which begins with questions. So the stream is closed.
+func (s *session) run(ctx context.Context) error {
+	for {
+		for _, c := range s.take() {
+			if err := s.stream.Call(ctx, c); err != nil {
+				s.stream.Close()
+				return err
+			}
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// subscribe keeps a session open until ctx ends.
+func (m *Marathon) subscribe(ctx context.Context) {
+	pause := newPause(m.cfg)
+	for ctx.Err() == nil {
+		begun := time.Now()
+		err := m.hold(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		m.log.Warn("session with the master ended", "err", err)
+		if time.Since(begun) > goodSession {
+			pause.reset()
+		}
+		if !pause.wait(ctx) {
+			return
+		}
+	}
+}
+
+// hold opens a session and stays in it until it ends; the error says why.
+func (m *Marathon) hold(ctx context.Context) error {
+	m.mu.RLock()
+	view := m.core.View()
+	id, roles := view.FrameworkID(), view.Roles()
+	m.mu.RUnlock()
+	subscribe := &call.Call{
+		Type: call.Call_SUBSCRIBE.Enum(), Subscribe: &call.Call_Subscribe{FrameworkInfo: m.frameworkInfo(id, roles)},
+	}
+	if id != "" {
+		subscribe.FrameworkId = &mesos.FrameworkID{Value: proto.String(id)}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := m.client.Subscribe(ctx, subscribe)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	s := &session{stream: stream, wake: make(chan struct{}, 1)}
+	sent := make(chan error, 1) // one value, when the sender has ended
+	go func() { sent <- s.run(ctx) }()
+	m.enter(ctx, func(time.Time) { m.session = s })
+	err = m.listen(ctx, s)
+	stream.Close()
+	cancel()
+	if failed := <-sent; failed != nil && errors.Is(err, client.ErrClosed) {
+		err = failed
+	}
+	return err
+}
+
+// listen feeds the events of a session to the loop until it ends.
+func (m *Marathon) listen(ctx context.Context, s *session) error {
+	defer m.enter(ctx, func(now time.Time) {
+		if m.session == s {
+			m.session = nil
+			m.core.Handle(now, scheduler.Disconnected{})
+		}
+	})
+	for {
+		e, err := s.stream.Next()
+		if err != nil {
+			return err
+		}
+		in, err := m.inputOf(ctx, e)
+		if err != nil {
+			return err
+		}
+		if in == nil {
+			continue
+		}
+		m.countInput(in)
+		if !m.enter(ctx, func(now time.Time) {
+			if m.session != s {
+				return
+			}
+			if subscribed, ok := in.(scheduler.Subscribed); ok {
+				info := e.GetSubscribed().GetMasterInfo()
+				m.master = masterInfo{hostname: info.GetHostname(), port: int(info.GetPort())}
+				m.log.Info("subscribed", "framework_id", subscribed.FrameworkID, "addr", s.stream.Master())
+			}
+			m.core.Handle(now, in)
+		}) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// inputOf makes the input of an event, nil for those that mean nothing here.
+func (m *Marathon) inputOf(ctx context.Context, e *call.Event) (scheduler.Input, error) {
+	switch e.GetType() {
+	case call.Event_SUBSCRIBED:
+		sub := e.GetSubscribed()
+		return scheduler.Subscribed{
+			FrameworkID: sub.GetFrameworkId().GetValue(), Master: sub.GetMasterInfo().GetHostname(),
+			Region: sub.GetMasterInfo().GetDomain().GetFaultDomain().GetRegion().GetName(),
+		}, nil
+	case call.Event_OFFERS:
+		return scheduler.Offers{Offers: e.GetOffers().GetOffers()}, nil
+	case call.Event_RESCIND:
+		return scheduler.Rescinded{OfferID: e.GetRescind().GetOfferId().GetValue()}, nil
+	case call.Event_UPDATE:
+		return scheduler.Status{Status: e.GetUpdate().GetStatus()}, nil
+	case call.Event_MESSAGE:
+		msg := e.GetMessage()
+		return scheduler.Message{AgentID: msg.GetAgentId().GetValue(), ExecutorID: msg.GetExecutorId().GetValue(), Data: msg.GetData()}, nil
+	case call.Event_ERROR:
+		return nil, m.masterError(ctx, e.GetError().GetMessage())
+	default:
+		return nil, nil
+	}
+}
+
+// masterError takes an error by which the master ends a session. Two of them end more than that: to subscribe again would
+// fail for ever, or begin a war.
+func (m *Marathon) masterError(ctx context.Context, message string) error {
+	var fatal error
+	switch {
+	case strings.Contains(message, "Framework has been removed"):
+		fatal = ErrFrameworkRemoved
+	case strings.Contains(message, "Framework failed over"):
+		fatal = ErrSuperseded
+	default:
+		return fmt.Errorf("the master says: %s", message)
+	}
+	m.log.Error("marathon can't go on; tasks are left as they are", "err", fatal)
+	m.enter(ctx, func(time.Time) { m.failed = fatal })
+	return fatal
+}
