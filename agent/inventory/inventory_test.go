@@ -1,0 +1,147 @@
+package inventory
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"starling/master/mesos"
+)
+
+// fake makes a machine of 8 processors, 16 GiB and 100 GiB of disk, with the files given below its roots.
+func fake(t *testing.T, files map[string]string) Machine {
+	t.Helper()
+	root := t.TempDir()
+	all := map[string]string{"proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\n", "proc/self/cgroup": "0::/\n"}
+	for name, text := range files {
+		all[name] = text
+	}
+	for name, text := range all {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return Machine{
+		Proc: filepath.Join(root, "proc"), Sys: filepath.Join(root, "sys"),
+		CPUs:      func() int { return 8 },
+		DiskBytes: func(string) (uint64, error) { return 100 << 30, nil },
+	}
+}
+
+func TestDetect(t *testing.T) {
+	for _, tc := range []struct {
+		name, text string
+		files      map[string]string
+		want       string
+	}{
+		{"all is found", "", nil, "cpus:8; disk:97280; mem:15360; ports:[31000-32000]"},
+		{"what is said counts", "cpus:2.5;ports:[8000-8001]", nil, "cpus:2.5; disk:97280; mem:15360; ports:[8000-8001]"},
+		{"nothing of something", "disk:0;cpus:1;mem:100;ports:[]", nil, "cpus:1; mem:100"},
+		{"for a role", "mem(db):1000", nil, "cpus:8; disk:97280; mem(reservations: [(STATIC,db)]):1000; ports:[31000-32000]"},
+		{"as JSON", `[{"name":"cpus","type":"SCALAR","scalar":{"value":3}}]`, nil, "cpus:3; disk:97280; mem:15360; ports:[31000-32000]"},
+		{
+			"cgroup v2", "", map[string]string{
+				"proc/self/cgroup": "0::/system.slice/agent\n", "sys/fs/cgroup/system.slice/cpu.max": "150000 100000\n",
+				"sys/fs/cgroup/system.slice/agent/cpu.max": "max 100000\n", "sys/fs/cgroup/system.slice/agent/memory.max": "1073741824\n",
+			}, "cpus:1.5; disk:97280; mem:512; ports:[31000-32000]",
+		},
+		{
+			"cgroup v1", "", map[string]string{
+				"proc/self/cgroup":                           "4:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n",
+				"sys/fs/cgroup/cpu/cpu.cfs_quota_us":         "400000\n",
+				"sys/fs/cgroup/cpu/cpu.cfs_period_us":        "100000\n",
+				"sys/fs/cgroup/memory/memory.limit_in_bytes": "4294967296\n",
+			}, "cpus:4; disk:97280; mem:3072; ports:[31000-32000]",
+		},
+		{
+			"no limit", "", map[string]string{
+				"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+				"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n",
+			}, "cpus:8; disk:97280; mem:15360; ports:[31000-32000]",
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, problems, err := fake(t, tc.files).Detect(Config{Resources: tc.text, WorkDir: "/nowhere"})
+			if err != nil || len(problems) > 0 {
+				t.Fatalf("got %v, %v", err, problems)
+			}
+			if got.String() != tc.want {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestWhatCannotBeMeasuredIsSaid(t *testing.T) {
+	m := fake(t, map[string]string{"proc/meminfo": "nothing\n"})
+	m.DiskBytes = func(string) (uint64, error) { return 0, errors.New("no such device") }
+	got, problems, err := m.Detect(Config{WorkDir: "/nowhere"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "cpus:8; disk:10240; mem:1024; ports:[31000-32000]"; got.String() != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(problems) != 2 || !strings.Contains(strings.Join(problems, " "), "no such device") {
+		t.Errorf("problems: %q", problems)
+	}
+}
+
+func TestBadResourcesAreRefused(t *testing.T) {
+	for _, text := range []string{"cpus", "cpus:x", "ports:[5", "cpus:1;mem:{a}"} {
+		if _, _, err := fake(t, nil).Detect(Config{Resources: text}); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+func TestThisMachine(t *testing.T) {
+	got, problems, err := ThisMachine().Detect(Config{WorkDir: filepath.Join(t.TempDir(), "not", "yet")})
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("%v, %v", err, problems)
+	}
+	for _, name := range []string{"cpus", "mem", "disk"} {
+		if got.Scalar(name) <= 0 {
+			t.Errorf("%s: got %v", name, got.Scalar(name))
+		}
+	}
+	if name, err := Hostname(); name == "" || err != nil {
+		t.Errorf("hostname: got %q, %v", name, err)
+	}
+}
+
+func TestParseAttributes(t *testing.T) {
+	got, err := ParseAttributes("rack: r1; level:10.5;\nports:[1-2,5-5];gear:{a,b};url:http://x:80/;debt:-3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []struct {
+		name string
+		kind mesos.Value_Type
+		text string
+	}{
+		{"rack", mesos.Value_TEXT, "r1"}, {"level", mesos.Value_SCALAR, ""}, {"ports", mesos.Value_RANGES, ""},
+		{"gear", mesos.Value_SET, ""}, {"url", mesos.Value_TEXT, "http://x:80/"}, {"debt", mesos.Value_TEXT, "-3"},
+	}
+	if len(got) != len(want) {
+		t.Fatalf("got %v", got)
+	}
+	for i, w := range want {
+		if a := got[i]; a.GetName() != w.name || a.GetType() != w.kind || a.GetText().GetValue() != w.text {
+			t.Errorf("got %v, want %v", a, w)
+		}
+	}
+	if got[1].GetScalar().GetValue() != 10.5 || got[2].GetRanges().GetRange()[0].GetEnd() != 2 || len(got[3].GetSet().GetItem()) != 2 {
+		t.Errorf("values: got %v", got)
+	}
+	_, err = ParseAttributes("rack;:x;ok:1;p:[1")
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
+		t.Errorf("three faults: got %v", err)
+	}
+}
