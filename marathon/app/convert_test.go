@@ -290,3 +290,18 @@ func TestUpdateRefusesBothCommands(t *testing.T) {
 	_, err = d.Update(old, EmptyRoot().RulesFor("/a", DefaultSettings()))
 	checkRefused(t, err, MessageObject, "/", "must either contain one of")
 }
+
+func TestReplace(t *testing.T) {
+	root := mustCommit(t, EmptyRoot(), mustCreate(t, `{"id":"/a","cmd":"x","mem":64,"labels":{"a":"b"},"instances":4}`))
+	d, err := ParseUpdate([]byte(`{"cmd":"y","version":"2020-01-01T00:00:00.000Z"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := d.Replace(root.App("/a"), root.RulesFor("/a", DefaultSettings()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := mustCreate(t, `{"id":"/a","cmd":"y"}`); string(mustJSON(got)) != string(mustJSON(want)) {
+		t.Errorf("got  %s\nwant %s", mustJSON(got), mustJSON(want))
+	}
+}

@@ -37,9 +37,7 @@ func (g *Group) App(id PathID) *App {
 // Group returns the group of that id, or nil; the root is found as Root. The receiver is the root.
 func (g *Group) Group(id PathID) *Group {
 	at := g
-	path := Root
-	for _, segment := range id.Segments() {
-		path = path.Child(segment)
+	for path := range id.lineage() {
 		if at = at.Groups[path]; at == nil {
 			return nil
 		}
@@ -52,7 +50,7 @@ func (g *Group) All() iter.Seq[*App] {
 	return func(yield func(*App) bool) {
 		apps := make([]*App, 0, len(g.Apps))
 		apps = g.collect(apps)
-		slices.SortFunc(apps, func(a, b *App) int { return compareIDs(a.ID, b.ID) })
+		slices.SortFunc(apps, func(a, b *App) int { return a.ID.Compare(b.ID) })
 		for _, a := range apps {
 			if !yield(a) {
 				return
@@ -161,9 +159,7 @@ func (g *Group) WithoutGroup(id PathID) *Group {
 func (g *Group) edit(id PathID, change func(*Group)) *Group {
 	root := *g
 	at := &root
-	path := Root
-	for _, segment := range id.Segments() {
-		path = path.Child(segment)
+	for path := range id.lineage() {
 		var child Group
 		if old := at.Groups[path]; old != nil {
 			child = *old
@@ -180,9 +176,6 @@ func (g *Group) edit(id PathID, change func(*Group)) *Group {
 	change(at)
 	return &root
 }
-
-// compareIDs orders ids segment by segment, so that a group's members stand together.
-func compareIDs(a, b PathID) int { return slices.Compare(a.Segments(), b.Segments()) }
 
 // groupJSON is the form of the API, without status.
 type groupJSON struct {

@@ -3,6 +3,8 @@ package app
 import (
 	"encoding/json"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +39,31 @@ func TestParseID(t *testing.T) {
 		got, err := ParseID(tt.text, tt.base)
 		if got != tt.want || (err == nil) != (tt.want != "") {
 			t.Errorf("ParseID(%q, %q) = %q, %v, want %q", tt.text, tt.base, got, err, tt.want)
+		}
+	}
+}
+
+func TestLongIDs(t *testing.T) {
+	if id, err := ParseID(strings.Repeat("/a", 512), Root); err != nil || id.Depth() != 512 {
+		t.Errorf("got %s, %v", id, err)
+	}
+	if _, err := ParseID(strings.Repeat("/a", 512)+"b", Root); err == nil {
+		t.Error("an id of 1025 characters is accepted")
+	}
+}
+
+func TestCompare(t *testing.T) {
+	want := []PathID{"/", "/a", "/a/b", "/a/b/c", "/a/c", "/a-b", "/a.b", "/a0", "/ab", "/ab/c", "/b"}
+	got := slices.Clone(want)
+	rng := rand.New(rand.NewPCG(1, 2))
+	rng.Shuffle(len(got), func(i, j int) { got[i], got[j] = got[j], got[i] })
+	slices.SortFunc(got, PathID.Compare)
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %v\nwant %v", got, want)
+	}
+	for _, id := range want {
+		if id.Compare(id) != 0 {
+			t.Errorf("%s is not equal to itself", id)
 		}
 	}
 }

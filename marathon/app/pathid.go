@@ -1,7 +1,9 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
+	"iter"
 	"strings"
 )
 
@@ -11,6 +13,10 @@ type PathID string
 
 // Root is the id of the group that holds everything.
 const Root PathID = "/"
+
+// maxIDLength bounds an id in characters. Nothing asks for a bound, but an id becomes part of task ids and names, and the
+// work to walk to a group grows with its depth.
+const maxIDLength = 1024
 
 // ParseID reads an id as users write it. A relative one ("b/c", "./b", "../x") is resolved against base, repeated and
 // trailing slashes count once, and ".." above the root stays at the root. The empty string is base itself. The error says
@@ -34,7 +40,11 @@ func ParseID(s string, base PathID) (PathID, error) {
 			segments = append(segments, segment)
 		}
 	}
-	return Root.join(segments), nil
+	id := Root.join(segments)
+	if len(id) > maxIDLength {
+		return "", fmt.Errorf("an id of %d characters is too long: the limit is %d", len(id), maxIDLength)
+	}
+	return id, nil
 }
 
 // validSegment tells whether s is one or more labels joined by dots, where a label has lower case letters, digits and, not
@@ -101,6 +111,20 @@ func (p PathID) Depth() int {
 	return strings.Count(string(p), "/")
 }
 
+// lineage yields the ids on the way from the root, which is left out, to p, which is not.
+func (p PathID) lineage() iter.Seq[PathID] {
+	return func(yield func(PathID) bool) {
+		for i := 1; i < len(p); i++ {
+			if p[i] == '/' && !yield(p[:i]) {
+				return
+			}
+		}
+		if len(p) > 1 {
+			yield(p)
+		}
+	}
+}
+
 // Child returns the id one segment below p. The segment must be valid.
 func (p PathID) Child(segment string) PathID { return p.join([]string{segment}) }
 
@@ -139,6 +163,20 @@ func (p PathID) HostName() string {
 		segments[i], segments[j] = segments[j], segments[i]
 	}
 	return strings.Join(segments, ".")
+}
+
+// Compare orders ids segment by segment, so that a group stands before its members, and they before what comes after it.
+func (p PathID) Compare(o PathID) int {
+	for i := range min(len(p), len(o)) {
+		if p[i] == o[i] {
+			continue
+		}
+		if p[i] == '/' || o[i] != '/' && p[i] < o[i] {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(len(p), len(o))
 }
 
 // String returns the id as it is.

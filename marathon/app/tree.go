@@ -112,9 +112,7 @@ func (w *levelWalk) app(a *App) int {
 	below := w.targets(a.Dependencies)
 	at := w.root
 	below = max(below, w.targets(at.Dependencies))
-	path := Root
-	for _, segment := range a.ID.Parent().Segments() {
-		path = path.Child(segment)
+	for path := range a.ID.Parent().lineage() {
 		if at = at.Groups[path]; at == nil {
 			break
 		}

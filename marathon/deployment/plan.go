@@ -105,11 +105,9 @@ func changes(from, to *app.Group) []Change {
 			out = append(out, Change{ID: added.ID, New: added})
 		}
 	}
-	slices.SortFunc(out, func(a, b Change) int { return compare(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b Change) int { return a.ID.Compare(b.ID) })
 	return out
 }
-
-func compare(a, b app.PathID) int { return slices.Compare(a.Segments(), b.Segments()) }
 
 func groupChanges(from, to *app.Group) []GroupChange {
 	var out []GroupChange
@@ -130,7 +128,7 @@ func groupChanges(from, to *app.Group) []GroupChange {
 			out = append(out, GroupChange{ID: added.ID, Added: true, After: added.Dependencies})
 		}
 	}
-	slices.SortFunc(out, func(a, b GroupChange) int { return compare(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b GroupChange) int { return a.ID.Compare(b.ID) })
 	return out
 }
 
@@ -198,7 +196,7 @@ func (p *Plan) Affects(id app.PathID) bool { return p.Change(id) != nil }
 
 // Change returns what the plan does to the app, nil if nothing. It must not be modified.
 func (p *Plan) Change(id app.PathID) *Change {
-	i, found := slices.BinarySearchFunc(p.Changes, id, func(c Change, id app.PathID) int { return compare(c.ID, id) })
+	i, found := slices.BinarySearchFunc(p.Changes, id, func(c Change, id app.PathID) int { return c.ID.Compare(id) })
 	if !found {
 		return nil
 	}
