@@ -72,6 +72,7 @@ type Cluster struct {
 	info       *mesos.FrameworkInfo
 	removed    bool
 	connected  bool
+	sessions   int
 	suppressed bool
 	events     []*scheduler.Event
 	wake       chan struct{} // closed and replaced whenever there are events
@@ -153,7 +154,7 @@ func (c *Cluster) Call(call *scheduler.Call) error {
 		c.reconcile(call.GetReconcile().GetTasks())
 	case scheduler.Call_TEARDOWN:
 		c.removed = true
-		c.end("")
+		c.end()
 	case scheduler.Call_UPDATE_FRAMEWORK:
 		c.info = proto.Clone(call.GetUpdateFramework().GetFrameworkInfo()).(*mesos.FrameworkInfo)
 	default:
@@ -181,7 +182,8 @@ func (c *Cluster) Subscribe(call *scheduler.Call) error {
 	default:
 		c.framework = id
 	}
-	c.end("Framework failed over")
+	c.end()
+	c.sessions++
 	c.events = nil
 	c.info, c.connected, c.suppressed = proto.Clone(info).(*mesos.FrameworkInfo), true, false
 	c.send(&scheduler.Event{
@@ -207,19 +209,35 @@ func (c *Cluster) Subscribe(call *scheduler.Call) error {
 func (c *Cluster) Disconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.end("")
+	c.end()
 }
 
-func (c *Cluster) end(message string) {
-	if c.connected && message != "" {
-		c.send(&scheduler.Event{Type: scheduler.Event_ERROR.Enum(), Error: &scheduler.Event_Error{Message: proto.String(message)}})
-	}
+func (c *Cluster) end() {
 	c.connected = false
 	for _, a := range c.agents {
 		a.offer = nil
 	}
 	close(c.wake)
 	c.wake = make(chan struct{})
+}
+
+// Sessions is the number of sessions so far.
+func (c *Cluster) Sessions() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sessions
+}
+
+// EventsOf is Events for one session, which has ended for whoever asks when there is a later one.
+func (c *Cluster) EventsOf(session int) ([]*scheduler.Event, bool, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions != session {
+		return nil, false, c.wake
+	}
+	events := c.events
+	c.events = nil
+	return events, c.connected, c.wake
 }
 
 // Events returns the events that were not fetched yet, whether the session is open, and a channel that is closed when
