@@ -27,6 +27,10 @@ func (s *server) adopt(pidfds map[string]handedPidfd) error {
 			s.log.Warn("record ignored", "err", e)
 			continue
 		}
+		if r.Boot != s.boot {
+			// Whoever has that number and start time now is somebody else.
+			r.PID, r.Ticks = 0, 0
+		}
 		c := &container{record: *r, pidfd: -1}
 		s.containers[r.ID] = c
 		if r.Exit != nil {

@@ -221,14 +221,28 @@ func (s *server) kill(ctx context.Context, req *request) (*Container, error) {
 		return nil, refuse("timeout", "container %q has not started yet", req.ID)
 	}
 	s.mu.Lock()
-	sessions := s.sessionsLocked(c.PID)
 	ended := c.endedLocked()
+	if c.Exit == nil && c.pidfd >= 0 {
+		_ = signalGroup(c.pidfd, c.PID, syscall.SIGKILL)
+	}
 	s.mu.Unlock()
-	if err := killUntilGone(ctx, got, s.spawner.mark, sessions); err != nil {
-		if errors.Is(err, ErrTimeout) {
-			return nil, refuse("timeout", "%v", err)
+	// The end of the first process has the rest swept away. Only when it is late, or something is left, do we look
+	// ourselves: that is dear without a cgroup.
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	case <-time.After(50 * time.Millisecond):
+	}
+	s.mu.Lock()
+	swept, sessions := c.swept, s.sessionsLocked(c.PID)
+	s.mu.Unlock()
+	if !swept {
+		if err := killUntilGone(ctx, got, s.spawner.mark, sessions); err != nil {
+			if errors.Is(err, ErrTimeout) {
+				return nil, refuse("timeout", "%v", err)
+			}
+			return nil, err
 		}
-		return nil, err
 	}
 	select {
 	case <-ended:

@@ -20,6 +20,8 @@ type ending struct {
 	c *container
 	// record is that of c with the exit.
 	record record
+	// swept is set when nothing of the container is left.
+	swept bool
 }
 
 // pauseRequest asks the reaper to rest between two rounds. It closes rested and goes on when resume is closed.
@@ -119,14 +121,11 @@ func (s *server) examine(fd int) (*ending, *container) {
 		c.child = false
 	}
 	status, known, final := reapedStatus(fd)
-	if known {
-		return s.endingLocked(c, status, true), nil
+	if !known {
+		status, known = zombieStatus(c.PID, c.Ticks)
 	}
-	if status, known := zombieStatus(c.PID, c.Ticks); known {
-		c.hint = &status
-	}
-	if final {
-		return s.giveUpLocked(c), nil
+	if known || final {
+		return s.endingLocked(c, status, known), nil
 	}
 	if !c.reapBy.IsZero() {
 		return nil, nil
@@ -151,7 +150,7 @@ func (s *server) impatient(endings []ending, waiting []*container) ([]ending, []
 		case time.Now().Before(c.reapBy):
 			still = append(still, c)
 		default:
-			endings = append(endings, *s.giveUpLocked(c))
+			endings = append(endings, *s.endingLocked(c, 0, false))
 		}
 	}
 	clear(waiting[len(still):])
@@ -167,14 +166,6 @@ func hasEnding(endings []ending, c *container) bool {
 	return false
 }
 
-// giveUpLocked ends c with what is known.
-func (s *server) giveUpLocked(c *container) *ending {
-	if c.hint != nil {
-		return s.endingLocked(c, *c.hint, true)
-	}
-	return s.endingLocked(c, 0, false)
-}
-
 // endingLocked makes the ending of c, whose pidfd needs no more watching. Called with mu held.
 func (s *server) endingLocked(c *container, status int, known bool) *ending {
 	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, c.pidfd, nil)
@@ -188,33 +179,46 @@ func (s *server) endingLocked(c *container, status int, known bool) *ending {
 }
 
 // sweep kills what the first processes left behind. One look at the process table serves all of them; whoever forks
-// faster than three looks is met again by a kill.
+// faster than a few looks is met again by a kill.
 func (s *server) sweep(endings []ending) {
-	var plain []ending
-	for _, e := range endings {
-		if trackingCgroup(e.record.Cgroups) == "" {
+	var plain []*ending
+	for i := range endings {
+		e := &endings[i]
+		dir := trackingCgroup(e.record.Cgroups)
+		if dir == "" {
 			plain = append(plain, e)
-		} else if _, err := cgroupKill(trackingCgroup(e.record.Cgroups)); err != nil {
+			continue
+		}
+		left, err := cgroupKill(dir)
+		if err != nil {
 			s.log.Warn("cannot kill what a container left", "container_id", e.record.ID, "err", err)
 		}
+		// The zombie itself is not in the list.
+		e.swept = err == nil && left == 0
 	}
-	for range 3 {
+	for look := range 4 {
 		if len(plain) == 0 {
 			return
 		}
+		// The killed take a moment to die.
+		time.Sleep(time.Duration(look) * time.Millisecond)
 		procs, err := listProcs()
 		if err != nil {
 			s.log.Warn("cannot read the process table", "err", err)
 			return
 		}
+		s.mu.Lock()
+		sessions := s.sessionsLocked(0)
+		s.mu.Unlock()
 		left := plain[:0]
 		for _, e := range plain {
-			s.mu.Lock()
-			sessions := s.sessionsLocked(e.record.PID)
-			s.mu.Unlock()
+			delete(sessions, e.record.PID)
 			if killMembers(procs, &e.record.Container, s.spawner.mark, sessions) > 0 {
 				left = append(left, e)
+			} else {
+				e.swept = true
 			}
+			sessions[e.record.PID] = true
 		}
 		plain = left
 	}
@@ -270,8 +274,8 @@ func (s *server) tellLocked(e ending) {
 	delete(s.byPidfd, c.pidfd)
 	delete(s.byPID, c.PID)
 	unix.Close(c.pidfd)
-	c.pidfd, c.hint = -1, nil
-	c.record = e.record
+	c.pidfd = -1
+	c.record, c.swept = e.record, e.swept
 	if c.ended != nil {
 		close(c.ended)
 		c.ended = nil

@@ -27,12 +27,13 @@ type container struct {
 	started chan struct{}
 	// ended is made on demand, and closed when the exit is told.
 	ended chan struct{}
+	// swept is set when the container has ended and a look at the process table found nothing that it left.
+	swept bool
 	// failed is why the start failed; such a container is not in the books any more.
 	failed error
-	// reapBy is when to stop waiting for somebody else to reap an adopted process that has ended; hint is its status as
-	// far as the process table told it. Only the reaper touches them.
+	// reapBy is when to stop waiting for somebody else to reap an adopted process that has ended. Only the reaper
+	// touches it.
 	reapBy time.Time
-	hint   *int
 }
 
 // running reports whether a process is there, or is about to be.
