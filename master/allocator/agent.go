@@ -260,6 +260,7 @@ func (a *Allocator) Settle(on AgentID, res resources.Resources) {
 	res = res.Unallocated()
 	if i := slices.IndexFunc(ag.holds, func(h hold) bool { return h.held.Equal(res) }); i >= 0 {
 		a.settle(ag, i, res)
+		res = resources.Resources{}
 	}
 	for i := 0; i < len(ag.holds) && !res.Empty(); {
 		h := ag.holds[i]

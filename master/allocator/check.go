@@ -57,6 +57,7 @@ func (a *Allocator) Check() error {
 		}
 	}
 	listed := 0
+	leaves := make(map[*node]vec)
 	for id, fw := range a.frameworks {
 		if !fw.known && len(fw.clients) == 0 {
 			fault("framework %q: nothing needs it", id)
@@ -64,13 +65,16 @@ func (a *Allocator) Check() error {
 		for _, c := range fw.clients {
 			listed++
 			a.checkClient(c, charges[c], refs[c], fault)
+			sum := leaves[c.leaf]
+			sum.add(c.all, 1)
+			leaves[c.leaf] = sum
 		}
 	}
 	if a.root.refs != listed {
 		fault("the tree counts %d clients, there are %d", a.root.refs, listed)
 	}
 	a.checkFilters(fault)
-	a.checkTree(a.root, fault)
+	a.checkTree(a.root, leaves, fault)
 	return errors.Join(faults...)
 }
 
@@ -126,14 +130,17 @@ func (a *Allocator) checkFilters(fault func(string, ...any)) {
 	}
 }
 
-func (a *Allocator) checkTree(n *node, fault func(string, ...any)) {
+func (a *Allocator) checkTree(n *node, leaves map[*node]vec, fault func(string, ...any)) {
 	var all, plain vec
 	refs := 0
 	if n.isLeaf {
+		if !equal(leaves[n], n.all) {
+			fault("leaf %q: its clients have %v, booked %v", n.path, leaves[n], n.all)
+		}
 		return
 	}
 	for _, child := range n.children {
-		a.checkTree(child, fault)
+		a.checkTree(child, leaves, fault)
 		all.add(child.all, 1)
 		plain.add(child.plain, 1)
 		refs += child.refs
