@@ -23,8 +23,12 @@ type launch struct {
 	tasks map[taskKey]*task
 	// pending is what the allocator holds for the batch until its fate is known; empty once that was settled.
 	pending resources.Resources
-	// over is set once no further attempt will be made.
+	// group is the executor of a task group; nil for tasks by themselves.
+	group *mesos.ExecutorInfo
+	// over is set once no further attempt will be made. Until then acks holds the acknowledgements of ends: an agent that
+	// had been told that it may forget a task would take the same launch again for a new one.
 	over bool
+	acks []func()
 }
 
 // accept uses offers. All that are named are used up, whatever becomes of the operations.
@@ -190,7 +194,7 @@ func (m *Master) launchGroup(f *framework, a *agent, role string, pool resources
 		}
 		return pool
 	}
-	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), pending: need}
+	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), pending: need, group: executor}
 	for _, info := range infos {
 		m.addLaunched(f, a, l, info, executor)
 	}
@@ -236,7 +240,7 @@ func allocate(rs []*mesos.Resource, role string) {
 func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.TaskInfo, executor *mesos.ExecutorInfo) {
 	key := taskKey{f.id, info.GetTaskId().GetValue()}
 	t := &task{
-		key: key, agent: a.id, info: info, state: mesos.TaskState_TASK_STAGING, launch: l, role: l.role,
+		key: key, agent: a.id, info: info, state: mesos.TaskState_TASK_STAGING, launch: l, batch: l, role: l.role,
 		executor: executor.GetExecutorId().GetValue(),
 	}
 	if old := m.tasks[key]; old != nil {
@@ -257,15 +261,38 @@ func (m *Master) sendLaunch(f *framework, a *agent, l *launch, order *nodeapi.La
 	e := &errand{
 		call:     &nodeapi.Call{Call: &nodeapi.Call_Launch{Launch: order}},
 		patience: m.cfg.LaunchPatience,
-		wanted:   func() bool { return len(l.tasks) > 0 },
+	}
+	e.wanted = func() bool {
+		if len(l.tasks) == len(order.GetTasks()) {
+			return true
+		}
+		// What has been seen was taken, and may have ended and been forgotten since: it must not be launched again. A group
+		// is taken as a whole.
+		left := &nodeapi.Launch{Framework: order.GetFramework()}
+		for _, info := range order.GetTasks() {
+			if l.tasks[taskKey{f.id, info.GetTaskId().GetValue()}] != nil {
+				left.Tasks = append(left.Tasks, info)
+			}
+		}
+		order = left
+		e.call = &nodeapi.Call{Call: &nodeapi.Call_Launch{Launch: left}}
+		return len(left.Tasks) > 0 && l.group == nil
 	}
 	e.done = func(err error) { m.launched(a, l, err) }
+	a.launches[l] = true
 	m.enqueue(a, &a.ordered, e)
 }
 
 // launched deals with the outcome of a batch.
 func (m *Master) launched(a *agent, l *launch, err error) {
 	l.over = true
+	delete(a.launches, l)
+	defer func() {
+		for _, ack := range l.acks {
+			ack()
+		}
+		l.acks = nil
+	}()
 	switch {
 	case err == nil:
 		// The answer brought the record: what it shows as free now is free.
@@ -299,6 +326,15 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 	}
 }
 
+// abandon ends a batch of which no more will be heard by way of its call.
+func (m *Master) abandon(l *launch) {
+	l.over, l.acks = true, nil
+	delete(l.agent.launches, l)
+	if len(l.tasks) == 0 {
+		m.settleLaunch(l)
+	}
+}
+
 // seen notes that a launched task has arrived. What is held for its batch stays held until the answer to the call has
 // brought the rest of the record: news of a task may overtake that of the resources it took.
 func (m *Master) seen(t *task) {
@@ -312,9 +348,6 @@ func (m *Master) seen(t *task) {
 		m.settleLaunch(l)
 	}
 }
-
-// unlaunch gives up waiting for a launched task.
-func (m *Master) unlaunch(t *task) { m.seen(t) }
 
 // settleLaunch ends what the allocator holds for a batch.
 func (m *Master) settleLaunch(l *launch) {

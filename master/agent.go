@@ -43,6 +43,8 @@ type agent struct {
 	described bool
 	// askAgain is set when it has to be asked once more after the question that is under way.
 	askAgain bool
+	// launches are the batches whose calls are not over.
+	launches map[*launch]bool
 	// ordered are the calls whose order matters; free ones may overtake.
 	ordered, unordered lane
 	// ending are the removed frameworks that it was told to end, so that it is told once and not at every change.
@@ -74,6 +76,7 @@ func (a *agent) reset() {
 	a.offers = make(map[string]*offer)
 	a.executors = make(map[executorKey]*mesos.ExecutorInfo)
 	a.ending = make(map[string]bool)
+	a.launches = make(map[*launch]bool)
 	a.described = false
 	a.ordered.clear()
 	a.unordered.clear()
@@ -360,6 +363,9 @@ func (m *Master) lose(a *agent) {
 	m.log.Warn("agent unreachable", "agent_id", a.id, "hostname", a.node.GetHostname(), "tasks", len(a.tasks))
 	a.ordered.clear()
 	a.unordered.clear()
+	for l := range a.launches {
+		m.abandon(l) // its call went with the lane
+	}
 	for _, t := range a.tasks {
 		m.taskUnreachable(a, t)
 	}

@@ -240,7 +240,11 @@ func (m *Master) removeFramework(f *framework) {
 		m.withdraw(o)
 	}
 	agents := make(map[string]bool)
-	for _, t := range f.tasks {
+	// All tasks, since agents may not have heard yet which of them are acknowledged.
+	for key, t := range m.tasks {
+		if key.framework != f.id {
+			continue
+		}
 		agents[t.agent] = true
 		if !terminal(t.state) {
 			t.state = mesos.TaskState_TASK_KILLED
@@ -305,7 +309,10 @@ func (m *Master) endFramework(a *agent, id string) {
 		FrameworkId: &mesos.FrameworkID{Value: proto.String(id)},
 	}}}, func(err error) {
 		if err != nil {
+			// Its description will show again what there is to end.
 			delete(a.ending, id)
+			a.described = false
+			m.wantDescription(a)
 		}
 	})
 }

@@ -42,7 +42,7 @@ type errand struct {
 	attempts int
 	// begun is set once an attempt may have reached the agent, although no answer came back.
 	begun bool
-	// wanted is asked before each further attempt; nil means always.
+	// wanted is asked before each further attempt, and may make the call smaller then; nil means always.
 	wanted func() bool
 	// done runs on the loop, once.
 	done func(err error)
@@ -166,9 +166,6 @@ func (m *Master) landed(a *agent, l *lane, e *errand, reply *nodeapi.Reply, err 
 		m.log.Error("agent cannot read a call", "agent_id", a.id, "err", err)
 		m.finish(a, l, e, m.outcome(e))
 		return
-	case e.wanted != nil && !e.wanted():
-		m.finish(a, l, e, errDropped)
-		return
 	case time.Since(e.since) >= e.patience:
 		m.log.Warn("agent does not answer", "agent_id", a.id, "addr", a.addr(), "attempt", e.attempts, "err", err)
 		m.finish(a, l, e, m.outcome(e))
@@ -178,7 +175,11 @@ func (m *Master) landed(a *agent, l *lane, e *errand, reply *nodeapi.Reply, err 
 	pause += time.Duration(m.rng.Int64N(int64(pause)/4 + 1))
 	generation := l.generation
 	m.after(pause, func() {
-		if m.term != nil && l.generation == generation {
+		switch {
+		case m.term == nil || l.generation != generation:
+		case e.wanted != nil && !e.wanted():
+			m.finish(a, l, e, errDropped)
+		default:
 			m.fly(a, l, e)
 		}
 	})
@@ -377,6 +378,5 @@ func (m *Master) lost(a *agent, t *task) {
 		t.state = status.GetState()
 		m.sendUpdate(f, status)
 	}
-	m.unlaunch(t)
 	m.complete(t)
 }

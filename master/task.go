@@ -40,6 +40,8 @@ type task struct {
 	held  resources.Resources
 	// launch is the batch that has not been seen to arrive yet; nil otherwise.
 	launch *launch
+	// batch is what the task was launched with by this leader; nil for one that was there before.
+	batch *launch
 
 	// statuses has one entry for each run of equal states, oldest first, without data. forwarded is the last update that
 	// was sent to the framework, whole; unacked is the same while it waits for an acknowledgement.
@@ -173,6 +175,7 @@ func (m *Master) forget(t *task) {
 
 // remove forgets a task altogether.
 func (m *Master) remove(t *task) {
+	m.seen(t) // nobody waits for it any more
 	m.forget(t)
 	if m.tasks[t.key] == t {
 		delete(m.tasks, t.key)

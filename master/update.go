@@ -111,7 +111,7 @@ func (m *Master) statusUpdate(a *agent, u *nodeapi.StatusUpdate) {
 		}
 		if t.acknowledged {
 			// The agent has not heard of the acknowledgement.
-			m.forwardAck(a, key, status.GetUuid())
+			m.forwardEndAck(a, t, status.GetUuid())
 			return
 		}
 		if len(status.GetUuid()) > 0 {
@@ -172,8 +172,22 @@ func (m *Master) acknowledge(f *framework, ack *scheduler.Call_Acknowledge) {
 			}
 		}
 		t.unacked = nil
+		if over {
+			m.forwardEndAck(a, t, ack.GetUuid())
+			return
+		}
 	}
 	m.forwardAck(a, key, ack.GetUuid())
+}
+
+// forwardEndAck forwards the acknowledgement of a task's end, but not before its launch is over.
+func (m *Master) forwardEndAck(a *agent, t *task, uuid []byte) {
+	ack := func() { m.forwardAck(a, t.key, uuid) }
+	if t.batch != nil && !t.batch.over {
+		t.batch.acks = append(t.batch.acks, ack)
+		return
+	}
+	ack()
 }
 
 func (m *Master) forwardAck(a *agent, key taskKey, uuid []byte) {

@@ -1,0 +1,61 @@
+package master
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"starling/master/mesos/resources"
+)
+
+// CheckBooks returns what does not add up in the master's lists, and in the allocator's books.
+func (m *Master) CheckBooks(ctx context.Context) error {
+	var faults []error
+	err := m.look(ctx, func() {
+		fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+		if n := m.counters.values["master/panics"]; n > 0 {
+			fault("the loop has panicked %v times", n)
+		}
+		if m.alloc != nil {
+			if err := m.alloc.Check(); err != nil {
+				faults = append(faults, err)
+			}
+		}
+		for id, o := range m.offers {
+			if o.framework.offers[id] != o || o.agent.offers[id] != o || m.frameworks[o.framework.id] != o.framework || m.agents[o.agent.id] != o.agent {
+				fault("offer %q is not on all lists", id)
+			}
+		}
+		for _, f := range m.frameworks {
+			if len(f.offers) > 0 && !f.connected {
+				fault("framework %q is not connected and holds offers", f.id)
+			}
+			for id, t := range f.tasks {
+				if m.tasks[t.key] != t || t.key.task != id {
+					fault("task %q of framework %q is not the listed one", id, f.id)
+				}
+			}
+		}
+		for _, a := range m.agents {
+			used := make(map[share]resources.Resources)
+			for key, t := range a.tasks {
+				if m.tasks[key] != t || t.agent != a.id {
+					fault("task %v on agent %q is not the listed one", key, a.id)
+				}
+				k := share{key.framework, t.role}
+				used[k] = used[k].Add(t.held)
+			}
+			for k, r := range used {
+				if !r.Equal(a.used[k]) {
+					fault("agent %q: %v uses %v, booked %v", a.id, k, r, a.used[k])
+				}
+			}
+			for k, r := range a.used {
+				if used[k].Empty() {
+					fault("agent %q: %v uses nothing, booked %v", a.id, k, r)
+				}
+			}
+		}
+	})
+	return errors.Join(append(faults, err)...)
+}
