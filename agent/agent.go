@@ -44,6 +44,8 @@ type Agent struct {
 	// launches and control bound the work on containers. They are two so that a container that does not die can't hold up
 	// the start of others.
 	launches, control pool
+	// checking holds the goroutines that check tasks, at most two for each; work ends them at the latest.
+	checking sync.WaitGroup
 
 	// loop
 	epoch        epochs
@@ -162,6 +164,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.loop(ctx)
 
 	close(a.done)
+	for _, t := range a.tasks {
+		a.stopChecks(t)
+	}
 	endHelp()
 	a.stopWorkers(endWork)
 	helpers.Wait()
@@ -182,6 +187,7 @@ func (a *Agent) stopWorkers(endWork func()) {
 	a.launches.drop()
 	a.control.drop()
 	a.reports.wg.Wait()
+	a.checking.Wait()
 }
 
 // loop owns the state until ctx ends.

@@ -102,6 +102,9 @@ func (a *Agent) admit(t *task, group bool) *executor.Refusal {
 		}
 		return invalid("%v", err)
 	}
+	if err := checkChecks(t.info); err != nil {
+		return invalid("%v", err)
+	}
 	if err := a.ledger.Take(t.holder(), res); err != nil {
 		return &executor.Refusal{State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_INVALID_OFFERS,
 			Message: fmt.Sprintf("Task does not fit on this agent: %v", err)}

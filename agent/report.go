@@ -20,7 +20,7 @@ const (
 	onceMax = 1024
 
 	backoffFirst = 100 * time.Millisecond
-	backoffMax   = 30 * time.Second
+	backoffMax   = 10 * time.Second
 )
 
 // reports is the state of sending to the leader. One report is under way at a time: order needs no more care, and what

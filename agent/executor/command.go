@@ -319,6 +319,9 @@ func (c *Command) CheckResult(result *mesos.CheckStatusInfo) Step {
 // Order returns the kill under way, nil for none.
 func (c *Command) Order() *Order { return c.order }
 
+// Health returns the last result of the health check, nil before the first.
+func (c *Command) Health() *bool { return c.healthy }
+
 // Running tells whether the process runs and was not told to end.
 func (c *Command) Running() bool { return c.phase == running }
 

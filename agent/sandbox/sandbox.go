@@ -57,7 +57,7 @@ func (l Layout) Create(framework, executor, container, owner string) (dir string
 	}
 	uid, gid := -1, -1
 	if owner != "" {
-		if uid, gid, err = lookup(owner); err != nil {
+		if uid, gid, err = Lookup(owner); err != nil {
 			return "", fmt.Errorf("cannot give sandbox to user: %w", err)
 		}
 	}
@@ -122,8 +122,8 @@ func link(target, name string) error {
 	return nil
 }
 
-// lookup finds a user by name or number.
-func lookup(owner string) (uid, gid int, err error) {
+// Lookup finds a user by name or number. A number that nobody has is its own group.
+func Lookup(owner string) (uid, gid int, err error) {
 	u, err := user.Lookup(owner)
 	if err != nil {
 		if uid, numErr := strconv.Atoi(owner); numErr == nil && uid >= 0 {
