@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -153,10 +154,15 @@ func TestFilesStayInTheirSandbox(t *testing.T) {
 func TestCollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := layout(t)
-		used := 0.3
+		var full atomic.Bool
 		c := NewCollector(CollectorConfig{
 			Layout: l, Delay: 10 * time.Hour, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-			Usage: func() (float64, error) { return used, nil },
+			Usage: func() (float64, error) {
+				if full.Load() {
+					return 0.95, nil
+				}
+				return 0.3, nil
+			},
 		})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -179,7 +185,7 @@ func TestCollector(t *testing.T) {
 		if there(old) || !there(live) || !there(fresh) {
 			t.Errorf("old %v, live %v, fresh %v", there(old), there(live), there(fresh))
 		}
-		used = 0.95 // hardly anything left: everything that is not needed goes
+		full.Store(true) // hardly anything left: everything that is not needed goes
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if there(filepath.Dir(filepath.Dir(fresh))) || !there(live) {
