@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -193,8 +194,11 @@ func (f *flock) form(n int, change ...func(*Config)) {
 	f.t.Logf("%d nodes formed in %v", n, took)
 }
 
+// bubble runs a test in virtual time. It does so on one processor: with more, the race detector of Go 1.26 breaks down now and then in the
+// timers of a bubble (golang.org/issue/78156), and virtual time is hardly faster.
 func bubble(t *testing.T, test func(*testing.T, *flock)) {
 	t.Helper()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	synctest.Test(t, func(t *testing.T) {
 		f := newFlock(t)
 		defer f.end()
@@ -542,7 +546,7 @@ func TestADeltaOverAnotherRoadIsNews(t *testing.T) {
 		if err := f.nodes[1].Apply(f.nodes[4].Delta(since)); err != nil {
 			t.Fatal(err)
 		}
-		f.within(time.Second, "news everywhere", everywhere(f.nodes, "node-004", "task/f/1", "running"))
+		f.within(3*time.Second, "news everywhere", everywhere(f.nodes, "node-004", "task/f/1", "running"))
 		f.net.Cut(nil)
 	})
 }

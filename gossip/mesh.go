@@ -68,6 +68,8 @@ type Mesh struct {
 	raised time.Time
 }
 
+var _ record.Reader = (*Mesh)(nil)
+
 // parcel is a message on its way over a stream.
 type parcel struct {
 	to   memberlist.Node

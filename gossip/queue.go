@@ -44,11 +44,12 @@ func newQueue(records *record.Map, max, largest, rate int) *queue {
 	}
 }
 
-// setLimit says how often an entry is sent, given the number of nodes.
+// setLimit says how often an entry is sent, given the number of nodes: two rounds at the least, as in a small mesh one reaches nobody
+// twice and may miss somebody.
 func (q *queue) setLimit(mult, nodes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.limit = mult * max(1, int(math.Ceil(math.Log10(float64(nodes+1)))))
+	q.limit = mult * max(2, int(math.Ceil(math.Log10(float64(nodes+1)))))
 }
 
 // push puts keys of a record in the front row. It returns those that are too large for a datagram, which are not queued.

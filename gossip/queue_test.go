@@ -35,7 +35,7 @@ func received(t *testing.T, m *record.Map, msgs [][]byte) []string {
 func TestQueueTellsTheNewestOfEachKeyOnce(t *testing.T) {
 	own := record.NewMap("n", 1)
 	q := newQueue(own, 100, 1300, 1<<20)
-	q.setLimit(3, 1)
+	q.setLimit(2, 1)
 	for i := range 50 {
 		_, keys, _ := own.TrySet(epoch, assign("res", fmt.Sprint(i)))
 		q.push("n", 1, keys)
@@ -52,10 +52,10 @@ func TestQueueTellsTheNewestOfEachKeyOnce(t *testing.T) {
 	if v := other.Snapshot("n").Version(); v != 51 {
 		t.Errorf("version %d, want 51: what was replaced is covered", v)
 	}
-	// A new key goes before what was told already, and everything is told three times.
+	// A new key goes before what was told already, and everything is told four times.
 	_, keys, _ = own.TrySet(epoch, assign("new", "x"))
 	q.push("n", 1, keys)
-	for i, want := range []int{3, 3, 1, 0} {
+	for i, want := range []int{3, 3, 3, 1, 0} {
 		msgs := q.pack(epoch, 3, 1300)
 		n := 0
 		for _, b := range msgs {

@@ -26,6 +26,8 @@ type Map struct {
 	history history
 }
 
+var _ Reader = (*Map)(nil)
+
 // tomb remembers when an own key was deleted.
 type tomb struct {
 	version uint64

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -345,5 +346,55 @@ func TestSnapshotsAreImmutableAndOrdered(t *testing.T) {
 	}
 	if s.Len() != 1000 || m.Snapshot("m").Len() != len(content(m.Snapshot("m"))) {
 		t.Errorf("%d and %d keys are counted", s.Len(), m.Snapshot("m").Len())
+	}
+}
+
+func TestWritersAndReadersAtOnce(t *testing.T) {
+	owner, m := NewMap("o", 1), NewMap("m", 1)
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	const changes = 2000
+	for range 4 {
+		wg.Go(func() {
+			f := m.Feed()
+			for last := uint64(0); ; {
+				if _, err := f.Next(ctx); err != nil && !errors.Is(err, ErrLagged) {
+					return
+				}
+				for s := range m.Snapshots() {
+					n := 0
+					for range s.All() {
+						n++
+					}
+					if n != s.Len() {
+						t.Errorf("%d keys, %d are counted", n, s.Len())
+					}
+					if s.Node() == "o" {
+						if s.Version() < last {
+							t.Errorf("version %d after %d", s.Version(), last)
+						}
+						last = s.Version()
+					}
+				}
+			}
+		})
+	}
+	var writers sync.WaitGroup
+	for w := range 2 {
+		writers.Go(func() {
+			for i := range changes {
+				m.Set(epoch, set(fmt.Sprint("k", w, i%100), fmt.Sprint(i)))
+				owner.Set(epoch, set(fmt.Sprint("k", w, i%100), fmt.Sprint(i)))
+				if _, err := m.Apply(epoch, owner.Delta("o", m.Digests(nil)[0].Version/2)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	writers.Wait()
+	cancel()
+	wg.Wait()
+	if got := m.Snapshot("o").Version(); got != 2*changes {
+		t.Errorf("version %d, want %d", got, 2*changes)
 	}
 }
