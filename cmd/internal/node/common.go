@@ -1,0 +1,215 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"starling/cmd/internal/flags"
+)
+
+// common is what every role is told.
+type common struct {
+	ip, advertiseIP       flags.IP
+	hostname              string
+	workDir               flags.Path
+	cluster               string
+	logLevel, logFormat   string
+	insecure              bool
+	configDir             flags.Path
+	hostnameLookup, quiet bool
+	environ               []string
+	stderr                io.Writer
+}
+
+func (c *common) register(s *flags.Set, role string) {
+	s.Var(&c.ip, "ip", "the IP `address` to listen on and to tell others (listens on all, and tells the first private one)")
+	s.Var(&c.advertiseIP, "advertise-ip", "the IP `address` to tell others, where it differs from --ip")
+	s.StringVar(&c.hostname, "hostname", "", "the `name` to tell others (this machine's; an address of the loopback network is its own)")
+	c.workDir = flags.Path(defaultWorkDir(role))
+	s.Var(&c.workDir, "work-dir", "the `folder` for all that must survive a restart")
+	s.StringVar(&c.cluster, "cluster", "starling", "the cluster's `name`: nodes with different ones never meet")
+	s.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	s.StringVar(&c.logFormat, "log-format", "text", "text or json")
+	s.BoolVar(&c.insecure, "insecure", false, "listen without encryption where nothing was set up for it; changes nothing yet")
+	s.Var(&c.configDir, "config-dir", "a `folder` with a file for each flag")
+	s.Alias("log-level", "logging_level")
+}
+
+func defaultWorkDir(role string) string {
+	if os.Geteuid() == 0 {
+		return filepath.Join("/var/lib/starling", role)
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); dir != "" {
+		return filepath.Join(dir, "starling", role)
+	}
+	if home, err := os.UserHomeDir(); err == nil {
+		return filepath.Join(home, ".local", "state", "starling", role)
+	}
+	return filepath.Join(os.TempDir(), "starling", role)
+}
+
+// logger makes the process's logger. Mesos' names of levels are understood too.
+func (c *common) logger() (*slog.Logger, error) {
+	name := strings.ToLower(c.logLevel)
+	if name == "warning" {
+		name = "warn"
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return nil, fmt.Errorf("--log-level: unknown level %q (debug, info, warn, error)", c.logLevel)
+	}
+	o := &slog.HandlerOptions{Level: level}
+	switch c.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(c.stderr, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(c.stderr, o)), nil
+	default:
+		return nil, fmt.Errorf("--log-format: unknown format %q (text, json)", c.logFormat)
+	}
+}
+
+// place is where a role lives on the network and on the disk.
+type place struct {
+	// bind is the address to listen on, empty for all; address is the one to tell others; hostname goes with it.
+	bind, address, hostname string
+	dir                     string
+}
+
+// resolve decides the place, and makes the folder.
+func (c *common) resolve() (place, error) {
+	p := place{bind: string(c.ip), address: string(c.advertiseIP), hostname: c.hostname, dir: string(c.workDir)}
+	if p.address == "" {
+		p.address = p.bind
+	}
+	if a, err := netip.ParseAddr(p.address); err == nil && a.IsUnspecified() {
+		p.address = ""
+	}
+	if p.address == "" {
+		a, err := privateAddress()
+		if err != nil {
+			return place{}, err
+		}
+		p.address = a.String()
+	}
+	if p.hostname == "" {
+		if a, err := netip.ParseAddr(p.address); err == nil && a.IsLoopback() {
+			// Other processes on this machine may have other addresses of the loopback network; the machine's name is not this one.
+			p.hostname = p.address
+		} else if p.hostname, err = os.Hostname(); err != nil {
+			return place{}, fmt.Errorf("cannot tell this machine's name, set --hostname: %w", err)
+		}
+	}
+	dir, err := filepath.Abs(p.dir)
+	if err != nil {
+		return place{}, err
+	}
+	p.dir = dir
+	if err := os.MkdirAll(p.dir, 0o755); err != nil {
+		return place{}, fmt.Errorf("cannot make --work-dir: %w", err)
+	}
+	return p, nil
+}
+
+// privateAddress is the first private address of an interface that is up, or else the first other global one; container
+// bridges are passed over, since nobody else reaches them.
+func privateAddress() (netip.Addr, error) {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("cannot list network interfaces, set --ip: %w", err)
+	}
+	var other netip.Addr
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || strings.HasPrefix(i.Name, "docker") ||
+			strings.HasPrefix(i.Name, "veth") || strings.HasPrefix(i.Name, "br-") || strings.HasPrefix(i.Name, "cni") {
+			continue
+		}
+		addrs, err := i.Addrs()
+		if err != nil {
+			continue
+		}
+		for _, a := range addrs {
+			prefix, err := netip.ParsePrefix(a.String())
+			if err != nil {
+				continue
+			}
+			addr := prefix.Addr().Unmap()
+			switch {
+			case addr.Is4() && addr.IsPrivate():
+				return addr, nil
+			case addr.IsGlobalUnicast() && (!other.IsValid() || addr.Is4() && !other.Is4()):
+				other = addr
+			}
+		}
+	}
+	if !other.IsValid() {
+		return netip.Addr{}, errors.New("no network address found to tell others; set --ip")
+	}
+	return other, nil
+}
+
+// identity returns the id in a file of the folder, and makes one where there is none: what a node is called must survive
+// its restart.
+func identity(dir, file string, fresh func() string) (string, error) {
+	path := filepath.Join(dir, file)
+	data, err := os.ReadFile(path)
+	if err == nil {
+		id := strings.TrimSpace(string(data))
+		if id == "" || strings.ContainsAny(id, "/\\ \t\n") {
+			return "", fmt.Errorf("%s does not hold an id: %q; remove the file to get a new identity", path, id)
+		}
+		return id, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("cannot read this node's id: %w", err)
+	}
+	id := fresh()
+	if err := writeDurably(path, []byte(id+"\n")); err != nil {
+		return "", fmt.Errorf("cannot keep this node's id: %w", err)
+	}
+	return id, nil
+}
+
+// writeDurably replaces a file so that it is either the old one or the new one, whatever happens.
+func writeDurably(path string, data []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	d, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func newMasterID() string { return uuid.NewString() }
+
+func newAgentID() string { return uuid.NewString() + "-S0" }
+
+// seconds turns a number of seconds into a duration, within what Mesos takes for a failover timeout.
+func seconds(s float64) (time.Duration, error) {
+	if !(s >= 0 && s <= math.MaxInt64/float64(time.Second)) {
+		return 0, fmt.Errorf("%v seconds is out of range", s)
+	}
+	return time.Duration(s * float64(time.Second)), nil
+}

@@ -1,0 +1,105 @@
+// Command starling is all roles of the cluster manager in one binary: the first word says which. Called under the name of
+// a program that it stands in for (mesos-master, mesos-agent, mesos-slave, marathon, mesos-dns) it takes that role.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"starling/agent/supervisor"
+	"starling/cmd/internal/flags"
+	"starling/cmd/internal/node"
+)
+
+const about = `Starling runs apps on machines that find each other.
+
+usage: starling COMMAND [flags]
+
+roles:
+  dev         an agent, a master, Marathon and DNS in one process, to try it
+  agent       joins the mesh, runs tasks, answers DNS
+  master      joins the mesh, serves frameworks
+  marathon    keeps long-running apps alive, over REST
+  dns         only listens to the mesh and answers DNS
+
+other commands:
+  keygen      print a new cluster key
+  version     print the version
+
+starling COMMAND --help lists the flags of a command.
+`
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// names are the programs that the binary takes the place of.
+var names = map[string]string{
+	"mesos-master": "master", "mesos-agent": "agent", "mesos-slave": "agent", "marathon": "marathon", "mesos-dns": "dns",
+}
+
+func main() {
+	args := os.Args[1:]
+	if role, ok := names[filepath.Base(os.Args[0])]; ok {
+		args = append([]string{role}, args...)
+	}
+	if len(args) > 0 && args[0] == "supervisor" {
+		os.Exit(supervisor.Main(args[1:]))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	code := command(ctx, args)
+	stop()
+	os.Exit(code)
+}
+
+func command(ctx context.Context, args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, about)
+		return exitUsage
+	}
+	io := node.Streams{Out: os.Stdout, Err: os.Stderr}
+	var run func(context.Context, node.Streams, []string, []string) error
+	switch args[0] {
+	case "dev":
+		run = node.Dev
+	case "agent":
+		run = node.Agent
+	case "master":
+		run = node.Master
+	case "marathon":
+		run = node.Marathon
+	case "dns":
+		run = node.DNS
+	case "keygen":
+		run = node.Keygen
+	case "version", "--version", "-v":
+		fmt.Println("starling", node.Version())
+		return exitOK
+	case "help", "--help", "-h":
+		fmt.Print(about)
+		return exitOK
+	default:
+		fmt.Fprintf(os.Stderr, "starling: unknown command %q\n\n%s", args[0], about)
+		return exitUsage
+	}
+	err := run(ctx, io, args[1:], os.Environ())
+	var usage *node.UsageError
+	switch {
+	case err == nil, errors.Is(err, flags.ErrHelp):
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(os.Stderr, "starling %s: %v\n", args[0], err)
+		return exitUsage
+	default:
+		fmt.Fprintf(os.Stderr, "starling %s: %v\n", args[0], err)
+		return exitFailure
+	}
+}
