@@ -66,7 +66,9 @@ type server struct {
 	byPID      map[int]*container
 	conns      map[*conn]struct{}
 	// starting counts the containers that have no process yet.
-	starting  int
+	starting int
+	// met is set once a client has come.
+	met       bool
 	idleTimer *time.Timer
 	// closing refuses new connections and new work.
 	closing bool
@@ -81,10 +83,12 @@ type server struct {
 
 // conn is one client. Responses go through out, so that a client that doesn't read holds up nobody but itself.
 type conn struct {
-	net.Conn
+	*net.UnixConn
 	// out is bounded: a watcher that is so far behind is cut off, and gets everything again when it comes back. It is
 	// never closed; gone is, when the connection ends.
-	out      chan response
+	out chan response
+	// done is closed when no more responses come; what is queued is written then, and gone closed.
+	done     chan struct{}
 	gone     chan struct{}
 	goneOnce sync.Once
 	// slots bounds the requests in flight.
@@ -98,12 +102,14 @@ const (
 	maxInFlight  = 64
 	outQueue     = 1024
 	writeTimeout = 10 * time.Second
+	// firstClientWait is the least time that a supervisor waits for its first client.
+	firstClientWait = 10 * time.Second
 )
 
 func (c *conn) close() {
 	c.goneOnce.Do(func() {
 		close(c.gone)
-		c.Conn.Close()
+		c.UnixConn.Close()
 	})
 }
 
@@ -148,7 +154,10 @@ func (s *server) accept() {
 			nc.Close()
 			continue
 		}
-		c := &conn{Conn: nc, out: make(chan response, outQueue), gone: make(chan struct{}), slots: make(chan struct{}, maxInFlight)}
+		c := &conn{
+			UnixConn: nc, out: make(chan response, outQueue), slots: make(chan struct{}, maxInFlight),
+			done: make(chan struct{}), gone: make(chan struct{}),
+		}
 		s.mu.Lock()
 		if s.closing || len(s.conns) >= maxConns {
 			s.mu.Unlock()
@@ -156,6 +165,7 @@ func (s *server) accept() {
 			continue
 		}
 		s.conns[c] = struct{}{}
+		s.met = true
 		s.watchIdle()
 		s.wg.Add(2)
 		s.mu.Unlock()
@@ -193,8 +203,9 @@ func (s *server) readRequests(c *conn) {
 	var handlers sync.WaitGroup
 	defer func() {
 		cancel()
-		c.close()
 		handlers.Wait()
+		close(c.done)
+		<-c.gone
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.watchIdle()
@@ -232,21 +243,38 @@ func (s *server) writeResponses(c *conn) {
 	for {
 		select {
 		case r := <-c.out:
-			frame, err := encodeFrame(r)
-			if err != nil {
-				frame, err = encodeFrame(response{Seq: r.Seq, Error: refuse("internal", "%v", err)})
-			}
-			if err != nil {
+			if !c.writeResponse(r) {
 				return
 			}
-			_ = c.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if _, err := c.Write(frame); err != nil {
-				return
-			}
+			continue
 		case <-c.gone:
 			return
+		case <-c.done:
+		}
+		for {
+			select {
+			case r := <-c.out:
+				if !c.writeResponse(r) {
+					return
+				}
+			default:
+				return
+			}
 		}
 	}
+}
+
+// writeResponse reports whether the connection is of further use.
+func (c *conn) writeResponse(r response) bool {
+	frame, err := encodeFrame(r)
+	if err != nil {
+		if frame, err = encodeFrame(response{Seq: r.Seq, Error: refuse("internal", "%v", err)}); err != nil {
+			return false
+		}
+	}
+	_ = c.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err = c.Write(frame)
+	return err == nil
 }
 
 // watchIdle starts or stops the clock that ends an idle supervisor. Called with mu held, whenever a connection or a
@@ -261,7 +289,12 @@ func (s *server) watchIdle() {
 		s.idleTimer.Stop()
 		s.idleTimer = nil
 	case !busy && s.idleTimer == nil:
-		s.idleTimer = time.AfterFunc(s.idle, func() {
+		wait := s.idle
+		if !s.met {
+			// Whoever started us may be slow to come.
+			wait = max(wait, firstClientWait)
+		}
+		s.idleTimer = time.AfterFunc(wait, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if len(s.conns) == 0 && s.runningLocked() == 0 {
@@ -307,13 +340,8 @@ func (s *server) shutdown() {
 		s.idleTimer.Stop()
 	}
 	for c := range s.conns {
-		// Answers under way, such as the one that says that we end, get a moment.
-		go func() {
-			for i := 0; i < 50 && len(c.out) > 0; i++ {
-				time.Sleep(time.Millisecond)
-			}
-			c.close()
-		}()
+		// No more requests; answers under way, such as the one that says that we end, are written still.
+		_ = c.CloseRead()
 	}
 	s.mu.Unlock()
 	s.wake()

@@ -19,7 +19,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -47,7 +46,18 @@ type Tree struct {
 	// bases are the folders below which containers stand, one for each hierarchy in use.
 	bases []base
 	// lacks says what can't be had, and why.
-	lacks []string
+	lacks []lack
+}
+
+type lack struct{ what, why string }
+
+// miss notes that something can't be had.
+func (t *Tree) miss(what string, why error) {
+	var p *fs.PathError
+	if errors.As(why, &p) {
+		why = p.Err
+	}
+	t.lacks = append(t.lacks, lack{what, why.Error()})
 }
 
 // base is the folder of one hierarchy.
@@ -73,18 +83,18 @@ func Find(cfg Config) *Tree {
 	t := &Tree{cfg: cfg}
 	mounts, err := t.mounts()
 	if err != nil {
-		t.lacks = append(t.lacks, err.Error())
+		t.miss("cgroups", err)
 		return t
 	}
 	own, err := t.own()
 	if err != nil {
-		t.lacks = append(t.lacks, err.Error())
+		t.miss("cgroups", err)
 		return t
 	}
 	for _, m := range mounts {
 		b, err := t.settle(m, own)
 		if err != nil {
-			t.lacks = append(t.lacks, fmt.Sprintf("%s: %v", m.label(), err))
+			t.miss(m.label(), err)
 			continue
 		}
 		t.bases = append(t.bases, b)
@@ -93,14 +103,15 @@ func Find(cfg Config) *Tree {
 	if t.tracksUnified() {
 		t.bases = slices.DeleteFunc(t.bases, func(b base) bool { return !b.unified && slices.Equal(b.has, []string{"freezer"}) })
 	}
-	if len(t.bases) > 0 {
-		for _, name := range []string{"cpu", "memory"} {
-			if !t.Has(name) && !strings.Contains(strings.Join(t.lacks, " "), name) {
-				t.lacks = append(t.lacks, name+": no such controller")
-			}
+	if len(mounts) == 0 {
+		t.miss("cgroups", errors.New("none are mounted"))
+		return t
+	}
+	for _, name := range []string{"cpu", "memory"} {
+		known := slices.ContainsFunc(t.lacks, func(l lack) bool { return slices.Contains(strings.Split(l.what, ","), name) })
+		if !known && !t.Has(name) {
+			t.miss(name, errors.New("no such controller"))
 		}
-	} else if len(t.lacks) == 0 {
-		t.lacks = append(t.lacks, "no cgroups are mounted")
 	}
 	return t
 }
@@ -118,7 +129,20 @@ func (t *Tree) Has(controller string) bool {
 func (t *Tree) Tracks() bool { return len(t.bases) > 0 }
 
 // Lacks says what can't be had and why, in words for people; it is empty when all is there.
-func (t *Tree) Lacks() string { return strings.Join(t.lacks, "; ") }
+func (t *Tree) Lacks() string {
+	var reasons, parts []string
+	what := make(map[string][]string)
+	for _, l := range t.lacks {
+		if !slices.Contains(reasons, l.why) {
+			reasons = append(reasons, l.why)
+		}
+		what[l.why] = append(what[l.why], l.what)
+	}
+	for _, why := range reasons {
+		parts = append(parts, strings.Join(what[why], ", ")+": "+why)
+	}
+	return strings.Join(parts, "; ")
+}
 
 // mount is a mounted hierarchy.
 type mount struct {
@@ -280,7 +304,7 @@ func (t *Tree) delegate(b *base, above string) {
 			err = enable(b.dir, name)
 		}
 		if err != nil {
-			t.lacks = append(t.lacks, fmt.Sprintf("%s: %v", name, err))
+			t.miss(name, err)
 			continue
 		}
 		b.has = append(b.has, name)
