@@ -117,6 +117,10 @@ func task(t *mesos.TaskInfo, ctx Context) (resources.Resources, error) {
 	if err != nil {
 		return none, fmt.Errorf("Task uses invalid resources: %w", err)
 	}
+	if need.Empty() {
+		// All of them 0, which Mesos lets pass.
+		return none, errors.New("Task uses no resources")
+	}
 	if err := uniquePersistence(need); err != nil {
 		return none, fmt.Errorf("Task uses duplicate persistence ID: %w", err)
 	}
