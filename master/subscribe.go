@@ -153,8 +153,8 @@ func (m *Master) subscribed(f *framework) {
 	m.seatFramework(f)
 	// Agents send their updates again in their own time; what is here need not wait for that.
 	for _, t := range f.tasks {
-		if t.unacked != nil {
-			m.sendUpdate(f, t.unacked)
+		if t.unacked != nil && m.sendUpdate(f, t.unacked) {
+			t.forwarded, t.shown = t.unacked, nil
 		}
 	}
 }

@@ -32,9 +32,8 @@ func (m *Master) Report(ctx context.Context, report *nodeapi.Report) error {
 	}
 	err := nodeapi.ErrNotLeading
 	if e := m.do(ctx, func() {
-		if m.term != nil {
+		if m.term != nil && m.report(report) {
 			err = nil
-			m.report(report)
 		}
 	}); e != nil {
 		return e
@@ -42,16 +41,16 @@ func (m *Master) Report(ctx context.Context, report *nodeapi.Report) error {
 	return err
 }
 
-func (m *Master) report(report *nodeapi.Report) {
+// report is false when the agent is not known yet: its record has not come by, and it will report again.
+func (m *Master) report(report *nodeapi.Report) bool {
 	a := m.agents[report.GetAgentId()]
 	if s := m.cfg.Mesh.Snapshot(report.GetAgentId()); a == nil && s != nil {
 		m.readNode(s) // news that the feed has not brought yet
 		a = m.agents[report.GetAgentId()]
 	}
 	if a == nil {
-		// Its record has not come by yet. It will report again.
 		m.counters.add("master/dropped_messages", 1)
-		return
+		return false
 	}
 	var keys []taskKey
 	for _, u := range report.GetUpdates() {
@@ -67,6 +66,7 @@ func (m *Master) report(report *nodeapi.Report) {
 	for _, exit := range report.GetExits() {
 		m.executorExit(a, exit)
 	}
+	return true
 }
 
 // statusUpdate takes an update of an agent and forwards it.

@@ -216,11 +216,13 @@ func (m *Master) show(t *task) *mesos.Task {
 		s.Resources = nodeapi.ResourcesFromCatalog(t.rec.GetResources()).AllocatedTo(t.role).ProtoEndpoint()
 		s.Discovery = nodeapi.DiscoveryFromCatalog(t.rec.GetDiscovery())
 	}
-	if t.executor != "" {
+	// A command task's executor is its own, and not shown.
+	a := m.agents[t.agent]
+	if t.info.GetExecutor() != nil || a != nil && a.executors[executorKey{t.key.framework, t.executor}] != nil {
 		s.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executor)}
 	}
 	if len(s.Statuses) == 0 && t.rec != nil {
-		s.Statuses = []*mesos.TaskStatus{t.recordedStatus(m.agents[t.agent])}
+		s.Statuses = []*mesos.TaskStatus{t.recordedStatus(a)}
 	}
 	if !t.unreachable.IsZero() {
 		s.State = mesos.TaskState_TASK_UNREACHABLE.Enum()
