@@ -100,7 +100,8 @@ func (r *rig) put(body string) (marathon.Result, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.t.Context(), patience)
 	defer cancel()
-	return r.m.Change(ctx, marathon.Change{Group: id.Parent(), Edit: func(root *app.Group) (*app.Group, error) {
+	return r.m.Change(ctx, marathon.Change{Group: id.Parent(), Edit: func(v scheduler.View) (marathon.Edited, error) {
+		root := v.Root()
 		rules := root.RulesFor(id, r.m.Config().App)
 		var a *app.App
 		var err error
@@ -110,9 +111,9 @@ func (r *rig) put(body string) (marathon.Result, error) {
 			a, err = draft.Create(id, rules)
 		}
 		if err != nil {
-			return nil, err
+			return marathon.Edited{}, err
 		}
-		return root.WithApp(a), nil
+		return marathon.Edited{Root: root.WithApp(a)}, nil
 	}})
 }
 
@@ -172,8 +173,8 @@ func TestLaunchScaleAndRemove(t *testing.T) {
 	r.settled("web", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := r.m.Change(ctx, marathon.Change{Edit: func(root *app.Group) (*app.Group, error) {
-		return root.WithoutApp("/web"), nil
+	if _, err := r.m.Change(ctx, marathon.Change{Edit: func(v scheduler.View) (marathon.Edited, error) {
+		return marathon.Edited{Root: v.Root().WithoutApp("/web")}, nil
 	}}); err != nil {
 		t.Fatal(err)
 	}
@@ -298,8 +299,8 @@ func TestStoreFailureHoldsEverythingBack(t *testing.T) {
 	r.store.Fail(func([]store.Op) error { return errors.New("disk is full") })
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	_, err := r.m.Change(ctx, marathon.Change{Edit: func(root *app.Group) (*app.Group, error) {
-		return root.WithoutApp("/web"), nil
+	_, err := r.m.Change(ctx, marathon.Change{Edit: func(v scheduler.View) (marathon.Edited, error) {
+		return marathon.Edited{Root: v.Root().WithoutApp("/web")}, nil
 	}})
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("change with a broken store: %v, want %v", err, context.DeadlineExceeded)

@@ -24,11 +24,7 @@ var ErrNoInstance = errors.New("no instance is waiting")
 type Change struct {
 	// Edit returns the edited tree, which is committed then. Its error is returned as it is. It is called under the lock,
 	// so it may compute but not wait; nothing is changed when it fails.
-	Edit func(root *app.Group) (*app.Group, error)
-	// Restart names apps that are replaced though their definitions do not change.
-	Restart []app.PathID
-	// Kill names instances that go first where their app is scaled down. It is called after Edit, and may be nil.
-	Kill func(v scheduler.View) map[app.PathID][]app.InstanceID
+	Edit func(v scheduler.View) (Edited, error)
 	// Force cancels deployments that stand in the way.
 	Force bool
 	// Group is named in the event that tells of the change.
@@ -37,6 +33,15 @@ type Change struct {
 	Announce func(root *app.Group) event.Payload
 	// DryRun finds the plan and changes nothing.
 	DryRun bool
+}
+
+// Edited is an edited tree.
+type Edited struct {
+	Root *app.Group
+	// Restart names apps that are replaced though their definitions do not change.
+	Restart []app.PathID
+	// Kill names instances that go first where their app is scaled down.
+	Kill map[app.PathID][]app.InstanceID
 }
 
 // Result is what came of a change.
@@ -65,19 +70,15 @@ func (m *Marathon) Change(ctx context.Context, c Change) (Result, error) {
 // change runs in the loop, under the lock.
 func (m *Marathon) change(now time.Time, c Change) (Result, error) {
 	old := m.core.View().Root()
-	edited, err := c.Edit(old)
+	edited, err := c.Edit(m.core.View())
 	if err != nil {
 		return Result{}, err
 	}
-	root, err := app.Commit(old, edited, app.Change{Now: now, Settings: m.cfg.App, Restart: c.Restart})
+	root, err := app.Commit(old, edited.Root, app.Change{Now: now, Settings: m.cfg.App, Restart: edited.Restart})
 	if err != nil {
 		return Result{}, m.refused(c, err)
 	}
-	var kill map[app.PathID][]app.InstanceID
-	if c.Kill != nil {
-		kill = c.Kill(m.core.View())
-	}
-	plan := deployment.Diff(uuid.NewString(), old, root, kill)
+	plan := deployment.Diff(uuid.NewString(), old, root, edited.Kill)
 	result := Result{Plan: plan, Root: root}
 	if c.DryRun {
 		return result, nil
@@ -137,7 +138,7 @@ func (m *Marathon) RevertDeployment(ctx context.Context, id string) (Result, err
 		}
 		var err error
 		result, err = m.change(now, Change{
-			Edit:  func(root *app.Group) (*app.Group, error) { return d.Plan.Revert(root), nil },
+			Edit:  func(v scheduler.View) (Edited, error) { return Edited{Root: d.Plan.Revert(v.Root())}, nil },
 			Force: true, Group: app.Root,
 		})
 		return err

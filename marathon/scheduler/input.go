@@ -152,3 +152,6 @@ func (c Config) withDefaults() Config {
 	text(&c.Task.MesosBridgeName, "mesos-bridge")
 	return c
 }
+
+// Effective returns the settings with defaults in the place of zero values.
+func (c Config) Effective() Config { return c.withDefaults() }
