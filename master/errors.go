@@ -9,7 +9,7 @@ var (
 	// ErrNotLeading is returned for whatever only a leader may do, by a master that does not lead.
 	ErrNotLeading = errors.New("this master does not lead")
 	// ErrRecovering is returned by a master that was just elected and has not read its documents yet.
-	ErrRecovering = errors.New("Master has not finished recovery") //nolint:staticcheck // the wording of the protocol
+	ErrRecovering = errors.New("Master has not finished recovery")
 	// ErrStopped is returned once the master's Run has ended, or before it began.
 	ErrStopped = errors.New("the master is not running")
 )

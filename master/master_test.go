@@ -324,8 +324,10 @@ func TestSubscribeFaults(t *testing.T) {
 		"roles without capability": {&mesos.FrameworkInfo{
 			User: proto.String("u"), Name: proto.String("f"), Roles: []string{"web"},
 		}, nil, "MULTI_ROLE"},
-		"root": {&mesos.FrameworkInfo{User: proto.String("root"), Name: proto.String("f")}, nil,
-			"User 'root' is not allowed to run frameworks without --root_submissions set"},
+		"root": {
+			&mesos.FrameworkInfo{User: proto.String("root"), Name: proto.String("f")}, nil,
+			"User 'root' is not allowed to run frameworks without --root_submissions set",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -442,7 +444,8 @@ func TestInvalidTasks(t *testing.T) {
 			mastertest.Task("large", "cpus:5;mem:32"), mastertest.Task("bad/id", "cpus:1;mem:32"), elsewhere,
 			mastertest.Task("good", "cpus:1;mem:32"), mastertest.Task("good", "cpus:1;mem:32"))
 		for _, want := range []struct{ id, text string }{
-			{"large", "is more than available"}, {"bad/id", "contains invalid characters"},
+			{"large", "is more than available"},
+			{"bad/id", "contains invalid characters"},
 			{"elsewhere", "Task uses invalid agent other while agent " + a.ID + " is expected"},
 			{"good", "Task has duplicate ID: good"},
 		} {
