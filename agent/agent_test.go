@@ -384,3 +384,64 @@ func TestEndTasksAtStop(t *testing.T) {
 		t.Errorf("%d containers run", got)
 	}
 }
+
+func TestAContainerThatDoesNotDieKeepsItsResources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		m.stubborn, m.undying = true, true
+		w := m.start(nil)
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+		w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+		w.mustCall(killCall("t1"))
+		time.Sleep(time.Minute)
+		if p := w.published("t1"); p.GetState() != int32(mesos.TaskState_TASK_RUNNING) || w.free().Equal(w.agent.cfg.Resources) {
+			t.Errorf("got %v with %s free", p, w.free())
+		}
+		if got := strings.Join(w.problems(), "; "); !strings.Contains(got, `cannot end task "t1"`) {
+			t.Errorf("problems: got %q", got)
+		}
+		m.mu.Lock()
+		m.undying = false
+		m.mu.Unlock()
+		w.waitGone("t1")
+		if len(w.problems()) != 0 || !w.free().Equal(w.agent.cfg.Resources) {
+			t.Errorf("in the end: problems %q, free %s", w.problems(), w.free())
+		}
+		w.end()
+	})
+}
+
+func TestABrokenContainerizerIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		w := m.start(nil)
+		say := func(err error, want int) {
+			m.mu.Lock()
+			m.broken = err
+			m.mu.Unlock()
+			time.Sleep(5 * time.Second)
+			if got := w.problems(); len(got) != want {
+				t.Errorf("problems: got %q, want %d", got, want)
+			}
+		}
+		say(errors.New("the supervisor hangs"), 1)
+		say(nil, 0)
+		w.end()
+	})
+}
+
+// TestRunningReachesTheMeshAtOnce holds the budget from the start of a process to the record of the node. A leader that
+// does not answer, and a disk that is slow, are not in the way.
+func TestRunningReachesTheMeshAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		w := m.start(&leaderSide{epoch: 1, arrived: make(chan struct{}, 1), down: true})
+		begun := time.Now()
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+		synctest.Wait()
+		if p := w.published("t1"); p.GetState() != int32(mesos.TaskState_TASK_RUNNING) || time.Since(begun) != 0 {
+			t.Errorf("after %v: %v", time.Since(begun), p)
+		}
+		w.end()
+	})
+}

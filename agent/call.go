@@ -95,9 +95,7 @@ func (a *Agent) epochWritten(epoch uint64, err error) {
 	waiting := a.epoch.waiting
 	a.epoch.waiting = nil
 	if err != nil {
-		a.counters.DiskErrors++
-		a.problem("disk", fmt.Sprintf("cannot write checkpoints: %v", err))
-		a.watchDisk()
+		a.diskFails(err)
 		for _, c := range waiting {
 			a.refuse(c, fmt.Errorf("cannot remember epoch %d: %w", epoch, err))
 		}

@@ -40,6 +40,8 @@ type machine struct {
 	onLaunch func(spec containerizer.Spec) error
 	stubborn bool
 	undying  bool
+	// broken is what the containerizer says of itself.
+	broken error
 	signals  []int
 
 	generation uint64
@@ -139,6 +141,12 @@ func (l *life) Destroy(_ context.Context, id string) error {
 	}
 	l.m.end(id, int(syscall.SIGKILL))
 	return nil
+}
+
+func (l *life) Check(context.Context) error {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	return l.m.broken
 }
 
 func (l *life) Exits() <-chan containerizer.Exit { return l.exits }

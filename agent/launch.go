@@ -118,9 +118,7 @@ func (a *Agent) intended(t *task, err error) {
 	t.durable = true
 	now := time.Now()
 	if err != nil {
-		a.counters.DiskErrors++
-		a.problem("disk", fmt.Sprintf("cannot write checkpoints: %v", err))
-		a.watchDisk()
+		a.diskFails(err)
 		if !t.cmd.Ended() {
 			a.free(t)
 			a.perform(t, t.cmd.LaunchFailed(fmt.Errorf("cannot checkpoint the task: %w", err)))

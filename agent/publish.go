@@ -5,11 +5,9 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
-	"starling/agent/checkpoint"
 	"starling/agent/status"
 	"starling/gossip/catalog"
 	"starling/gossip/record"
@@ -95,21 +93,6 @@ func (a *Agent) summary(t *task) *catalog.Task {
 		s.Resources = nodeapi.ResourcesToCatalog(t.res)
 	}
 	return s
-}
-
-// watchDisk looks from time to time whether a disk that was full has space again.
-func (a *Agent) watchDisk() {
-	a.timers.at(time.Now().Add(retrySave), func() {
-		a.committer.Submit(checkpoint.Probe(), func(err error) {
-			a.post(func() {
-				if a.store.Low() {
-					a.watchDisk()
-					return
-				}
-				a.diskWorks()
-			})
-		})
-	})
 }
 
 // describe answers what the record leaves out.

@@ -158,8 +158,7 @@ func (a *Agent) save(t *task, id *status.UUID) {
 // might be forgotten is better than to tell it nothing.
 func (a *Agent) savedState(t *task, id *status.UUID, last bool, err error) {
 	if err != nil {
-		a.counters.DiskErrors++
-		a.problem("disk", fmt.Sprintf("cannot write checkpoints: %v", err))
+		a.diskFails(err)
 		if !t.unsavable {
 			t.unsavable = true
 			a.cfg.Log.Error("cannot write checkpoint", "framework_id", t.key.Framework, "task_id", t.key.Task, "err", err)
@@ -185,11 +184,35 @@ func (a *Agent) resave(t *task) {
 	}
 }
 
-// diskWorks takes back the problem with the disk.
+// diskWorks notes that a write went well: it takes back the problem with the disk, unless it was the reserve that it went
+// to.
 func (a *Agent) diskWorks() {
-	if !a.store.Low() {
-		a.problem("disk", "")
+	if a.store.Low() {
+		a.problem("disk", "the disk of the work directory is full: no new tasks are taken")
+		a.watchDisk()
+		return
 	}
+	a.problem("disk", "")
+}
+
+// diskFails notes a write that failed.
+func (a *Agent) diskFails(err error) {
+	a.counters.DiskErrors++
+	a.problem("disk", fmt.Sprintf("cannot write checkpoints: %v", err))
+	a.watchDisk()
+}
+
+// watchDisk looks from time to time whether a disk that was full has space again.
+func (a *Agent) watchDisk() {
+	if a.watching {
+		return
+	}
+	a.watching = true
+	a.timers.at(time.Now().Add(retrySave), func() {
+		a.committer.Submit(checkpoint.Probe(), func(error) {
+			a.post(func() { a.watching = false; a.diskWorks() })
+		})
+	})
 }
 
 // release lets an update go. A terminal one waits for the resources to be free, but not for long.
