@@ -98,12 +98,12 @@ func (a *api) dispatch(c *fiber.Ctx) error {
 	path, _, _ := strings.Cut(server.OriginalURI(c), "?")
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
-		return refusal(fiber.StatusBadRequest, "The path is not properly encoded.")
+		return a.fail(c, refusal(fiber.StatusBadRequest, "The path is not properly encoded."))
 	}
 	segments := slices.DeleteFunc(strings.Split(decoded, "/"), func(s string) bool { return s == "" })
 	handlers := a.route(segments)
 	if handlers == nil {
-		return refusal(fiber.StatusNotFound, "URI not found")
+		return a.fail(c, refusal(fiber.StatusNotFound, "URI not found"))
 	}
 	method := c.Method()
 	h := handlers[method]
