@@ -269,7 +269,9 @@ func (a *Agent) nextWake() (at time.Time, ok bool) {
 // watchContainerizer looks from time to time whether the containerizer can do its work, if it can tell, until ctx ends.
 // Tasks go on while it can't; the node's health says what does not.
 func (a *Agent) watchContainerizer(ctx context.Context) {
-	checker, ok := a.cfg.Containerizer.(interface{ Check(ctx context.Context) error })
+	checker, ok := a.cfg.Containerizer.(interface {
+		Check(ctx context.Context) error
+	})
 	if !ok {
 		return
 	}

@@ -106,6 +106,10 @@ func TestRefusals(t *testing.T) {
 			mesos.TaskState_TASK_ERROR, mesos.TaskStatus_REASON_TASK_INVALID, "CommandInfo",
 		},
 		{
+			"a name that is no text", func(i *mesos.TaskInfo) { i.Name = proto.String("a\xff") }, false,
+			mesos.TaskState_TASK_ERROR, mesos.TaskStatus_REASON_TASK_INVALID, "not UTF-8",
+		},
+		{
 			"URIs", func(i *mesos.TaskInfo) {
 				i.Command.Uris = []*mesos.CommandInfo_URI{{Value: proto.String("http://example.com/x.tgz")}}
 			}, false,
@@ -235,8 +239,10 @@ func TestKill(t *testing.T) {
 	}{
 		{"ends by the signal", false, nil, []string{"TASK_STARTING", "TASK_RUNNING", "TASK_KILLED"}, 0},
 		{
-			"tells that it is killing", false, []mesos.FrameworkInfo_Capability_Type{mesos.FrameworkInfo_Capability_TASK_KILLING_STATE},
-			[]string{"TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_KILLED"}, 0,
+			"tells that it is killing", false,
+			[]mesos.FrameworkInfo_Capability_Type{mesos.FrameworkInfo_Capability_TASK_KILLING_STATE},
+			[]string{"TASK_STARTING", "TASK_RUNNING", "TASK_KILLING", "TASK_KILLED"},
+			0,
 		},
 		{"ends after the grace period", true, nil, []string{"TASK_STARTING", "TASK_RUNNING", "TASK_KILLED"}, 3 * time.Second},
 	} {

@@ -2,8 +2,7 @@ package agent
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,20 +17,20 @@ type checks struct {
 	end context.CancelFunc
 }
 
-// checkChecks returns what is wrong with the checks of a task, in the words that Mesos has for it.
-func checkChecks(info *mesos.TaskInfo) error {
-	var faults []error
+// checkChecks returns what is wrong with the checks of a task, in the words that Mesos has for it; empty for nothing.
+func checkChecks(info *mesos.TaskInfo) string {
+	var faults []string
 	if h := info.GetHealthCheck(); h != nil {
 		if _, err := check.Health(h); err != nil {
-			faults = append(faults, fmt.Errorf("Task uses invalid health check: %w", err))
+			faults = append(faults, "Task uses invalid health check: "+err.Error())
 		}
 	}
 	if c := info.GetCheck(); c != nil {
 		if _, err := check.General(c); err != nil {
-			faults = append(faults, fmt.Errorf("Task uses invalid check: %w", err))
+			faults = append(faults, "Task uses invalid check: "+err.Error())
 		}
 	}
-	return errors.Join(faults...)
+	return strings.Join(faults, "; ")
 }
 
 // startChecks begins to check a task that runs, if it asks for that.

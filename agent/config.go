@@ -120,8 +120,12 @@ func (c *Config) Validate() error {
 		name string
 		d    time.Duration
 	}{
-		{"stop timeout", c.StopTimeout}, {"shutdown grace", c.ShutdownGrace}, {"launch timeout", c.LaunchTimeout},
-		{"first retry", c.RetryFirst}, {"longest retry", c.RetryMax}, {"gc delay", c.GCDelay},
+		{"stop timeout", c.StopTimeout},
+		{"shutdown grace", c.ShutdownGrace},
+		{"launch timeout", c.LaunchTimeout},
+		{"first retry", c.RetryFirst},
+		{"longest retry", c.RetryMax},
+		{"gc delay", c.GCDelay},
 	} {
 		need(d.d > 0, "%s %v is not positive", d.name, d.d)
 	}

@@ -41,8 +41,8 @@ type machine struct {
 	stubborn bool
 	undying  bool
 	// broken is what the containerizer says of itself.
-	broken error
-	signals  []int
+	broken  error
+	signals []int
 
 	generation uint64
 }
@@ -208,7 +208,8 @@ func (m *machine) running() int {
 type fakeMesh struct{ *record.Map }
 
 func (m fakeMesh) Set(changes ...record.Assignment) uint64 { return m.Map.Set(time.Now(), changes...) }
-func (m fakeMesh) Delta(since uint64) []byte               { return m.Map.Delta(m.Map.Self(), since) }
+
+func (m fakeMesh) Delta(since uint64) []byte { return m.Map.Delta(m.Map.Self(), since) }
 
 // lead makes a node of the mesh say that it leads.
 func (m fakeMesh) lead(t *testing.T, node string, epoch uint64) {

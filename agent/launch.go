@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"starling/agent/checkpoint"
 	"starling/agent/containerizer"
@@ -30,6 +33,13 @@ func (a *Agent) launch(l *nodeapi.Launch, done func()) {
 		key := status.Key{Framework: f.id, Task: info.GetTaskId().GetValue()}
 		if a.tasks[key] != nil {
 			// The call was repeated.
+			continue
+		}
+		if !utf8.ValidString(key.Framework + key.Task) {
+			a.once(f.id, (&executor.Refusal{
+				State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID,
+				Message: fmt.Sprintf("%q contains invalid characters", key.Task),
+			}).Status(info.GetTaskId()))
 			continue
 		}
 		if a.ended.Has(key.Framework, key.Task) {
@@ -70,7 +80,7 @@ func (a *Agent) accept(f *framework, key status.Key, info *mesos.TaskInfo, group
 			a.tell(t, st)
 		}
 	}
-	intent := &checkpoint.Task{ContainerId: t.container, Framework: f.info, Task: info, State: a.stateOf(t)}
+	intent := &checkpoint.Task{ContainerId: t.container, Framework: f.info, Task: t.info, State: a.stateOf(t)}
 	a.committer.Submit(checkpoint.PutTask(intent), func(err error) {
 		a.post(func() { a.intended(t, err); done() })
 	})
@@ -79,15 +89,19 @@ func (a *Agent) accept(f *framework, key status.Key, info *mesos.TaskInfo, group
 // admit looks whether this node can run a task, and takes its resources if so.
 func (a *Agent) admit(t *task, group bool) *executor.Refusal {
 	invalid := func(format string, args ...any) *executor.Refusal {
-		return &executor.Refusal{State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID,
-			Message: fmt.Sprintf(format, args...)}
+		return &executor.Refusal{
+			State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID,
+			Message: fmt.Sprintf(format, args...),
+		}
 	}
 	if got := t.info.GetAgentId().GetValue(); got != a.cfg.ID {
 		return invalid("Task uses invalid agent %s while agent %s is expected", got, a.cfg.ID)
 	}
 	if group {
-		return &executor.Refusal{State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
-			Message: "Failed to launch container: task groups are not supported by this agent"}
+		return &executor.Refusal{
+			State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
+			Message: "Failed to launch container: task groups are not supported by this agent",
+		}
 	}
 	res, err := resources.FromProto(t.info.GetResources())
 	if err != nil {
@@ -102,14 +116,24 @@ func (a *Agent) admit(t *task, group bool) *executor.Refusal {
 		}
 		return invalid("%v", err)
 	}
-	if err := checkChecks(t.info); err != nil {
-		return invalid("%v", err)
+	if faults := checkChecks(t.info); faults != "" {
+		return invalid("%s", faults)
 	}
 	if err := a.ledger.Take(t.holder(), res); err != nil {
-		return &executor.Refusal{State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_INVALID_OFFERS,
-			Message: fmt.Sprintf("Task does not fit on this agent: %v", err)}
+		return &executor.Refusal{
+			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_INVALID_OFFERS,
+			Message: fmt.Sprintf("Task does not fit on this agent: %v", err),
+		}
 	}
 	t.res = res
+	if _, err := proto.Marshal(a.summary(t)); err != nil {
+		// The record of the node holds text, and text is UTF-8. What is left of the task can be told.
+		a.ledger.Release(t.holder())
+		t.res = resources.Resources{}
+		name := strings.ToValidUTF8(t.info.GetName(), "\uFFFD")
+		t.info = &mesos.TaskInfo{Name: &name, TaskId: t.info.GetTaskId(), AgentId: t.info.GetAgentId()}
+		return invalid("Task contains text that is not UTF-8")
+	}
 	return nil
 }
 

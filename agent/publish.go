@@ -79,7 +79,7 @@ func (a *Agent) node() *catalog.Node {
 // summary is what the mesh is told of a task, and what stands in for its intent should that not read any more.
 func (a *Agent) summary(t *task) *catalog.Task {
 	s := &catalog.Task{
-		TaskId: t.key.Task, FrameworkId: t.key.Framework, FrameworkName: t.framework.info.GetName(), ExecutorId: t.key.Task,
+		TaskId: t.key.Task, FrameworkId: t.key.Framework, FrameworkName: strings.ToValidUTF8(t.framework.info.GetName(), "\uFFFD"), ExecutorId: t.key.Task,
 		Name: t.info.GetName(), State: int32(t.state), Discovery: nodeapi.DiscoveryToCatalog(t.info.GetDiscovery()),
 		ContainerId: t.container, Launched: t.launched.UnixNano(), Checked: t.info.GetHealthCheck() != nil,
 	}
@@ -148,7 +148,8 @@ func (a *Agent) proto(t *task) *mesos.Task {
 func keyOf(m interface {
 	GetFrameworkId() *mesos.FrameworkID
 	GetTaskId() *mesos.TaskID
-}) status.Key {
+},
+) status.Key {
 	return status.Key{Framework: m.GetFrameworkId().GetValue(), Task: m.GetTaskId().GetValue()}
 }
 

@@ -157,8 +157,11 @@ func TestHTTPAndTCP(t *testing.T) {
 		healthy      bool
 		status       uint32
 	}{
-		{"http", "/ok", true, 200}, {"https", "/ok", true, 200}, {"http", "/moved", true, 200},
-		{"http", "/bad", false, 503}, {"http", "/hangs", false, 0},
+		{"http", "/ok", true, 200},
+		{"https", "/ok", true, 200},
+		{"http", "/moved", true, 200},
+		{"http", "/bad", false, 503},
+		{"http", "/hangs", false, 0},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		r := p.Probe(ctx, Spec{Kind: HTTP, Scheme: tc.scheme, Path: tc.path, Port: ports[tc.scheme]})

@@ -351,7 +351,9 @@ func (s *Store) loadEnded(l *Loaded) error {
 	if err != nil {
 		return err
 	}
-	l.Problems = append(l.Problems, Problem{Path: path, Kept: kept,
-		Err: fmt.Errorf("%w: %d of its records read", errCorrupt, len(all))})
+	l.Problems = append(l.Problems, Problem{
+		Path: path, Kept: kept,
+		Err: fmt.Errorf("%w: %d of its records read", errCorrupt, len(all)),
+	})
 	return s.rewriteEnded(all)
 }

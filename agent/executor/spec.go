@@ -1,7 +1,6 @@
 package executor
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -60,66 +59,60 @@ func (r *Refusal) Status(task *mesos.TaskID) *mesos.TaskStatus {
 // Check returns nil for a task that the command executor can run, and a *Refusal with all reasons otherwise. What makes a
 // task invalid was looked at by the master; the agent looks again at what it depends on.
 func Check(task *mesos.TaskInfo) error {
-	var invalid, unsupported []error
+	var invalid, unsupported []string
 	cmd := task.GetCommand()
 	switch {
 	case task.GetExecutor() != nil:
-		unsupported = append(unsupported, errors.New("executors of frameworks are not supported by this agent"))
+		unsupported = append(unsupported, "executors of frameworks are not supported by this agent")
 	case cmd == nil:
-		invalid = append(invalid, errors.New("Task should have at least one (but not both) of CommandInfo or ExecutorInfo present"))
+		invalid = append(invalid, "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present")
 	case cmd.GetValue() == "":
-		invalid = append(invalid, errors.New("Task's `CommandInfo` is invalid: 'value' must be set"))
+		invalid = append(invalid, "Task's `CommandInfo` is invalid: 'value' must be set")
 	case strings.Contains(cmd.GetValue(), "\x00"):
-		invalid = append(invalid, errors.New("Task's `CommandInfo` is invalid: 'value' contains a NUL byte"))
+		invalid = append(invalid, "Task's `CommandInfo` is invalid: 'value' contains a NUL byte")
 	}
 	for _, v := range cmd.GetEnvironment().GetVariables() {
 		switch {
 		case v.GetName() == "" || strings.ContainsAny(v.GetName(), "=\x00"):
-			invalid = append(invalid, fmt.Errorf("Task's `CommandInfo` is invalid: environment variable name %q", v.GetName()))
+			invalid = append(invalid, fmt.Sprintf("Task's `CommandInfo` is invalid: environment variable name %q", v.GetName()))
 		case v.GetType() == mesos.Environment_Variable_SECRET:
-			unsupported = append(unsupported, fmt.Errorf("environment variable %q is a secret: secrets are not supported by this agent", v.GetName()))
+			unsupported = append(unsupported, fmt.Sprintf("environment variable %q is a secret: secrets are not supported by this agent", v.GetName()))
 		case strings.Contains(v.GetValue(), "\x00"):
-			invalid = append(invalid, fmt.Errorf("Task's `CommandInfo` is invalid: environment variable %q contains a NUL byte", v.GetName()))
+			invalid = append(invalid, fmt.Sprintf("Task's `CommandInfo` is invalid: environment variable %q contains a NUL byte", v.GetName()))
 		}
 	}
 	for _, arg := range cmd.GetArguments() {
 		if strings.Contains(arg, "\x00") {
-			invalid = append(invalid, errors.New("Task's `CommandInfo` is invalid: an argument contains a NUL byte"))
+			invalid = append(invalid, "Task's `CommandInfo` is invalid: an argument contains a NUL byte")
 		}
 	}
 	if n := len(cmd.GetUris()); n > 0 {
-		unsupported = append(unsupported, fmt.Errorf("the task has %d URIs to fetch: URIs are not supported by this agent", n))
+		unsupported = append(unsupported, fmt.Sprintf("the task has %d URIs to fetch: URIs are not supported by this agent", n))
 	}
 	unsupported = append(unsupported, checkContainer(task.GetContainer())...)
 	if len(invalid) > 0 {
-		return &Refusal{State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID, Message: join(invalid)}
+		return &Refusal{State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID, Message: strings.Join(invalid, "; ")}
 	}
 	if len(unsupported) > 0 {
-		return &Refusal{State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
-			Message: "Failed to launch container: " + join(unsupported)}
+		return &Refusal{
+			State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
+			Message: "Failed to launch container: " + strings.Join(unsupported, "; "),
+		}
 	}
 	return nil
 }
 
-func join(errs []error) string {
-	texts := make([]string, len(errs))
-	for i, err := range errs {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
 // checkContainer lists what a container asks for that a plain process can't have: running it without would be worse than
 // not at all.
-func checkContainer(c *mesos.ContainerInfo) (unsupported []error) {
+func checkContainer(c *mesos.ContainerInfo) (unsupported []string) {
 	if c == nil {
 		return nil
 	}
 	no := func(what string) {
-		unsupported = append(unsupported, fmt.Errorf("%s not supported by this agent", what))
+		unsupported = append(unsupported, fmt.Sprintf("%s not supported by this agent", what))
 	}
 	if c.GetType() == mesos.ContainerInfo_DOCKER {
-		return []error{errors.New("container type not supported: DOCKER")}
+		return []string{"container type not supported: DOCKER"}
 	}
 	if c.GetMesos().GetImage() != nil {
 		no("container images are")
@@ -242,8 +235,13 @@ func Duration(d time.Duration) string {
 		unit time.Duration
 		name string
 	}{
-		{7 * 24 * time.Hour, "weeks"}, {24 * time.Hour, "days"}, {time.Hour, "hrs"}, {time.Minute, "mins"},
-		{time.Second, "secs"}, {time.Millisecond, "ms"}, {time.Microsecond, "us"},
+		{7 * 24 * time.Hour, "weeks"},
+		{24 * time.Hour, "days"},
+		{time.Hour, "hrs"},
+		{time.Minute, "mins"},
+		{time.Second, "secs"},
+		{time.Millisecond, "ms"},
+		{time.Microsecond, "us"},
 	} {
 		if d != 0 && d%u.unit == 0 {
 			return fmt.Sprintf("%d%s", d/u.unit, u.name)

@@ -95,7 +95,8 @@ func TestCheck(t *testing.T) {
 		{"NUL", variable(&mesos.Environment_Variable{Name: proto.String("A"), Value: proto.String("\x00")}), mesos.TaskState_TASK_ERROR, []string{"NUL"}},
 		{
 			"a secret", variable(&mesos.Environment_Variable{Name: proto.String("A"), Type: mesos.Environment_Variable_SECRET.Enum()}),
-			mesos.TaskState_TASK_FAILED, []string{"secrets are not supported"},
+			mesos.TaskState_TASK_FAILED,
+			[]string{"secrets are not supported"},
 		},
 		{
 			"much that a process can't have", container(&mesos.ContainerInfo{

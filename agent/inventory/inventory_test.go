@@ -126,8 +126,12 @@ func TestParseAttributes(t *testing.T) {
 		kind mesos.Value_Type
 		text string
 	}{
-		{"rack", mesos.Value_TEXT, "r1"}, {"level", mesos.Value_SCALAR, ""}, {"ports", mesos.Value_RANGES, ""},
-		{"gear", mesos.Value_SET, ""}, {"url", mesos.Value_TEXT, "http://x:80/"}, {"debt", mesos.Value_TEXT, "-3"},
+		{"rack", mesos.Value_TEXT, "r1"},
+		{"level", mesos.Value_SCALAR, ""},
+		{"ports", mesos.Value_RANGES, ""},
+		{"gear", mesos.Value_SET, ""},
+		{"url", mesos.Value_TEXT, "http://x:80/"},
+		{"debt", mesos.Value_TEXT, "-3"},
 	}
 	if len(got) != len(want) {
 		t.Fatalf("got %v", got)
