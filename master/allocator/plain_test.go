@@ -119,12 +119,12 @@ func (p *plain) clients() []plainClient {
 func (p *plain) forget() {
 	clients := p.clients()
 	for name := range p.counts {
-		role, isLeaf := strings.CutSuffix(name, "/.")
-		if _, weighted := p.weights[role]; weighted {
-			continue
+		role := strings.TrimSuffix(name, "/.")
+		weighted := false
+		for w := range p.weights {
+			weighted = weighted || w == role || strings.HasPrefix(w, role+"/")
 		}
-		_ = isLeaf
-		if !slices.ContainsFunc(clients, func(c plainClient) bool {
+		if !weighted && !slices.ContainsFunc(clients, func(c plainClient) bool {
 			return c.String() == name || c.role == role || strings.HasPrefix(c.role, role+"/")
 		}) {
 			delete(p.counts, name)
