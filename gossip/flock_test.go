@@ -450,6 +450,20 @@ func TestRememberedPeersReplaceSeeds(t *testing.T) {
 	})
 }
 
+// A node that is back before anybody missed it, and was told of nobody, is called by those that knew its earlier life.
+func TestARestartThatNobodyNoticed(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(2)
+		time.Sleep(time.Minute)
+		f.nodes[0].kill()
+		<-f.nodes[0].result
+		f.nodes[0].result <- nil
+		f.start(0, func(c *Config) { c.Join, c.StateDir = nil, t.TempDir() }).Set(assign("node", "back"))
+		took := f.within(4*time.Second, "whole again", func() bool { return whole(f.nodes) && value(f.nodes[1], "node-000", "node") == "back" })
+		t.Logf("whole again in %v", took)
+	})
+}
+
 func TestKeysAndClustersKeepMeshesApart(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
 		var warnings countingHandler

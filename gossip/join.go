@@ -78,6 +78,9 @@ func (m *Mesh) join(ctx context.Context) {
 		case <-ctx.Done():
 			t.Stop()
 			return
+		case addr := <-m.callers:
+			t.Stop()
+			m.found(ctx, addr)
 		case <-m.rejoin:
 			t.Stop()
 			// Something was found or lost. Not at once: others have noticed as well.

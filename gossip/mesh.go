@@ -56,6 +56,8 @@ type Mesh struct {
 	kick chan struct{}
 	// rejoin wakes the goroutine that looks for peers.
 	rejoin chan struct{}
+	// callers are addresses of nodes that know this one and are not known here.
+	callers chan string
 	// conflicts are addresses that somebody of this node's name was seen at.
 	conflicts chan string
 	// lost gets the address of the node that holds this one's name by right.
@@ -86,7 +88,7 @@ func New(cfg Config) (*Mesh, error) {
 		cfg: cfg, profile: newProfile(cfg.Profile), log: cfg.Log.With("component", "gossip"),
 		nonce: rand.Uint64(), started: time.Now(), byes: map[string]uint64{}, doubt: map[string]bool{},
 		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
-		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), conflicts: make(chan string, 16), lost: make(chan string, 1),
+		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
 	}
 	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: func() { m.metrics.streamOnly.Inc() }}
 	var err error

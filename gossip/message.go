@@ -14,7 +14,7 @@ import (
 //
 //	hot      repeated delta (record's wire form)    news, to be passed on
 //	repair   repeated delta                         what the other lacked
-//	summary  name, flags, 64 x 8 bytes              begins a round of anti-entropy
+//	summary  name, flags, 64 x 8 bytes, address     begins a round of anti-entropy
 //	digests  name, flags, mask (8 bytes), digests   all that the sender has in the buckets of the mask, or some of the others
 //	bye      name, generation                       a node leaves on purpose; passed on
 //	claim    name, nonce, uptime in ms, address     "are you another one of my name?"
@@ -89,6 +89,7 @@ func (m *message) append(dst []byte) []byte {
 		for _, b := range m.summary {
 			dst = binary.BigEndian.AppendUint64(dst, b)
 		}
+		dst = appendBlob(dst, m.addr)
 	case kindDigests:
 		dst = binary.AppendUvarint(dst, m.flags)
 		dst = binary.BigEndian.AppendUint64(dst, m.mask)
@@ -169,6 +170,7 @@ func parseMessage(b []byte) (*message, error) {
 		for i := range m.summary {
 			m.summary[i] = r.uint64()
 		}
+		m.addr = string(r.blob())
 	case kindDigests:
 		m.node = r.name()
 		m.flags = r.uvarint()

@@ -25,7 +25,7 @@ func goldenMessages() map[string]*message {
 	return map[string]*message{
 		"hot":     {kind: kindHot, deltas: [][]byte{[]byte("delta"), []byte("another")}},
 		"repair":  {kind: kindRepair, deltas: [][]byte{[]byte("delta")}},
-		"summary": {kind: kindSummary, node: "n1", flags: overStream, summary: s},
+		"summary": {kind: kindSummary, node: "n1", flags: overStream, summary: s, addr: "10.0.0.1:7946"},
 		"digests": {kind: kindDigests, node: "n1", flags: wantReply, mask: 1<<63 | 5, digests: []record.Digest{{Node: "n2", Generation: 1, Version: 300, Floor: 7}}},
 		"bye":     {kind: kindBye, node: "n1", number: 77},
 		"claim":   {kind: kindClaim, node: "n1", number: 1 << 60, uptime: 90 * time.Second, addr: "10.0.0.1:7946"},

@@ -3,6 +3,9 @@ package gossip
 import (
 	"context"
 	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -24,7 +27,10 @@ func (m *Mesh) synchronise(ctx context.Context) {
 		}
 		for _, p := range m.peers.random(1, "") {
 			m.metrics.rounds.Inc()
-			m.tell(p, &message{kind: kindSummary, node: m.cfg.NodeID, flags: flags, summary: m.records.Summary()})
+			m.tell(p, &message{
+				kind: kindSummary, node: m.cfg.NodeID, flags: flags, summary: m.records.Summary(),
+				addr: net.JoinHostPort(m.host, strconv.Itoa(m.port)),
+			})
 		}
 	}
 }
@@ -48,6 +54,8 @@ func (m *Mesh) tell(to memberlist.Node, msg *message) {
 func (m *Mesh) onSummary(msg *message) {
 	peer, known := m.peerOf(msg.node)
 	if !known {
+		// Whoever knows us and is unknown here knew an earlier life of this node, which ended too fast for anyone to notice.
+		m.calledBy(msg)
 		return
 	}
 	own := m.records.Summary()
@@ -85,6 +93,17 @@ func (m *Mesh) onSummary(msg *message) {
 		reply.digests = append(reply.digests, byBucket[b]...)
 	}
 	m.tell(peer, reply)
+}
+
+// calledBy has the sender of a summary joined, who is at the address that it names.
+func (m *Mesh) calledBy(msg *message) {
+	if _, err := netip.ParseAddrPort(msg.addr); err != nil || msg.node == m.cfg.NodeID {
+		return
+	}
+	select {
+	case m.callers <- msg.addr:
+	default: // it calls again
+	}
 }
 
 // onDigests sends what the other side lacks, and asks for what it has more.

@@ -108,7 +108,7 @@ func (d *devFlags) build(all *role) error {
 	seed := net.JoinHostPort(all.place.address, strconv.Itoa(meshPort))
 	d.agent.mesh.join = append(flags.List{seed}, d.agent.mesh.join...)
 	for i := range d.agents {
-		if err := d.addAgent(all, i, meshPort, aside); err != nil {
+		if err := d.addAgent(all, i, aside); err != nil {
 			return err
 		}
 	}
@@ -125,7 +125,7 @@ func (d *devFlags) build(all *role) error {
 
 // addAgent adds one of the agents. The first one answers DNS; each has its own share of the host's ports, since tasks of
 // different agents meet on one machine here.
-func (d *devFlags) addAgent(all *role, i, meshPort int, aside func(string) bool) error {
+func (d *devFlags) addAgent(all *role, i int, aside func(string) bool) error {
 	part, err := all.part("agent"+suffix(i), all.common)
 	if err != nil {
 		return err
@@ -134,11 +134,7 @@ func (d *devFlags) addAgent(all *role, i, meshPort int, aside func(string) bool)
 	if d.agentPort != 0 {
 		a.port = d.agentPort + flags.Port(i)
 	}
-	port, err := freePort(all.place.bind, meshPort+1+i)
-	if err != nil {
-		return fmt.Errorf("mesh: %w", err)
-	}
-	a.mesh.port = flags.Port(port)
+	a.mesh.port = 0 // any: the master is the seed
 	if i == 0 {
 		a.dns = d.dns
 	}

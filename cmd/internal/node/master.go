@@ -120,13 +120,14 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	c.ID, c.Hostname, c.Address, c.Port = id, r.place.hostname, r.place.address, port
 	c.Cluster, c.Version, c.Region, c.Zone = r.common.cluster, Version(), m.region, m.zone
 	c.Flags, c.Mesh, c.Store = shownFlags(r.set), mesh, documents
-	c.Contender = election.NewAlone(documents, func() uint64 { return master.HighestEpoch(mesh) })
+	// What the agents refused counts as heard too: a master whose store was lost climbs above it in one step.
+	var daemon *master.Master
+	c.Contender = election.NewAlone(documents, func() uint64 { return daemon.EpochFloor() })
 	c.Client = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(key, nil)})
 	c.Roles, c.OfferTimeout, c.RootSubmissions, c.FilterGPUResources = m.roles, m.offerTimeout.Std(), m.rootSubmissions, m.filterGPUs
 	c.MaxCompletedFrameworks, c.MaxCompletedTasks, c.MaxUnreachableTasks = m.keepFrameworks, m.keepTasks, m.keepUnreachable
 	c.Log = r.log
-	daemon, err := master.New(c)
-	if err != nil {
+	if daemon, err = master.New(c); err != nil {
 		return err
 	}
 	r.metrics.MustRegister(master.NewCollector(daemon))
