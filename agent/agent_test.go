@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/agent/containerizer"
+	"starling/gossip/catalog"
 	"starling/gossip/record"
 	"starling/master/mesos"
 	"starling/master/nodeapi"
@@ -333,6 +334,33 @@ func TestALeaderThatIsDownIsToldLater(t *testing.T) {
 		w.wait("told", func() bool { return len(w.told("t1")) == 2 })
 		if took := time.Since(begun); took > backoffMax+time.Second {
 			t.Errorf("told after %v", took)
+		}
+		w.end()
+	})
+}
+
+// A new leader, or one that was restarted, may hold nothing of the agent's record: the next report carries all of it.
+func TestWhoKnowsNothingIsToldTheWholeRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		w := m.start(&leaderSide{epoch: 1, arrived: make(chan struct{}, 1)})
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+		w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+		if _, err := w.call(&nodeapi.Call{Epoch: 2, Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}}}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		w.mu.Lock()
+		last := w.reports[len(w.reports)-1]
+		w.mu.Unlock()
+		fresh := record.NewMap("reader", 1)
+		if _, err := fresh.Apply(time.Now(), last.GetDelta()); err != nil {
+			t.Fatal(err)
+		}
+		if s := fresh.Snapshot(testAgent); s == nil || last.GetEpoch() != 2 {
+			t.Errorf("the new leader got a report of epoch %d with nothing of the record", last.GetEpoch())
+		} else if _, ok := s.Get(catalog.KeyNode); !ok {
+			t.Errorf("the new leader got a part of the record, up to version %d", s.Version())
 		}
 		w.end()
 	})

@@ -36,6 +36,8 @@ func (a *Agent) heardOf(l leader) {
 	newer := l.epoch > a.leader.epoch
 	a.leader = l
 	a.reports.reached()
+	// What the last one knew of the record says nothing of what this one does.
+	a.reports.version = 0
 	if newer {
 		a.streams.Resend(time.Now())
 	}

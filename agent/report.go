@@ -110,6 +110,10 @@ func (a *Agent) reported(addr string, due []status.Due, once []*nodeapi.StatusUp
 		return
 	}
 	a.counters.FailedReports++
+	if errors.Is(err, nodeapi.ErrNotLeading) {
+		// It may lead and not know this node yet, as after a restart: then it needs the whole record.
+		a.reports.version = 0
+	}
 	again := now
 	if addr == a.leader.addr {
 		again = a.reports.failed(now)
