@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +54,7 @@ func (r *rig) start() {
 	c.Masters, c.Hostname, c.Address, c.User = []string{r.server.Address()}, "here", "127.0.0.1:8080", "nobody"
 	c.Store, c.Log = r.store, slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	c.MinBackoff, c.MaxBackoff = 5*time.Millisecond, 50*time.Millisecond
+	c.Scheduler.ScaleInitialDelay = 50 * time.Millisecond
 	m, err := marathon.New(c)
 	if err != nil {
 		r.t.Fatal(err)
@@ -388,6 +393,90 @@ func TestConfigListsAllFaults(t *testing.T) {
 	for _, want := range []string{"master", "hostname", "address", "store", "log", "user"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not complained about: %v", want, err)
+		}
+	}
+}
+
+func TestUnhealthyTaskIsReplaced(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	var ill atomic.Bool
+	service := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if ill.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	defer service.Close()
+	_, port, err := net.SplitHostPort(strings.TrimPrefix(service.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.put(`{"id":"/web","cmd":"x","cpus":0.1,"healthChecks":[{"protocol":"HTTP","port":` + port +
+		`,"gracePeriodSeconds":0,"intervalSeconds":1,"maxConsecutiveFailures":1}]}`); err != nil {
+		t.Fatal(err)
+	}
+	r.settled("web", 1) // the deployment waits for health
+	first := r.taskIDs()
+	ill.Store(true)
+	r.eventually("the ill task is killed", func() bool { return r.taskIDs() != first })
+	ill.Store(false)
+	r.settled("web", 1)
+	if err := r.m.Read(func(v scheduler.View, _ time.Time) {
+		f := v.Failure("/web")
+		if f == nil || f.TaskID != first || !strings.Contains(f.Message, "500 Internal Server Error") {
+			t.Errorf("last failure: %+v", f)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestPoisonedStateCostsOneAppAlone(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	for _, id := range []string{"/good", "/bad"} {
+		if _, err := r.put(`{"id":"` + id + `","cmd":"x","cpus":0.1,"instances":2}`); err != nil {
+			t.Fatal(err)
+		}
+		r.settled(id[1:], 2)
+	}
+	r.kill()
+	key := r.store.Keys("marathon/apps/bad/")[0]
+	if _, err := r.store.Write(t.Context(), store.Op{Key: key, Version: store.Any, Data: []byte(`{"id":7}`)}); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	if _, err := r.put(`{"id":"/good","instances":3}`); err != nil {
+		t.Fatal(err)
+	}
+	r.settled("good", 3)
+	if got := r.running("bad"); got != 2 {
+		t.Errorf("%d tasks of the app that can't be read run, want 2", got)
+	}
+	if _, err := r.put(`{"id":"/bad","cmd":"y"}`); err == nil || !strings.Contains(err.Error(), "can't be read") {
+		t.Errorf("app in quarantine is overwritten: %v", err)
+	}
+}
+
+func TestInDoubtNothingIsKilled(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	if _, err := r.put(`{"id":"/web","cmd":"x","cpus":0.1,"instances":2}`); err != nil {
+		t.Fatal(err)
+	}
+	r.settled("web", 2)
+	tasks := r.taskIDs()
+	r.kill()
+	key := r.store.Keys("marathon/instances/")[0]
+	if _, err := r.store.Write(t.Context(), store.Op{Key: key, Version: store.Any, Data: []byte(`{`)}); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	// One instance is not known any more, so another is launched; the task of the lost one lives on.
+	r.eventually("a third task", func() bool { return r.running("web") == 3 })
+	for id := range strings.FieldsSeq(tasks) {
+		if !strings.Contains(r.taskIDs(), id) {
+			t.Errorf("task %s was killed in doubt", id)
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (s *Scheduler) healthChanged(now time.Time, was, i *Instance) {
 		h := s.healthOf(i, def)
 		for n, check := range def.HealthChecks {
 			if check.Protocol.ByAgent() {
-				s.count(now, i, def, h, n, *i.AgentHealthy, "")
+				s.count(now, i, h, n, *i.AgentHealthy, "")
 				break
 			}
 		}
@@ -135,12 +135,12 @@ func (s *Scheduler) healthResult(now time.Time, in HealthResult) {
 			s.kill(now, i)
 		}
 	}
-	s.count(now, i, def, h, in.Index, in.Alive, in.Cause)
+	s.count(now, i, h, in.Index, in.Alive, in.Cause)
 	s.publishHealth(i, def)
 }
 
 // count adds one result to a check.
-func (s *Scheduler) count(now time.Time, i *Instance, _ *app.App, h *health, n int, alive bool, cause string) {
+func (s *Scheduler) count(now time.Time, i *Instance, h *health, n int, alive bool, cause string) {
 	state := &h.checks[n]
 	was, reported := state.Alive(), state.Reported()
 	if alive {
@@ -149,7 +149,7 @@ func (s *Scheduler) count(now time.Time, i *Instance, _ *app.App, h *health, n i
 		}
 		state.LastSuccess, state.ConsecutiveFailures = now, 0
 		if !state.LastSuccess.After(state.LastFailure) {
-			state.LastFailure = state.LastSuccess.Add(-time.Nanosecond)
+			state.LastFailure = state.LastSuccess.Add(-time.Nanosecond) // within one tick of the clock, the last one counts
 		}
 	} else {
 		state.LastFailure, state.LastFailureCause = now, cause

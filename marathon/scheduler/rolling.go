@@ -35,9 +35,9 @@ type move struct {
 // bounds when something does.
 func (r rollout) next() move {
 	bounds := deployment.Rolling{
-		Desired: r.want, Healthy: r.oldHealthy + r.newArrived, All: r.want, Strategy: r.strategy, Resident: r.resident,
+		Desired: r.want, Healthy: r.oldHealthy + r.newArrived, Strategy: r.strategy, Resident: r.resident,
 	}.Bounds()
-	spare := bounds.KillNow // with All as many as are wanted, just what is healthy beyond the minimum
+	spare := bounds.KillNow // without All, just what is healthy beyond the minimum; the rest is seen to below
 	var m move
 	surplus := max(0, r.oldHealthy+r.oldOther-r.want)
 	m.killOther = min(r.oldOther, max(spare, surplus))

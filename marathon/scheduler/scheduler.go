@@ -320,7 +320,7 @@ func newOutput() output { return output{index: make(map[writeKey]int)} }
 
 func (o *output) write(w Write) {
 	key := writeKey{w.Kind, w.Key}
-	if i, ok := o.index[key]; ok && w.Kind != KindTree {
+	if i, ok := o.index[key]; ok && w.Kind != KindTree && w.Kind != KindApp { // these two depend on each other's order
 		o.writes[i] = w
 		return
 	}

@@ -56,7 +56,7 @@ func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStat
 	if agent := status.GetAgentId().GetValue(); agent != "" {
 		next.AgentID = agent
 	}
-	changed := s.applyStatus(now, &next, status)
+	changed := applyStatus(&next, status)
 	if condition != i.Condition {
 		next.Condition, next.Since = condition, now
 		changed = true
@@ -98,7 +98,7 @@ func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStat
 }
 
 // applyStatus copies what a status says beyond the state, and tells whether anything of it is new.
-func (s *Scheduler) applyStatus(_ time.Time, next *Instance, status *mesos.TaskStatus) bool {
+func applyStatus(next *Instance, status *mesos.TaskStatus) bool {
 	changed := false
 	if status.Healthy != nil && (next.AgentHealthy == nil || *next.AgentHealthy != status.GetHealthy()) {
 		healthy := status.GetHealthy()
