@@ -89,23 +89,25 @@ func (a *Agent) send(now time.Time) {
 	}
 	a.reports.once = nil
 	a.reports.sending = true
-	addr := a.leader.addr
+	to := a.leader
 	a.reports.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(a.work, reportTimeout)
 		defer cancel()
-		err := a.cfg.Reporter.Report(ctx, addr, report)
-		a.post(func() { a.reported(addr, due, once, version, err) })
+		err := a.cfg.Reporter.Report(ctx, to.addr, report)
+		a.post(func() { a.reported(to, due, once, version, err) })
 	})
 }
 
 // reported goes on after a report. What a leader took is repeated only when no acknowledgement comes; what it did not take
 // is due again after a pause, or at once if there is another leader by now.
-func (a *Agent) reported(addr string, due []status.Due, once []*nodeapi.StatusUpdate, version uint64, err error) {
+func (a *Agent) reported(to leader, due []status.Due, once []*nodeapi.StatusUpdate, version uint64, err error) {
 	a.reports.sending = false
 	now := time.Now()
 	if err == nil {
 		a.counters.Reports++
-		a.reports.version = max(a.reports.version, version)
+		if to.epoch == a.leader.epoch && to.addr == a.leader.addr {
+			a.reports.version = max(a.reports.version, version)
+		}
 		a.reports.reached()
 		return
 	}
@@ -115,17 +117,17 @@ func (a *Agent) reported(addr string, due []status.Due, once []*nodeapi.StatusUp
 		a.reports.version = 0
 	}
 	again := now
-	if addr == a.leader.addr {
+	if to.addr == a.leader.addr {
 		again = a.reports.failed(now)
 		a.timers.at(again, func() {})
 	}
 	if errors.Is(err, nodeapi.ErrMalformed) || errors.Is(err, nodeapi.ErrTooLarge) {
 		// Sending the same again is useless, so what is sent once is given up, and the rest waits for its usual time.
-		a.cfg.Log.Error("leader refused a report", "addr", addr, "err", err)
+		a.cfg.Log.Error("leader refused a report", "addr", to.addr, "err", err)
 		a.counters.DroppedUpdates += uint64(len(once))
 		return
 	}
-	a.cfg.Log.Debug("cannot report to the leader", "addr", addr, "err", err)
+	a.cfg.Log.Debug("cannot report to the leader", "addr", to.addr, "err", err)
 	a.reports.once = append(once, a.reports.once...)
 	if extra := len(a.reports.once) - onceMax; extra > 0 {
 		a.counters.DroppedUpdates += uint64(extra)
