@@ -161,7 +161,11 @@ func mutate(v any, rng *rand.Rand) any {
 	}
 	values := []any{
 		nil, true, false, "", "x", "/", "tcp,udp", "disabled", "MESOS", "DOCKER", "host", json.Number("0"), json.Number("1"), json.Number("-1"),
-		json.Number("0.5"), json.Number("1e3"), json.Number("99999999999"), []any{}, []any{"a", "CLUSTER", ""}, map[string]any{}, map[string]any{"x": "y"},
+		json.Number("0.5"), json.Number("1e3"), json.Number("99999999999"),
+		[]any{},
+		[]any{"a", "CLUSTER", ""},
+		map[string]any{},
+		map[string]any{"x": "y"},
 	}
 	return values[rng.IntN(len(values))]
 }

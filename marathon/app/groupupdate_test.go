@@ -45,17 +45,27 @@ func TestGroupUpdates(t *testing.T) {
 		body    string
 		want    []string
 	}{
-		{"a given list of apps replaces them, what is absent stays", "/g", `{"apps":[{"id":"a","cmd":"x","instances":5},{"id":"/g/n","cmd":"x"}]}`,
-			[]string{"/g/", "/g/h/", "/g/a 5", "/g/h/c 3", "/g/n 1", "/z 1"}},
-		{"a given list of groups replaces them", "/g", `{"groups":[{"id":"i","apps":[{"id":"d","cmd":"x"}],"groups":[{"id":"j"}]}]}`,
-			[]string{"/g/", "/g/i/", "/g/i/j/", "/g/a 2", "/g/b 1", "/g/i/d 1", "/z 1"}},
+		{
+			"a given list of apps replaces them, what is absent stays", "/g", `{"apps":[{"id":"a","cmd":"x","instances":5},{"id":"/g/n","cmd":"x"}]}`,
+			[]string{"/g/", "/g/h/", "/g/a 5", "/g/h/c 3", "/g/n 1", "/z 1"},
+		},
+		{
+			"a given list of groups replaces them", "/g", `{"groups":[{"id":"i","apps":[{"id":"d","cmd":"x"}],"groups":[{"id":"j"}]}]}`,
+			[]string{"/g/", "/g/i/", "/g/i/j/", "/g/a 2", "/g/b 1", "/g/i/d 1", "/z 1"},
+		},
 		{"empty lists remove all", "/g", `{"apps":[],"groups":[]}`, []string{"/g/", "/z 1"}},
-		{"a group that is listed keeps what it does not name", "/g", `{"groups":[{"id":"h","dependencies":["/z"]}]}`,
-			[]string{"/g/", "/g/h/", "/g/a 2", "/g/b 1", "/g/h/c 3", "/z 1"}},
-		{"a new group with its parents", "/", `{"id":"/p/q","apps":[{"id":"a","cmd":"x"}]}`,
-			[]string{"/g/", "/g/h/", "/p/", "/p/q/", "/g/a 2", "/g/b 1", "/g/h/c 3", "/p/q/a 1", "/z 1"}},
-		{"the id of the body is below that of the request", "/p", `{"id":"q"}`,
-			[]string{"/g/", "/g/h/", "/p/", "/p/q/", "/g/a 2", "/g/b 1", "/g/h/c 3", "/z 1"}},
+		{
+			"a group that is listed keeps what it does not name", "/g", `{"groups":[{"id":"h","dependencies":["/z"]}]}`,
+			[]string{"/g/", "/g/h/", "/g/a 2", "/g/b 1", "/g/h/c 3", "/z 1"},
+		},
+		{
+			"a new group with its parents", "/", `{"id":"/p/q","apps":[{"id":"a","cmd":"x"}]}`,
+			[]string{"/g/", "/g/h/", "/p/", "/p/q/", "/g/a 2", "/g/b 1", "/g/h/c 3", "/p/q/a 1", "/z 1"},
+		},
+		{
+			"the id of the body is below that of the request", "/p", `{"id":"q"}`,
+			[]string{"/g/", "/g/h/", "/p/", "/p/q/", "/g/a 2", "/g/b 1", "/g/h/c 3", "/z 1"},
+		},
 		{"everything below is scaled and rounded up", "/g", `{"scaleBy":1.5}`, []string{"/g/", "/g/h/", "/g/a 3", "/g/b 2", "/g/h/c 5", "/z 1"}},
 		{"everything is scaled to nothing", "/", `{"scaleBy":0}`, []string{"/g/", "/g/h/", "/g/a 0", "/g/b 0", "/g/h/c 0", "/z 0"}},
 		{"an app that is removed and a group of its name", "/", `{"apps":[],"groups":[{"id":"z"}]}`, []string{"/z/"}},
@@ -80,8 +90,10 @@ func TestGroupRefusals(t *testing.T) {
 	}{
 		{"app without id", "/g", `{"apps":[{"cmd":"x"}]}`, MessageJSON, "/apps(0)/id", "error.path.missing"},
 		{"group without id", "/g", `{"groups":[{}]}`, MessageJSON, "/groups(0)/id", "error.path.missing"},
-		{"wrong type far below", "/g", `{"groups":[{"id":"h","groups":[{"id":"i","apps":[{"id":"a"},{"id":"b","cpus":"x"}]}]}]}`,
-			MessageJSON, "/groups(0)/groups(0)/apps(1)/cpus", "error.expected.jsnumber"},
+		{
+			"wrong type far below", "/g", `{"groups":[{"id":"h","groups":[{"id":"i","apps":[{"id":"a"},{"id":"b","cpus":"x"}]}]}]}`,
+			MessageJSON, "/groups(0)/groups(0)/apps(1)/cpus", "error.expected.jsnumber",
+		},
 		{"negative factor", "/g", `{"scaleBy":-1}`, MessageJSON, "/scaleBy", "error.min"},
 		{"group's own id", "/", `{"id":"/G"}`, MessageObject, "/id", `segment "G"`},
 		{"factor and apps", "/g", `{"scaleBy":2,"apps":[]}`, MessageObject, "/scaleBy", "not allowed in conjunction with other properties."},
@@ -101,8 +113,10 @@ func TestGroupRefusals(t *testing.T) {
 		{"rule of an app below", "/g", `{"groups":[{"id":"h","apps":[{"id":"a"}]}]}`, MessageObject, "/groups(0)/apps(0)", "must either contain one of"},
 		{"old form of an app below", "/g", `{"apps":[{"id":"b","cmd":"x","ports":[1,1]}]}`, MessageObject, "/apps(0)/ports", "ports must be unique"},
 		{"dependency of a group", "/g", `{"dependencies":["B"]}`, MessageObject, "/dependencies(0)", `segment "B"`},
-		{"app and group of one id", "/g", `{"apps":[{"id":"b","cmd":"x"}],"groups":[{"id":"b","apps":[{"id":"c","cmd":"x"}]}]}`,
-			MessageObject, "/apps//g/b", "Groups and Applications may not have the same identifier."},
+		{
+			"app and group of one id", "/g", `{"apps":[{"id":"b","cmd":"x"}],"groups":[{"id":"b","apps":[{"id":"c","cmd":"x"}]}]}`,
+			MessageObject, "/apps//g/b", "Groups and Applications may not have the same identifier.",
+		},
 		{"role far below", "/g", `{"groups":[{"id":"h","enforceRole":true}]}`, MessageObject, "/groups(0)/enforceRole", "only allowed for top-level groups"},
 		{"role with services", "/g", `{"enforceRole":true,"apps":[]}`, MessageObject, "/enforceRole", "may not change in a request that also changes services"},
 	}

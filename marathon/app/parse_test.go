@@ -38,8 +38,10 @@ func TestTypesAndLimits(t *testing.T) {
 		{"empty role", `{"id":"/a","acceptedResourceRoles":[""]}`, "/acceptedResourceRoles(0)", "error.minLength"},
 		{"container type", `{"id":"/a","container":{"type":"LXC"}}`, "/container/type", "error.unknown.enum.literal"},
 		{"image is required", `{"id":"/a","container":{"docker":{}}}`, "/container/docker/image", "error.path.missing"},
-		{"parameter without value", `{"id":"/a","container":{"docker":{"image":"i","parameters":[{"key":"k"}]}}}`,
-			"/container/docker/parameters(0)/value", "error.path.missing"},
+		{
+			"parameter without value", `{"id":"/a","container":{"docker":{"image":"i","parameters":[{"key":"k"}]}}}`,
+			"/container/docker/parameters(0)/value", "error.path.missing",
+		},
 		{"mapping's port", `{"id":"/a","container":{"portMappings":[{"containerPort":70000}]}}`, "/container/portMappings(0)/containerPort", "error.max"},
 		{"mapping's host port", `{"id":"/a","container":{"portMappings":[{"hostPort":-1}]}}`, "/container/portMappings(0)/hostPort", "error.min"},
 		{"mapping's protocol", `{"id":"/a","container":{"portMappings":[{"protocol":"sctp"}]}}`, "/container/portMappings(0)/protocol", "error.unknown.enum.literal"},

@@ -42,47 +42,75 @@ func TestRules(t *testing.T) {
 		{"ports and more definitions", `{"id":"/a","cmd":"x","ports":[1],"portDefinitions":[{"port":1},{"port":2}]}`, "/", "cannot specify both ports and port definitions"},
 		{"ports twice", `{"id":"/a","cmd":"x","ports":[1,0,0,1]}`, "/ports", "ports must be unique"},
 		{"network NONE", `{"id":"/a","container":{"docker":{"image":"i","network":"NONE"}}}`, "/container/docker/network", "unsupported docker network type"},
-		{"two kinds of mappings", `{"id":"/a","networks":[{"mode":"container/bridge"}],"container":{"docker":{"image":"i","portMappings":[{}]},"portMappings":[{}]}}`,
-			"/container/docker/portMappings", "cannot be combined with container.portMappings"},
-		{"discovery with DOCKER", `{"id":"/a","ipAddress":{"discovery":{"ports":[{"number":1}]}},"container":{"docker":{"image":"i"}}}`,
-			"/ipAddress/discovery/ports", "not supported for container type DOCKER"},
+		{
+			"two kinds of mappings", `{"id":"/a","networks":[{"mode":"container/bridge"}],"container":{"docker":{"image":"i","portMappings":[{}]},"portMappings":[{}]}}`,
+			"/container/docker/portMappings", "cannot be combined with container.portMappings",
+		},
+		{
+			"discovery with DOCKER", `{"id":"/a","ipAddress":{"discovery":{"ports":[{"number":1}]}},"container":{"docker":{"image":"i"}}}`,
+			"/ipAddress/discovery/ports", "not supported for container type DOCKER",
+		},
 		{"address and ports", `{"id":"/a","cmd":"x","ipAddress":{},"ports":[0]}`, "/", "cannot specify both an IP address and port"},
 		{"address and port definitions", `{"id":"/a","cmd":"x","ipAddress":{},"portDefinitions":[{}]}`, "/", "cannot specify both an IP address and port"},
 		{"networks and address", `{"id":"/a","cmd":"x","ipAddress":{},"networks":[]}`, "/", "must not specify both networks and ipAddress"},
-		{"networks and docker network", `{"id":"/a","networks":[{"mode":"host"}],"container":{"docker":{"image":"i","network":"HOST"}}}`,
-			"/", "must not specify both container.docker.network and networks"},
+		{
+			"networks and docker network", `{"id":"/a","networks":[{"mode":"host"}],"container":{"docker":{"image":"i","network":"HOST"}}}`,
+			"/", "must not specify both container.docker.network and networks",
+		},
 		{"credential", `{"id":"/a","container":{"docker":{"image":"i","credential":{"principal":"p"}}}}`, "/container/docker/credential", "not supported"},
 		{"MESOS with docker network", `{"id":"/a","container":{"type":"MESOS","docker":{"image":"i","network":"HOST"}}}`, "/container/docker/network", "not allowed for container type MESOS"},
-		{"MESOS with parameters", `{"id":"/a","container":{"type":"MESOS","docker":{"image":"i","parameters":[{"key":"k","value":"v"}]}}}`,
-			"/container/docker/parameters", "not allowed for container type MESOS"},
-		{"MESOS with docker mappings", `{"id":"/a","container":{"type":"MESOS","docker":{"image":"i","portMappings":[{}]}}}`,
-			"/container/docker/portMappings", "not allowed for container type MESOS"},
+		{
+			"MESOS with parameters", `{"id":"/a","container":{"type":"MESOS","docker":{"image":"i","parameters":[{"key":"k","value":"v"}]}}}`,
+			"/container/docker/parameters", "not allowed for container type MESOS",
+		},
+		{
+			"MESOS with docker mappings", `{"id":"/a","container":{"type":"MESOS","docker":{"image":"i","portMappings":[{}]}}}`,
+			"/container/docker/portMappings", "not allowed for container type MESOS",
+		},
 		{"artifact store", `{"id":"/a","cmd":"x","storeUrls":["http://x/y"]}`, "/storeUrls", "artifact store is not enabled"},
 		{"mappings in host mode", `{"id":"/a","container":{"docker":{"image":"i"},"portMappings":[{}]}}`, "/container/portMappings", "portMappings are not allowed with host-networking"},
-		{"definitions in bridge mode", `{"id":"/a","cmd":"x","networks":[{"mode":"container/bridge"}],"portDefinitions":[{}]}`,
-			"/portDefinitions", "portDefinitions are only allowed with host-networking"},
+		{
+			"definitions in bridge mode", `{"id":"/a","cmd":"x","networks":[{"mode":"container/bridge"}],"portDefinitions":[{}]}`,
+			"/portDefinitions", "portDefinitions are only allowed with host-networking",
+		},
 
 		// 2.4 Upgrade strategy.
-		{"health capacity above 1", `{"id":"/a","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":2,"maximumOverCapacity":0}}`,
-			"/upgradeStrategy/minimumHealthCapacity", "got 2.0, expected between 0.0 and 1.0"},
-		{"over capacity below 0", `{"id":"/a","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":-0.5}}`,
-			"/upgradeStrategy/maximumOverCapacity", "got -0.5, expected between 0.0 and 1.0"},
-		{"resident over capacity", `{"id":"/a","role":"r","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":1},` +
-			`"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
-			"/upgradeStrategy/maximumOverCapacity", "expected 0.0 for resident apps"},
+		{
+			"health capacity above 1", `{"id":"/a","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":2,"maximumOverCapacity":0}}`,
+			"/upgradeStrategy/minimumHealthCapacity", "got 2.0, expected between 0.0 and 1.0",
+		},
+		{
+			"over capacity below 0", `{"id":"/a","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":-0.5}}`,
+			"/upgradeStrategy/maximumOverCapacity", "got -0.5, expected between 0.0 and 1.0",
+		},
+		{
+			"resident over capacity", `{"id":"/a","role":"r","cmd":"x","upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":1},` +
+				`"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
+			"/upgradeStrategy/maximumOverCapacity", "expected 0.0 for resident apps",
+		},
 		{"single instance twice", `{"id":"/a","cmd":"x","instances":2,"labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"}}`, "/", "Single instance app may only have one instance"},
-		{"single instance upgraded beside itself", `{"id":"/a","cmd":"x","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":1}}`,
-			"/upgradeStrategy/maximumOverCapacity", "expected 0.0 for single instance apps"},
-		{"single instance kept up", `{"id":"/a","cmd":"x","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":0}}`,
-			"/upgradeStrategy/minimumHealthCapacity", "expected 0.0 for single instance apps"},
+		{
+			"single instance upgraded beside itself", `{"id":"/a","cmd":"x","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"upgradeStrategy":{"minimumHealthCapacity":0,"maximumOverCapacity":1}}`,
+			"/upgradeStrategy/maximumOverCapacity", "expected 0.0 for single instance apps",
+		},
+		{
+			"single instance kept up", `{"id":"/a","cmd":"x","labels":{"MARATHON_SINGLE_INSTANCE_APP":"true"},"upgradeStrategy":{"minimumHealthCapacity":1,"maximumOverCapacity":0}}`,
+			"/upgradeStrategy/minimumHealthCapacity", "expected 0.0 for single instance apps",
+		},
 
 		// 2.5 Unreachable strategy.
-		{"inactive after expunged", `{"id":"/a","cmd":"x","unreachableStrategy":{"inactiveAfterSeconds":2,"expungeAfterSeconds":1}}`,
-			"/unreachableStrategy/inactiveAfterSeconds", "must be less than or equal"},
-		{"half a strategy is filled with 0", `{"id":"/a","cmd":"x","unreachableStrategy":{"inactiveAfterSeconds":2}}`,
-			"/unreachableStrategy/inactiveAfterSeconds", "got 2 and 0"},
-		{"resident is never expunged", `{"id":"/a","role":"r","cmd":"x","unreachableStrategy":{},"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
-			"/unreachableStrategy", "must be disabled for resident apps"},
+		{
+			"inactive after expunged", `{"id":"/a","cmd":"x","unreachableStrategy":{"inactiveAfterSeconds":2,"expungeAfterSeconds":1}}`,
+			"/unreachableStrategy/inactiveAfterSeconds", "must be less than or equal",
+		},
+		{
+			"half a strategy is filled with 0", `{"id":"/a","cmd":"x","unreachableStrategy":{"inactiveAfterSeconds":2}}`,
+			"/unreachableStrategy/inactiveAfterSeconds", "got 2 and 0",
+		},
+		{
+			"resident is never expunged", `{"id":"/a","role":"r","cmd":"x","unreachableStrategy":{},"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
+			"/unreachableStrategy", "must be disabled for resident apps",
+		},
 
 		// 2.7 Volumes.
 		{"host volume without mode", volume(`{"containerPath":"p","hostPath":"/p"}`), "/container/volumes(0)/mode", "must be RO or RW"},
@@ -97,24 +125,36 @@ func TestRules(t *testing.T) {
 		{"maximum size on root", volume(`{"containerPath":"p","mode":"RW","persistent":{"size":1,"maxSize":2}}`), "/container/volumes(0)/persistent/maxSize", "only allowed for type mount"},
 		{"maximum size below size", volume(`{"containerPath":"p","mode":"RW","persistent":{"type":"mount","size":2,"maxSize":2}}`), "/container/volumes(0)/persistent/maxSize", "greater than size"},
 		{"constraint on root", volume(`{"containerPath":"p","mode":"RW","persistent":{"size":1,"constraints":[["path","LIKE","x"]]}}`), "/container/volumes(0)/persistent/constraints(0)", "not allowed for type root"},
-		{"constraint on something else", volume(`{"containerPath":"p","mode":"RW","persistent":{"type":"path","size":1,"constraints":[["disk","LIKE","x"]]}}`),
-			"/container/volumes(0)/persistent/constraints(0)", "only path with LIKE or UNLIKE"},
+		{
+			"constraint on something else", volume(`{"containerPath":"p","mode":"RW","persistent":{"type":"path","size":1,"constraints":[["disk","LIKE","x"]]}}`),
+			"/container/volumes(0)/persistent/constraints(0)", "only path with LIKE or UNLIKE",
+		},
 		{"external volume without name", volume(`{"containerPath":"p","mode":"RW","external":{"provider":"dvdi","options":{"dvdi/driver":"d"}}}`), "/container/volumes(0)/external/name", "must not be empty"},
 		{"external volume of nobody", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"nfs"}}`), "/container/volumes(0)/external/provider", "must be dvdi or csi"},
 		{"external volume without driver", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi"}}`), "/container/volumes(0)/external/options", "dvdi/driver"},
-		{"external volume's option", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d","x":"y"}}}`),
-			"/container/volumes(0)/external/options/x", "prefix/name"},
+		{
+			"external volume's option", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d","x":"y"}}}`),
+			"/container/volumes(0)/external/options/x", "prefix/name",
+		},
 		{"external volume twice", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d"}}},` +
 			`{"containerPath":"q","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d"}}}`), "/container/volumes(1)/external/name", "must be unique"},
-		{"external volume with two instances", `{"id":"/a","cmd":"x","instances":2,"container":{"type":"MESOS","volumes":[{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d"}}}]}}`,
-			"/container/volumes(0)/external", "may only have one instance"},
-		{"external volume's size with DOCKER", docker(`,"volumes":[{"containerPath":"p","mode":"RW","external":{"name":"v","size":1,"provider":"dvdi","options":{"dvdi/driver":"d"}}}]`),
-			"/container/volumes(0)/external/size", "not allowed for container type DOCKER"},
+		{
+			"external volume with two instances", `{"id":"/a","cmd":"x","instances":2,"container":{"type":"MESOS","volumes":[{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d"}}}]}}`,
+			"/container/volumes(0)/external", "may only have one instance",
+		},
+		{
+			"external volume's size with DOCKER", docker(`,"volumes":[{"containerPath":"p","mode":"RW","external":{"name":"v","size":1,"provider":"dvdi","options":{"dvdi/driver":"d"}}}]`),
+			"/container/volumes(0)/external/size", "not allowed for container type DOCKER",
+		},
 		{"CSI without plugin", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"csi","options":{}}}`), "/container/volumes(0)/external/options/pluginName", "must not be empty"},
-		{"CSI without access mode", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"csi","options":{"pluginName":"p"}}}`),
-			"/container/volumes(0)/external/options/capability/accessMode", "must be one of"},
-		{"CSI without access type", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"csi","options":{"pluginName":"p","capability":{"accessMode":"SINGLE_NODE_WRITER"}}}}`),
-			"/container/volumes(0)/external/options/capability/accessType", "must be block or mount"},
+		{
+			"CSI without access mode", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"csi","options":{"pluginName":"p"}}}`),
+			"/container/volumes(0)/external/options/capability/accessMode", "must be one of",
+		},
+		{
+			"CSI without access type", volume(`{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"csi","options":{"pluginName":"p","capability":{"accessMode":"SINGLE_NODE_WRITER"}}}}`),
+			"/container/volumes(0)/external/options/capability/accessType", "must be block or mount",
+		},
 		{"secret volume of nothing", volume(`{"containerPath":"p","secret":"s"}`), "/container/volumes(0)/secret", "references an undefined secret"},
 		{"secret volume without name", volume(`{"containerPath":"p","secret":""}`), "/container/volumes(0)/secret", "must not be empty"},
 
@@ -129,12 +169,16 @@ func TestRules(t *testing.T) {
 		{"resident with role *", `{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`, "/role", "cannot have the role *"},
 		{"no accepted roles", `{"id":"/a","cmd":"x","acceptedResourceRoles":[]}`, "/acceptedResourceRoles", "must not be empty"},
 		{"another accepted role", `{"id":"/a","cmd":"x","acceptedResourceRoles":["*","prod"]}`, "/acceptedResourceRoles", "can only contain * and *, got prod"},
-		{"resident's accepted roles", `{"id":"/a","role":"r","cmd":"x","acceptedResourceRoles":["r"],"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
-			"/acceptedResourceRoles", "A resident app must have"},
+		{
+			"resident's accepted roles", `{"id":"/a","role":"r","cmd":"x","acceptedResourceRoles":["r"],"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
+			"/acceptedResourceRoles", "A resident app must have",
+		},
 
 		// 2.10 Labels.
-		{"migration version", `{"id":"/a","cmd":"x","labels":{"DCOS_MIGRATION_API_VERSION":"v2","DCOS_MIGRATION_API_PATH":"/","DCOS_PACKAGE_FRAMEWORK_NAME":"f"}}`,
-			"/labels/DCOS_MIGRATION_API_VERSION", "must be v1"},
+		{
+			"migration version", `{"id":"/a","cmd":"x","labels":{"DCOS_MIGRATION_API_VERSION":"v2","DCOS_MIGRATION_API_PATH":"/","DCOS_PACKAGE_FRAMEWORK_NAME":"f"}}`,
+			"/labels/DCOS_MIGRATION_API_VERSION", "must be v1",
+		},
 		{"migration path", `{"id":"/a","cmd":"x","labels":{"DCOS_MIGRATION_API_VERSION":"v1","DCOS_PACKAGE_FRAMEWORK_NAME":"f"}}`, "/labels/DCOS_MIGRATION_API_PATH", "must not be empty"},
 		{"migration name", `{"id":"/a","cmd":"x","labels":{"DCOS_MIGRATION_API_VERSION":"v1","DCOS_MIGRATION_API_PATH":"/"}}`, "/labels/DCOS_PACKAGE_FRAMEWORK_NAME", "must not be empty"},
 		{"GPU behaviour", `{"id":"/a","cmd":"x","labels":{"GPU_SCHEDULING_BEHAVIOR":"greedy"}}`, "/labels/GPU_SCHEDULING_BEHAVIOR", "restricted or unrestricted"},
@@ -149,12 +193,18 @@ func TestRules(t *testing.T) {
 		{"linux info with DOCKER", docker(`,"linuxInfo":{}`), "/container/linuxInfo", "not allowed for container type DOCKER"},
 		{"seccomp both ways", `{"id":"/a","cmd":"x","container":{"type":"MESOS","linuxInfo":{"seccomp":{"profileName":"p","unconfined":true}}}}`, "/container/linuxInfo/seccomp", "exclude each other"},
 		{"shared memory of the parent", `{"id":"/a","cmd":"x","container":{"type":"MESOS","linuxInfo":{"ipcInfo":{"mode":"SHARE_PARENT","shmSize":1}}}}`, "/container/linuxInfo/ipcInfo/shmSize", "only allowed with mode PRIVATE"},
-		{"mapping names", `{"id":"/a","cmd":"x","networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{"name":"w"},{"name":"w"}]}}`,
-			"/container/portMappings", "Port names must be unique."},
-		{"mapping to a strange network", `{"id":"/a","cmd":"x","networks":[{"name":"n"}],"container":{"type":"MESOS","portMappings":[{"networkNames":["m"]}]}}`,
-			"/container/portMappings(0)/networkNames(0)", `"m" is not the name of a network`},
-		{"mapping to any of several networks", `{"id":"/a","cmd":"x","networks":[{"name":"n"},{"name":"m"}],"container":{"type":"MESOS","portMappings":[{"hostPort":0}]}}`,
-			"/container/portMappings(0)", "must name exactly one network"},
+		{
+			"mapping names", `{"id":"/a","cmd":"x","networks":[{"mode":"container/bridge"}],"container":{"type":"MESOS","portMappings":[{"name":"w"},{"name":"w"}]}}`,
+			"/container/portMappings", "Port names must be unique.",
+		},
+		{
+			"mapping to a strange network", `{"id":"/a","cmd":"x","networks":[{"name":"n"}],"container":{"type":"MESOS","portMappings":[{"networkNames":["m"]}]}}`,
+			"/container/portMappings(0)/networkNames(0)", `"m" is not the name of a network`,
+		},
+		{
+			"mapping to any of several networks", `{"id":"/a","cmd":"x","networks":[{"name":"n"},{"name":"m"}],"container":{"type":"MESOS","portMappings":[{"hostPort":0}]}}`,
+			"/container/portMappings(0)", "must name exactly one network",
+		},
 		{"limit below the request", `{"id":"/a","cmd":"x","cpus":2,"resourceLimits":{"cpus":1}}`, "/resourceLimits/cpus", "at least the 2.0"},
 		{"memory limit below the request", `{"id":"/a","cmd":"x","resourceLimits":{"mem":1}}`, "/resourceLimits/mem", "at least the 128.0"},
 
@@ -207,8 +257,10 @@ func TestRules(t *testing.T) {
 		{"check's command", `{"id":"/a","cmd":"x","check":{"exec":{"command":{"shell":"x","argv":["x"]}}}}`, "/check/exec/command", "exactly one of shell and argv"},
 		{"two readiness checks", `{"id":"/a","cmd":"x","readinessChecks":[{"portName":"default"},{"portName":"default"}]}`, "/readinessChecks", "more than 1"},
 		{"readiness port", `{"id":"/a","cmd":"x","readinessChecks":[{"portName":"x"}]}`, "/readinessChecks(0)/portName", "No port definition reference for portName x"},
-		{"readiness time-out", `{"id":"/a","cmd":"x","readinessChecks":[{"portName":"default","intervalSeconds":10,"timeoutSeconds":10}]}`,
-			"/readinessChecks(0)/timeoutSeconds", "must be less than intervalSeconds"},
+		{
+			"readiness time-out", `{"id":"/a","cmd":"x","readinessChecks":[{"portName":"default","intervalSeconds":10,"timeoutSeconds":10}]}`,
+			"/readinessChecks(0)/timeoutSeconds", "must be less than intervalSeconds",
+		},
 	}
 	settings := allFeatures()
 	for _, tt := range tests {
@@ -228,10 +280,14 @@ func TestFeaturesAreOffByDefault(t *testing.T) {
 	tests := []struct{ name, body, path, text string }{
 		{"gpus", `{"id":"/a","cmd":"x","gpus":1}`, "/gpus", "gpu_resources is not enabled"},
 		{"secrets", `{"id":"/a","cmd":"x","secrets":{"s":{"source":"x"}},"env":{"X":{"secret":"s"}}}`, "/secrets", "secrets is not enabled"},
-		{"secret volume", `{"id":"/a","cmd":"x","secrets":{"s":{"source":"x"}},"container":{"type":"MESOS","volumes":[{"containerPath":"p","secret":"s"}]}}`,
-			"/container/volumes(0)/secret", "secrets is not enabled"},
-		{"external volume", `{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d"}}}]}}`,
-			"/container/volumes(0)/external", "external_volumes is not enabled"},
+		{
+			"secret volume", `{"id":"/a","cmd":"x","secrets":{"s":{"source":"x"}},"container":{"type":"MESOS","volumes":[{"containerPath":"p","secret":"s"}]}}`,
+			"/container/volumes(0)/secret", "secrets is not enabled",
+		},
+		{
+			"external volume", `{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"p","mode":"RW","external":{"name":"v","provider":"dvdi","options":{"dvdi/driver":"d"}}}]}}`,
+			"/container/volumes(0)/external", "external_volumes is not enabled",
+		},
 		{"residency", `{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`, "/role", "cannot have the role *"},
 		{"accepted roles", `{"id":"/a","cmd":"x","acceptedResourceRoles":["prod"]}`, "/acceptedResourceRoles", "got prod"},
 	}

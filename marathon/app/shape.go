@@ -55,6 +55,7 @@ func number() *shape { return &shape{fit: fitNumber} }
 func integer() *shape {
 	return &shape{fit: fitInteger, min: new(float64(math.MinInt32)), max: new(float64(math.MaxInt32))}
 }
+
 func long() *shape {
 	return &shape{fit: fitInteger, min: new(float64(-1 << 53)), max: new(float64(1 << 53))}
 }

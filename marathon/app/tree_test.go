@@ -185,8 +185,11 @@ func TestTreeRules(t *testing.T) {
 		{"a cycle", "/", "Dependency graph has cyclic dependencies.", []string{`{"id":"/a","cmd":"x","dependencies":["b"]}`, `{"id":"/b","cmd":"x","dependencies":["a"]}`}, nil},
 		{"a cycle is named", "/", "/a -> /b -> /a", []string{`{"id":"/a","cmd":"x","dependencies":["b"]}`, `{"id":"/b","cmd":"x","dependencies":["a"]}`}, nil},
 		{"an app that waits for itself", "/", "/a -> /a", []string{`{"id":"/a","cmd":"x","dependencies":["a"]}`}, nil},
-		{"a cycle through groups", "/", "cyclic", []string{`{"id":"/g/a","cmd":"x"}`, `{"id":"/h/b","cmd":"x"}`},
-			[]*Group{{ID: "/g", Dependencies: []PathID{"/h"}}, {ID: "/h", Dependencies: []PathID{"/g"}}}},
+		{
+			"a cycle through groups", "/", "cyclic",
+			[]string{`{"id":"/g/a","cmd":"x"}`, `{"id":"/h/b","cmd":"x"}`},
+			[]*Group{{ID: "/g", Dependencies: []PathID{"/h"}}, {ID: "/h", Dependencies: []PathID{"/g"}}},
+		},
 		{"an app that waits for its group", "/", "cyclic", []string{`{"id":"/g/a","cmd":"x","dependencies":["/g"]}`}, nil},
 		{"groups that wait in one direction", "", "", []string{`{"id":"/g/a","cmd":"x"}`, `{"id":"/h/b","cmd":"x"}`}, []*Group{{ID: "/g", Dependencies: []PathID{"/h"}}}},
 		{"an unknown dependency", "", "", []string{`{"id":"/a","cmd":"x","dependencies":["/later"]}`}, nil},

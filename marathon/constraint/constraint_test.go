@@ -79,14 +79,20 @@ func TestOperators(t *testing.T) {
 
 		{"group by takes a new value", "rack:GROUP_BY", rack("r3"), racks("r1", "r2"), 9, ""},
 		{"group by takes the emptiest", "rack:GROUP_BY", rack("r1"), racks("r1", "r2", "r2"), 9, ""},
-		{"group by leaves the fuller alone", "rack:GROUP_BY", rack("r2"), racks("r1", "r2", "r2"), 9,
-			`rack "r2" already has 2 instances, another value has only 1`},
+		{
+			"group by leaves the fuller alone", "rack:GROUP_BY", rack("r2"), racks("r1", "r2", "r2"), 9,
+			`rack "r2" already has 2 instances, another value has only 1`,
+		},
 		{"group by when all are even", "rack:GROUP_BY", rack("r2"), racks("r1", "r2"), 9, ""},
-		{"group by with a number waits for the values", "rack:GROUP_BY:3", rack("r1"), racks("r1", "r2"), 3,
-			`rack "r1" already has 1 instances, and only 2 of 3 values have been offered`},
+		{
+			"group by with a number waits for the values", "rack:GROUP_BY:3", rack("r1"), racks("r1", "r2"), 3,
+			`rack "r1" already has 1 instances, and only 2 of 3 values have been offered`,
+		},
 		{"group by with a number lets a value fill its share", "rack:GROUP_BY:3", rack("r1"), racks("r1", "r2"), 9, ""},
-		{"group by with a number fills no more than the share", "rack:GROUP_BY:3", rack("r1"), racks("r1", "r1", "r1"), 9,
-			`rack "r1" already has 3 instances, and only 1 of 3 values have been offered`},
+		{
+			"group by with a number fills no more than the share", "rack:GROUP_BY:3", rack("r1"), racks("r1", "r1", "r1"), 9,
+			`rack "r1" already has 3 instances, and only 1 of 3 values have been offered`,
+		},
 		{"group by gives the rest away once", "rack:GROUP_BY:2", rack("r1"), racks("r1"), 3, ""},
 		{"group by does not give the rest away twice", "rack:GROUP_BY:2", rack("r2"), racks("r1", "r1", "r2"), 3, ""},
 		{"group by with more values than its number uses them", "rack:GROUP_BY:2", rack("r5"), racks("r1", "r2", "r3"), 9, ""},

@@ -376,10 +376,18 @@ func TestMatchRefuses(t *testing.T) {
 			{InsufficientMemory, "needs 5000.0 mem, the offer has 4096.0 for roles web and *"},
 			{InsufficientDisk, "needs 5000.0 disk, the offer has 1000.0 for roles web and *"},
 		}},
-		{"constraint", `"constraints":[["hostname","UNIQUE"]]`, plain, Settings{}, []constraint.Place{plain.Place},
-			[]Refusal{{UnfulfilledConstraint, `hostname:UNIQUE: hostname "edge-7" already has an instance`}}},
-		{"region", `"cpus":1`, with(func(o *Offer) { o.Place.Region = "us" }), Settings{HomeRegion: "eu"}, nil,
-			[]Refusal{{UnfulfilledConstraint, `edge-7 is in region "us", the master in "eu", and no constraint on @region or @zone allows that`}}},
+		{
+			"constraint", `"constraints":[["hostname","UNIQUE"]]`, plain,
+			Settings{},
+			[]constraint.Place{plain.Place},
+			[]Refusal{{UnfulfilledConstraint, `hostname:UNIQUE: hostname "edge-7" already has an instance`}},
+		},
+		{
+			"region", `"cpus":1`, with(func(o *Offer) { o.Place.Region = "us" }),
+			Settings{HomeRegion: "eu"},
+			nil,
+			[]Refusal{{UnfulfilledConstraint, `edge-7 is in region "us", the master in "eu", and no constraint on @region or @zone allows that`}},
+		},
 		{"offer to another role", `"cpus":1`, with(func(o *Offer) { o.Resources = o.Resources.AllocatedTo("db") }), Settings{}, nil, []Refusal{
 			{UnfulfilledRole, "the offer is to role db, and the app runs under web"},
 			{InsufficientCpus, "needs 1.0 cpus, the offer has 0.0 for roles web and *"},
@@ -387,13 +395,25 @@ func TestMatchRefuses(t *testing.T) {
 			{InsufficientPorts, "needs 1 ports, the offer has too few for roles web and *"},
 		}},
 		{"maintenance", `"cpus":1`, with(func(o *Offer) { o.Maintenance = true }), Settings{}, nil, []Refusal{{AgentMaintenance, "the agent has a maintenance window"}}},
-		{"GPUs are for others", `"cpus":1`, with(func(o *Offer) { o.Resources = o.Resources.Add(parseResources(t, "gpus:1")) }), Settings{}, nil,
-			[]Refusal{{DeclinedScarceResources, "the agent has GPUs, and the app uses none"}}},
-		{"GPUs are for others, says the label", `"labels":{"GPU_SCHEDULING_BEHAVIOR":"restricted"}`,
-			with(func(o *Offer) { o.Resources = o.Resources.Add(parseResources(t, "gpus:1")) }), Settings{GPUsUnrestricted: true}, nil,
-			[]Refusal{{DeclinedScarceResources, "the agent has GPUs, and the app uses none"}}},
-		{"GPUs do not matter, says the label", `"labels":{"GPU_SCHEDULING_BEHAVIOR":"unrestricted"}`,
-			with(func(o *Offer) { o.Resources = o.Resources.Add(parseResources(t, "gpus:1")) }), Settings{}, nil, nil},
+		{
+			"GPUs are for others", `"cpus":1`, with(func(o *Offer) { o.Resources = o.Resources.Add(parseResources(t, "gpus:1")) }),
+			Settings{},
+			nil,
+			[]Refusal{{DeclinedScarceResources, "the agent has GPUs, and the app uses none"}},
+		},
+		{
+			"GPUs are for others, says the label", `"labels":{"GPU_SCHEDULING_BEHAVIOR":"restricted"}`,
+			with(func(o *Offer) { o.Resources = o.Resources.Add(parseResources(t, "gpus:1")) }),
+			Settings{GPUsUnrestricted: true},
+			nil,
+			[]Refusal{{DeclinedScarceResources, "the agent has GPUs, and the app uses none"}},
+		},
+		{
+			"GPUs do not matter, says the label", `"labels":{"GPU_SCHEDULING_BEHAVIOR":"unrestricted"}`,
+			with(func(o *Offer) { o.Resources = o.Resources.Add(parseResources(t, "gpus:1")) }),
+			Settings{},
+			nil, nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
