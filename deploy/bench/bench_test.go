@@ -77,7 +77,7 @@ func supervisors(b *testing.B, dir string) []int {
 
 func post(b *testing.B, c *hosts.Cluster, id string, instances int) {
 	b.Helper()
-	body := fmt.Sprintf(`{"id":%q,"cmd":"exec sleep 600","cpus":0.01,"mem":32,"disk":0,"instances":%d,"portDefinitions":[]}`, id, instances)
+	body := fmt.Sprintf(`{"id":%q,"cmd":"exec sleep 600","cpus":0.001,"mem":32,"disk":0,"instances":%d,"portDefinitions":[]}`, id, instances)
 	if _, _, err := hosts.Request("POST", c.Marathon+"/v2/apps", body); err != nil {
 		b.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func BenchmarkMemory(b *testing.B) {
 			return total
 		}
 		before := sum()
-		const more = 100
+		const more = 400
 		post(b, r.Cluster, "/more", more)
 		after := sum()
 		b.ReportMetric(idle/1024, "agent-MiB")
@@ -119,14 +119,15 @@ func BenchmarkScaleTo100(b *testing.B) {
 	for b.Loop() {
 		r := hosts.Separate(b, 1)
 		post(b, r.Cluster, "/scale", 1)
-		pids := append(supervisors(b, r.AgentDirs[0]), r.Agents[0].PID(), r.MasterProcess.PID(), r.MarathonProcess.PID())
-		used := func() (d time.Duration) {
-			for _, pid := range pids {
-				d += cpu(b, pid)
-			}
-			return d
+		roles := map[string]int{"agent": r.Agents[0].PID(), "master": r.MasterProcess.PID(), "marathon": r.MarathonProcess.PID()}
+		for _, pid := range supervisors(b, r.AgentDirs[0]) {
+			roles["supervisor"] = pid
 		}
-		before, begin := used(), time.Now()
+		before := map[string]time.Duration{}
+		for role, pid := range roles {
+			before[role] = cpu(b, pid)
+		}
+		begin := time.Now()
 		if _, _, err := hosts.Request("PUT", r.Marathon+"/v2/apps/scale", `{"instances":100}`); err != nil {
 			b.Fatal(err)
 		}
@@ -138,7 +139,13 @@ func BenchmarkScaleTo100(b *testing.B) {
 			return err
 		})
 		b.ReportMetric(time.Since(begin).Seconds(), "s/100tasks")
-		b.ReportMetric((used() - before).Seconds(), "cpu-s/100tasks")
+		total := time.Duration(0)
+		for role, pid := range roles {
+			used := cpu(b, pid) - before[role]
+			total += used
+			b.ReportMetric(used.Seconds(), role+"-cpu-s")
+		}
+		b.ReportMetric(total.Seconds(), "cpu-s/100tasks")
 		b.ReportMetric(0, "ns/op")
 	}
 }

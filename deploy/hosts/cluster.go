@@ -122,7 +122,7 @@ func (c *Cluster) ProbeApp(id string, instances int, more ...string) {
 		c.t.Fatal(err)
 	}
 	def := map[string]any{
-		"id": id, "cmd": "exec " + self, "cpus": 0.05, "mem": 32, "instances": instances, "backoffSeconds": 0.1,
+		"id": id, "cmd": "exec " + self, "cpus": 0.05, "mem": 32, "instances": instances, "backoffSeconds": 1,
 		"env":             map[string]string{probeVariable: c.probes},
 		"portDefinitions": []map[string]any{{"port": 0, "name": "http"}},
 	}

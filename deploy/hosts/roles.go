@@ -40,7 +40,7 @@ func Separate(t testing.TB, agents int) *Roles {
 		args := []string{
 			"agent", "--ip", ip, "--work-dir", dir, fmt.Sprint("--port=", port), fmt.Sprint("--mesh-port=", agentMesh),
 			fmt.Sprint("--dns-port=", agentDNS), "--dns-http-port=0", "--no-discover", "--mesh-profile=local",
-			fmt.Sprintf("--resources=cpus:2;mem:8192;disk:1000;ports:[%d-%d]", 31000+i*300, 31299+i*300),
+			fmt.Sprintf("--resources=cpus:2;mem:32768;disk:1000;ports:[%d-%d]", 31000+i*300, 31299+i*300),
 		}
 		if i > 0 {
 			args = append(args, "--join", seed)
