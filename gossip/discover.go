@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -89,12 +90,7 @@ func (m *Mesh) ask(ctx context.Context, iface *net.Interface) error {
 }
 
 func ours(fields []string, cluster string) bool {
-	for _, f := range fields {
-		if f == mdnsCluster+cluster {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(fields, mdnsCluster+cluster)
 }
 
 // interfaceOf returns the interface that has the address, nil if there is none: then the system chooses.

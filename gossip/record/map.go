@@ -47,8 +47,12 @@ type Option func(*Map)
 func WithLimits(l Limits) Option {
 	return func(m *Map) {
 		for _, f := range []struct{ to, from *int }{
-			{&m.limits.Keys, &l.Keys}, {&m.limits.KeySize, &l.KeySize}, {&m.limits.ValueSize, &l.ValueSize},
-			{&m.limits.RecordSize, &l.RecordSize}, {&m.limits.Nodes, &l.Nodes}, {&m.limits.Tombstones, &l.Tombstones},
+			{&m.limits.Keys, &l.Keys},
+			{&m.limits.KeySize, &l.KeySize},
+			{&m.limits.ValueSize, &l.ValueSize},
+			{&m.limits.RecordSize, &l.RecordSize},
+			{&m.limits.Nodes, &l.Nodes},
+			{&m.limits.Tombstones, &l.Tombstones},
 			{&m.limits.Changes, &l.Changes},
 		} {
 			if *f.from > 0 {
