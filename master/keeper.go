@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -241,9 +242,7 @@ func (k *keeper) written(ctx context.Context, w write) bool {
 			found[d.key] = stored.Version
 		}
 	}
-	for key, version := range found {
-		k.versions[key] = version
-	}
+	maps.Copy(k.versions, found)
 	return true
 }
 

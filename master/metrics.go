@@ -2,6 +2,7 @@ package master
 
 import (
 	"context"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -122,9 +123,7 @@ func (m *Master) Metrics(ctx context.Context) (map[string]float64, error) {
 
 func (m *Master) measure() map[string]float64 {
 	out := make(map[string]float64, len(m.counters.values)+128)
-	for name, v := range m.counters.values {
-		out[name] = v
-	}
+	maps.Copy(out, m.counters.values)
 	for name, t := range m.counters.timers {
 		t.measure(name, out)
 	}

@@ -3,6 +3,7 @@ package allocator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -84,9 +85,7 @@ func ParseMinAllocatable(s string) ([]Quantities, error) {
 			return nil, fmt.Errorf("minimum allocatable resources %q: %w", alternative, err)
 		}
 		q := make(Quantities)
-		for name, amount := range rs.Scalars() {
-			q[name] = amount
-		}
+		maps.Insert(q, rs.Scalars())
 		if len(q) == 0 || len(q) != len(rs.Names()) {
 			return nil, fmt.Errorf("minimum allocatable resources %q: only scalars above 0 make sense", alternative)
 		}

@@ -61,8 +61,10 @@ func TestSpecOf(t *testing.T) {
 	info := &mesos.FrameworkInfo{
 		Roles: []string{"a", "b"},
 		Capabilities: []*mesos.FrameworkInfo_Capability{
-			{Type: mesos.FrameworkInfo_Capability_MULTI_ROLE.Enum()}, {Type: mesos.FrameworkInfo_Capability_GPU_RESOURCES.Enum()},
-			{Type: mesos.FrameworkInfo_Capability_REGION_AWARE.Enum()}, {},
+			{Type: mesos.FrameworkInfo_Capability_MULTI_ROLE.Enum()},
+			{Type: mesos.FrameworkInfo_Capability_GPU_RESOURCES.Enum()},
+			{Type: mesos.FrameworkInfo_Capability_REGION_AWARE.Enum()},
+			{},
 		},
 		OfferFilters: map[string]*mesos.OfferFilters{
 			"a": {MinAllocatableResources: &mesos.OfferFilters_MinAllocatableResources{

@@ -152,12 +152,14 @@ type filterHeap []*filter
 
 // Len, Less, Swap, Push and Pop implement heap.Interface.
 func (h filterHeap) Len() int { return len(h) }
+
 func (h filterHeap) Less(i, j int) bool {
 	if c := h[i].until.Compare(h[j].until); c != 0 {
 		return c < 0
 	}
 	return h[i].number < h[j].number
 }
+
 func (h filterHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].place, h[j].place = i, j

@@ -3,6 +3,7 @@ package allocator
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -259,9 +260,7 @@ func (s *story) quantities(text string) Quantities {
 		return nil
 	}
 	q := make(Quantities)
-	for name, amount := range s.res(text).Scalars() {
-		q[name] = amount
-	}
+	maps.Insert(q, s.res(text).Scalars())
 	return q
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -144,9 +145,7 @@ func writeResources(w *jsonWriter, name string, r resources.Resources) {
 	w.object(func() {
 		plain, revocable := r.NonRevocable(), r.Revocable()
 		known := map[string]resources.Milli{resources.CPUs: 0, resources.GPUs: 0, resources.Mem: 0, resources.Disk: 0}
-		for scalar, amount := range plain.Scalars() {
-			known[scalar] = amount
-		}
+		maps.Insert(known, plain.Scalars())
 		keys := make([]string, 0, len(known))
 		for scalar := range known {
 			keys = append(keys, scalar)

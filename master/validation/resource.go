@@ -3,6 +3,7 @@ package validation
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
@@ -61,10 +62,8 @@ func singleRole(rs resources.Resources) error {
 func unmixed(rs resources.Resources) error {
 	lasting := rs.NonRevocable().Names()
 	for _, name := range rs.Revocable().Names() {
-		for _, other := range lasting {
-			if name == other {
-				return fmt.Errorf("Cannot use both revocable and non-revocable '%s' at the same time", name)
-			}
+		if slices.Contains(lasting, name) {
+			return fmt.Errorf("Cannot use both revocable and non-revocable '%s' at the same time", name)
 		}
 	}
 	return nil

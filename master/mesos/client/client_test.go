@@ -241,7 +241,7 @@ func TestSubscribeWaitsForALeader(t *testing.T) {
 	asked := 0
 	m.respond = func(w http.ResponseWriter, r *http.Request) {
 		if asked++; asked < 5 {
-			http.Error(w, "No leader elected", 503)
+			http.Error(w, "No leader elected", http.StatusServiceUnavailable)
 			return
 		}
 		m.respond = nil
@@ -425,7 +425,7 @@ func TestAuthorize(t *testing.T) {
 	m := newMaster(t)
 	m.respond = func(w http.ResponseWriter, r *http.Request) {
 		if p, s, ok := r.BasicAuth(); !ok || p != "demo" || s != "secret" {
-			http.Error(w, "401 Unauthorized.", 401)
+			http.Error(w, "401 Unauthorized.", http.StatusUnauthorized)
 			return
 		}
 		answer(200, "Mesos-Stream-Id", "x", "")(w, r)

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -137,10 +138,8 @@ func mayHoldEnum(fd protoreflect.FieldDescriptor, seen []protoreflect.MessageDes
 	if md == nil {
 		return false
 	}
-	for _, s := range seen {
-		if s == md {
-			return false
-		}
+	if slices.Contains(seen, md) {
+		return false
 	}
 	seen = append(seen, md)
 	fields := md.Fields()
