@@ -40,9 +40,7 @@ func (a *Agent) publish() {
 	}
 	if a.changed.all {
 		put(catalog.KeyNode, a.node())
-		for key, t := range a.tasks {
-			a.changed.tasks[key] = t
-		}
+		maps.Copy(a.changed.tasks, a.tasks)
 	}
 	for key, t := range a.changed.tasks {
 		name := catalog.TaskKey(key.Framework, key.Task)

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -213,9 +214,7 @@ func (c Config) env(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res re
 	if roles := res.Allocations(); len(roles) > 0 {
 		vars["MESOS_ALLOCATION_ROLE"] = roles[0]
 	}
-	for name, value := range c.Environment {
-		vars[name] = value
-	}
+	maps.Copy(vars, c.Environment)
 	for _, v := range task.GetCommand().GetEnvironment().GetVariables() {
 		vars[v.GetName()] = v.GetValue()
 	}

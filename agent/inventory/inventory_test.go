@@ -2,6 +2,7 @@ package inventory
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,9 +16,7 @@ func fake(t *testing.T, files map[string]string) Machine {
 	t.Helper()
 	root := t.TempDir()
 	all := map[string]string{"proc/meminfo": "MemTotal:       16777216 kB\nMemFree: 1 kB\n", "proc/self/cgroup": "0::/\n"}
-	for name, text := range files {
-		all[name] = text
-	}
+	maps.Copy(all, files)
 	for name, text := range all {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

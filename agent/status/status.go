@@ -12,6 +12,7 @@ package status
 
 import (
 	"container/heap"
+	"slices"
 	"time"
 )
 
@@ -104,10 +105,8 @@ func (s *Streams) Push(key Key, u Update) bool {
 		st = &stream{key: key, index: -1}
 		s.streams[key] = st
 	}
-	for _, seen := range st.seen {
-		if seen == u.UUID {
-			return false
-		}
+	if slices.Contains(st.seen, u.UUID) {
+		return false
 	}
 	if len(st.seen) == seenMax {
 		st.seen = append(st.seen[:0], st.seen[1:]...)
