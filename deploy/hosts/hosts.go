@@ -253,12 +253,16 @@ func workDir(t testing.TB) string {
 	dir := t.TempDir()
 	t.Cleanup(func() {
 		Eventually(t, 10*time.Second, "no process is left of "+dir, func() error {
-			left := processesOf(dir)
-			for _, pid := range left {
+			supervisors, tasks := processesOf(dir)
+			for _, pid := range tasks {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}
-			if len(left) > 0 {
-				return fmt.Errorf("processes %v", left)
+			// A supervisor that is asked to end, and has no task any more, takes its cgroups with it.
+			for _, pid := range supervisors {
+				_ = syscall.Kill(pid, syscall.SIGTERM)
+			}
+			if len(supervisors)+len(tasks) > 0 {
+				return fmt.Errorf("supervisors %v, tasks %v", supervisors, tasks)
 			}
 			return nil
 		})
@@ -266,9 +270,8 @@ func workDir(t testing.TB) string {
 	return dir
 }
 
-// processesOf finds the supervisor of a folder by its arguments, and the tasks by their environment.
-func processesOf(dir string) []int {
-	var pids []int
+// processesOf finds the supervisors of a folder by their arguments, and the tasks by their environment.
+func processesOf(dir string) (supervisors, tasks []int) {
 	entries, _ := filepath.Glob("/proc/[0-9]*")
 	for _, e := range entries {
 		pid, err := strconv.Atoi(filepath.Base(e))
@@ -277,9 +280,12 @@ func processesOf(dir string) []int {
 		}
 		arguments, _ := os.ReadFile(e + "/cmdline")
 		environment, _ := os.ReadFile(e + "/environ")
-		if bytes.Contains(arguments, []byte(dir)) || bytes.Contains(environment, []byte(dir)) {
-			pids = append(pids, pid)
+		switch {
+		case bytes.Contains(arguments, []byte(dir)):
+			supervisors = append(supervisors, pid)
+		case bytes.Contains(environment, []byte(dir)):
+			tasks = append(tasks, pid)
 		}
 	}
-	return pids
+	return supervisors, tasks
 }
