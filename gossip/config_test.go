@@ -101,13 +101,13 @@ func TestGenerationsGrowAndNeverMeet(t *testing.T) {
 	if g, err := s.nextGeneration(1<<63 - 1); err != nil || g > maxGeneration {
 		t.Errorf("generation %d (%v): a forged one was followed to the end of all numbers", g, err)
 	}
-	for _, content := range []string{"", "{", "[]", "\x00\x00", strings.Repeat(" ", maxStateFile+1)} {
+	for _, content := range []string{"", "{", "[]", "\x00\x00", strings.Repeat(" ", maxStateFile+1), `{"version":1,"generation":18446744073709551615}`} {
 		if err := os.WriteFile(filepath.Join(dir, generationFile), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if s, err := openState(dir); err != nil {
 			t.Errorf("with the file %.10q: %v, want a fresh start", content, err)
-		} else if g, err := s.nextGeneration(0); err != nil || g == 0 {
+		} else if g, err := s.nextGeneration(0); err != nil || g == 0 || g > maxGeneration {
 			t.Errorf("with the file %.10q: generation %d, %v", content, g, err)
 		}
 	}

@@ -62,12 +62,15 @@ type Mesh struct {
 	conflicts chan string
 	// lost gets the address of the node that holds this one's name by right.
 	lost chan string
+	// ahead gets a generation of this node that somebody holds and that it has not reached. One is enough: who holds more says so
+	// again.
+	ahead chan uint64
 
 	mu    sync.Mutex
 	byes  map[string]uint64 // nodes that said goodbye, with their generation; guarded by mu
 	doubt map[string]bool   // nodes that did not answer this node's last probe; guarded by mu
-	// raised is when the own generation was last raised; guarded by mu.
-	raised time.Time
+
+	raised time.Time // when the own generation was last raised; belongs to watch
 }
 
 var _ record.Reader = (*Mesh)(nil)
@@ -89,6 +92,7 @@ func New(cfg Config) (*Mesh, error) {
 		nonce: rand.Uint64(), started: time.Now(), byes: map[string]uint64{}, doubt: map[string]bool{},
 		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
+		ahead: make(chan uint64, 1),
 	}
 	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: func() { m.metrics.streamOnly.Inc() }}
 	var err error
@@ -244,7 +248,7 @@ func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
 	}
 	m.metrics.deltasIn.Inc()
 	if res.Ahead {
-		m.raise(res.Generation)
+		m.outbid(res.Generation)
 	}
 	if pass && len(res.Keys) > 0 {
 		m.pass(res.Node, res.Generation, res.Keys)
@@ -277,13 +281,20 @@ func (m *Mesh) sendLarge(node string, generation uint64, keys []string) {
 	}
 }
 
-// raise lifts the own generation above one that somebody else holds a record of. It does so at most once a second: each time costs
-// a write to disk here and a whole record on the network.
+// outbid has the own generation raised above one that somebody else holds a record of. The disk is written to for it, so that is left
+// to watch: neither memberlist nor who handed in a delta waits for that.
+func (m *Mesh) outbid(above uint64) {
+	select {
+	case m.ahead <- above:
+	default:
+	}
+}
+
+// raise lifts the own generation above another one. It does so at most once a second: each time costs a write to disk here and a
+// whole record on the network. What nobody can have got to honestly cannot be outbid for ever, and is not.
 func (m *Mesh) raise(above uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	own := m.records.Snapshot(m.cfg.NodeID).Generation()
-	if own > above || time.Since(m.raised) < time.Second {
+	if own > above || above > maxGeneration || time.Since(m.raised) < time.Second {
 		return
 	}
 	m.raised = time.Now()

@@ -91,6 +91,15 @@ func (b *peerBook) left(name string, now time.Time) {
 	}
 }
 
+// forget drops a peer that is not alive.
+func (b *peerBook) forget(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.all[name]; p != nil && !p.alive {
+		delete(b.all, name)
+	}
+}
+
 func (b *peerBook) forgetOldest() {
 	oldest := ""
 	for name, p := range b.all {

@@ -54,8 +54,8 @@ func openState(dir string) (*stateDir, error) {
 		return nil, err
 	}
 	var g generationState
-	// A file that cannot be read is as good as lost; the peers know better.
-	if err := s.read(generationFile, &g); err == nil {
+	// A file that cannot be read, or cannot be true, is as good as lost; the peers know better.
+	if err := s.read(generationFile, &g); err == nil && g.Generation <= maxGeneration {
 		s.last = g.Generation
 	}
 	return s, nil

@@ -120,7 +120,7 @@ func (m *Mesh) onDigests(msg *message) {
 		told[d.Node] = true
 		v := m.records.Compare(now, d)
 		if v.Ahead {
-			m.raise(d.Generation)
+			m.outbid(d.Generation)
 		}
 		if v.Newer {
 			repairs.add(m.records.Delta(d.Node, v.Since))

@@ -61,10 +61,13 @@ func (m *Mesh) watch(ctx context.Context) {
 			return
 		case e := <-m.events:
 			m.onEvent(e)
+		case above := <-m.ahead:
+			m.raise(above)
 		case <-reconcile.C:
 			m.reconcile()
 		case <-reap.C:
 			if gone := m.records.Reap(time.Now(), m.cfg.ReapAfter); gone != nil {
+				m.forget(gone)
 				m.log.Info("nodes reaped", "nodes", gone)
 			}
 		case <-remember.C:
@@ -168,6 +171,20 @@ func (m *Mesh) reconcile() {
 		if l := s.Liveness(); !members[s.Node()] && s.Node() != m.cfg.NodeID && (l == record.Alive || l == record.Suspect) {
 			m.onEvent(event{eventLeave, memberlist.Node{Name: s.Node()}})
 		}
+	}
+}
+
+// forget drops what was kept of nodes that were reaped: the goodbyes, lest they fill the room for others', and the addresses of those
+// that left on purpose. A node that died is still tried, in case it was only cut off.
+func (m *Mesh) forget(nodes []string) {
+	for _, name := range nodes {
+		if m.saidBye(name) {
+			m.peers.forget(name)
+		}
+		m.mu.Lock()
+		delete(m.byes, name)
+		delete(m.doubt, name)
+		m.mu.Unlock()
 	}
 }
 
