@@ -33,7 +33,8 @@
 //   - A damaged record (each carries a checksum): the file moves to the folder quarantine, and the process is found
 //     again by the mark in its environment, if it still runs. Only its own container is concerned.
 //   - A full or failing disk: an exit that cannot be written is not told and its process not reaped; writing is tried
-//     again, ever less often. Starts fail with the reason, and leave nothing behind.
+//     again, ever less often. Starts fail with the reason, and leave nothing behind. If the folder itself was removed,
+//     exits are told without being written, and the supervisor ends with its last container: nobody can reach it.
 //
 // # How the processes of a container are found
 //
@@ -52,7 +53,7 @@
 //	  lock                    held with flock for the life of the supervisor; a second one ends at once
 //	  supervisor.sock         0600
 //	  supervisor.log          its log; the one before it is supervisor.log.1
-//	  containers/<id>.c       one record a container, see record.go
+//	  containers/<id>.c       one record a container, see record_linux.go
 //	  containers/<id>.t       a record being written
 //	  quarantine/             records that could not be read
 //

@@ -45,6 +45,22 @@ type Credential struct {
 	Groups []uint32 `json:"groups,omitempty"`
 }
 
+// Config says how to find a supervisor, and how to start one.
+type Config struct {
+	// Dir is its folder; it is made if it lacks.
+	Dir string
+	// Command is the argv that runs Main, without flags of Main: {"/usr/bin/starling", "supervisor"}. The program must
+	// be named by an absolute path.
+	Command []string
+	// IdleExit is how long a supervisor that was started stays without containers and clients; 0 is for ever.
+	IdleExit time.Duration
+	// Cgroups are folders of cgroups for a supervisor that is started to move into. It removes them when it ends, and
+	// the folders above them, if they are empty then.
+	Cgroups []string
+	// Env is added to the environment of a supervisor that is started. No task sees it.
+	Env []string
+}
+
 // Container is what the supervisor knows of a container. PID and Ticks together name its first process for the time
 // that the machine is up.
 type Container struct {
@@ -82,6 +98,8 @@ var (
 	ErrCannotRun = errors.New("cannot run")
 	// ErrTimeout is returned when processes were still there at the end of the time given.
 	ErrTimeout = errors.New("timed out")
+	// ErrGone is returned by OpenHandle when the process is no more, or its number belongs to another one.
+	ErrGone = errors.New("no such process")
 	// ErrDisconnected is returned when the connection ended before the answer came: what was asked for may have
 	// happened or not.
 	ErrDisconnected = errors.New("supervisor disconnected")

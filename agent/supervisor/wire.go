@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
 
 // The wire: a frame is four bytes of length, big endian, and so many bytes of JSON. A client sends requests, each with
@@ -21,6 +22,9 @@ const protocolVersion = 1
 // maxFrame bounds a frame. The arguments and the environment of a process are limited to 2 MiB by Linux' default, and
 // grow by a third on the wire.
 const maxFrame = 4 << 20
+
+// writeTimeout is how long the other side may take to read what it is sent.
+const writeTimeout = 10 * time.Second
 
 const (
 	opHello   = "hello"

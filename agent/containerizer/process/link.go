@@ -43,9 +43,10 @@ func (c *Containerizer) keepConnected(client *supervisor.Client, found []supervi
 		c.mu.Lock()
 		c.client = nil
 		c.online = make(chan struct{})
+		ending := c.ending
 		c.mu.Unlock()
 		client.Close()
-		if c.life.Err() != nil {
+		if ending || c.life.Err() != nil {
 			return
 		}
 		c.log.Warn("connection to the supervisor broke")

@@ -84,6 +84,8 @@ type Containerizer struct {
 	// client is nil while there is no connection; online is closed when there is one, and replaced when it breaks.
 	client *supervisor.Client
 	online chan struct{}
+	// ending is set while the supervisor is told to end: then no other is started.
+	ending bool
 	// queue holds the exits that nobody has read yet, at most one for each container; more wakes pump.
 	queue []containerizer.Exit
 	more  chan struct{}
@@ -167,6 +169,31 @@ func (c *Containerizer) Close() error {
 		e.release()
 	}
 	return nil
+}
+
+// StopSupervisor ends the supervisor, which works only while no container runs, and then closes the containerizer. It is
+// for those who want to leave nothing behind: others let the supervisor wait for the next life of the agent.
+func (c *Containerizer) StopSupervisor(ctx context.Context) error {
+	client, err := c.await(ctx)
+	if err != nil {
+		return err
+	}
+	c.setEnding(true)
+	if err := client.Stop(ctx); err != nil {
+		c.setEnding(false)
+		return fmt.Errorf("cannot end the supervisor: %w", err)
+	}
+	select {
+	case <-client.Done():
+	case <-ctx.Done():
+	}
+	return c.Close()
+}
+
+func (c *Containerizer) setEnding(ending bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ending = ending
 }
 
 // Exits delivers each exit once; see containerizer.Containerizer.

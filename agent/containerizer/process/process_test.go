@@ -2,6 +2,7 @@ package process
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -33,7 +34,7 @@ var _ containerizer.Containerizer = (*Containerizer)(nil)
 
 // node is a machine with an agent under test.
 type node struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 	cfg Config
 	log *logBuffer
@@ -59,7 +60,7 @@ func (b *logBuffer) String() string {
 	return b.all.String()
 }
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -104,31 +105,14 @@ func (n *node) clean() {
 	if err != nil {
 		n.t.Error(err)
 	}
-	if err := client.Stop(ctx); err != nil {
-		n.t.Errorf("stop: %v", err)
-	}
-	c.stop() // before it starts another
-	if err := c.Close(); err != nil {
+	if err := c.StopSupervisor(ctx); err != nil {
 		n.t.Error(err)
 	}
 	waitFor(n.t, "the supervisor to end", func() bool { return !alive(hello.PID) })
-	own, err := c.tree.Supervisor()
-	if err != nil {
-		n.t.Error(err)
-	}
-	for _, dir := range own {
-		entries, err := os.ReadDir(filepath.Dir(dir))
-		if err != nil {
-			n.t.Error(err)
-		}
-		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), "c-") {
-				n.t.Errorf("cgroup %s is left in %s", e.Name(), filepath.Dir(dir))
-			}
-		}
-		waitFor(n.t, "the cgroup of the supervisor to be free", func() bool { return os.Remove(dir) == nil })
-		if err := os.Remove(filepath.Dir(dir)); err != nil {
-			n.t.Error(err)
+	// The supervisor took its cgroups along, and those of its containers are gone.
+	for _, dir := range c.ensure.Cgroups {
+		if _, err := os.Stat(filepath.Dir(dir)); err == nil {
+			n.t.Errorf("cgroup %s is left", filepath.Dir(dir))
 		}
 	}
 }
@@ -181,7 +165,7 @@ func (n *node) begin() (*Containerizer, *exits) {
 }
 
 type exits struct {
-	t   *testing.T
+	t   testing.TB
 	mu  sync.Mutex
 	got map[string][]containerizer.Exit
 }
@@ -204,7 +188,7 @@ func (x *exits) await(id string) containerizer.Exit {
 	return e
 }
 
-func launch(t *testing.T, c *Containerizer, spec containerizer.Spec) containerizer.Container {
+func launch(t testing.TB, c *Containerizer, spec containerizer.Spec) containerizer.Container {
 	t.Helper()
 	k, err := c.Launch(t.Context(), spec)
 	if err != nil {
@@ -251,7 +235,7 @@ func alive(pid int) bool {
 	return err == nil && !strings.Contains(string(text), ") Z ")
 }
 
-func waitFor(t *testing.T, what string, ready func() bool) {
+func waitFor(t testing.TB, what string, ready func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(15 * time.Second); !ready(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -512,11 +496,58 @@ func TestMemoryLimit(t *testing.T) {
 	}
 }
 
+func TestStopSupervisorNeedsRest(t *testing.T) {
+	n := newNode(t)
+	c, x := n.begin()
+	launch(t, c, n.shell("s", "exec sleep 1000"))
+	if err := c.StopSupervisor(t.Context()); !errors.Is(err, supervisor.ErrRunning) {
+		t.Errorf("got %v, want ErrRunning", err)
+	}
+	if err := c.Destroy(t.Context(), "s"); err != nil {
+		t.Error(err)
+	}
+	x.await("s")
+}
+
 func TestConfig(t *testing.T) {
 	_, err := New(Config{Supervisor: []string{"starling"}, IdleExit: -1})
 	for _, want := range []string{"folder", "absolute path", "negative"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want something about %q", err, want)
 		}
+	}
+}
+
+func TestDescriptorsAreGivenBack(t *testing.T) {
+	n := newNode(t)
+	c, x := n.begin()
+	count := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	round := func(r int) {
+		for i := range 20 {
+			id := fmt.Sprintf("f%d-%d", r, i)
+			launch(t, c, n.shell(id, "exec sleep 1000"))
+		}
+		for i := range 20 {
+			id := fmt.Sprintf("f%d-%d", r, i)
+			if err := c.Destroy(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+			x.await(id)
+			if err := c.Remove(t.Context(), id); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	round(0)
+	before := count()
+	round(1)
+	if after := count(); after > before+2 {
+		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }

@@ -11,13 +11,14 @@
 // Delegate=yes, DelegateSubgroup=agent), and in the unified hierarchy it is what makes limits possible, since there a
 // cgroup with processes of its own can't limit its children. Where the agent is alone in its cgroup, it moves itself.
 //
-// Hierarchies used: the unified one or the freezer, to find the processes of a container again; cpu, cpuacct and memory
-// to limit and to count.
+// Hierarchies used: the unified one or the freezer, to find the processes of a container again; cpu and memory to limit,
+// and cpuacct to count where it is mounted together with another: by itself it is not worth what it costs at each start.
 package cgroup
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"io/fs"
 	"os"
@@ -26,6 +27,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Config says where the cgroups go.
@@ -91,17 +94,18 @@ func Find(cfg Config) *Tree {
 		t.miss("cgroups", err)
 		return t
 	}
+	// The unified hierarchy comes first: beside it the freezer is of no use.
+	slices.SortStableFunc(mounts, func(a, b mount) int { return cmp.Compare(unifiedFirst(a), unifiedFirst(b)) })
 	for _, m := range mounts {
+		if t.tracksUnified() && slices.Equal(m.controllers, []string{"freezer"}) || slices.Equal(m.controllers, []string{"cpuacct"}) {
+			continue
+		}
 		b, err := t.settle(m, own)
 		if err != nil {
 			t.miss(m.label(), err)
 			continue
 		}
 		t.bases = append(t.bases, b)
-	}
-	// The freezer is of no use beside the unified hierarchy.
-	if t.tracksUnified() {
-		t.bases = slices.DeleteFunc(t.bases, func(b base) bool { return !b.unified && slices.Equal(b.has, []string{"freezer"}) })
 	}
 	if len(mounts) == 0 {
 		t.miss("cgroups", errors.New("none are mounted"))
@@ -114,6 +118,13 @@ func Find(cfg Config) *Tree {
 		}
 	}
 	return t
+}
+
+func unifiedFirst(m mount) int {
+	if m.unified {
+		return 0
+	}
+	return 1
 }
 
 func (t *Tree) tracksUnified() bool {
@@ -336,12 +347,19 @@ func (t *Tree) moveSelf(above string) error {
 	return write(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(os.Getpid()))
 }
 
-// write writes to a control file, which must exist.
+// write writes to a control file, which must exist. Files of the os package would be polled for, at four more system
+// calls each, and this is on the road of every launch.
 func write(file, text string) error {
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_TRUNC, 0)
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: file, Err: err}
 	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
+	_, err = unix.Write(fd, []byte(text))
+	if e := unix.Close(fd); err == nil {
+		err = e
+	}
+	if err != nil {
+		return &fs.PathError{Op: "write", Path: file, Err: err}
+	}
+	return nil
 }

@@ -37,17 +37,17 @@ func (s *spawner) spawn(spec *Spec) (spawned, error) {
 	if err := checkDir(spec); err != nil {
 		return spawned{}, err
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return spawned{}, refuse("cannot_run", "cannot run %q: %v", spec.Path, err)
+		return spawned{}, refuse("cannot_run", "cannot run %q: cannot open %s: %v", spec.Path, os.DevNull, err)
 	}
-	defer null.Close()
+	defer unix.Close(null)
 	stdout, stderr := null, null
 	if spec.Stdout != "" {
 		if stdout, err = openOutput(spec.Stdout, spec.Credential); err != nil {
 			return spawned{}, err
 		}
-		defer stdout.Close()
+		defer unix.Close(stdout)
 	}
 	if spec.Stderr != "" && spec.Stderr == spec.Stdout {
 		stderr = stdout
@@ -55,13 +55,13 @@ func (s *spawner) spawn(spec *Spec) (spawned, error) {
 		if stderr, err = openOutput(spec.Stderr, spec.Credential); err != nil {
 			return spawned{}, err
 		}
-		defer stderr.Close()
+		defer unix.Close(stderr)
 	}
 	pidfd := -1
 	attr := &syscall.ProcAttr{
 		Dir:   spec.Dir,
 		Env:   s.environ(spec),
-		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
+		Files: []uintptr{uintptr(null), uintptr(stdout), uintptr(stderr)},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
 	if c := spec.Credential; c != nil {
@@ -81,7 +81,7 @@ func (s *spawner) spawn(spec *Spec) (spawned, error) {
 		// Before Linux 5.7 nobody is born into a cgroup: it is moved there, after a moment in which it may have forked.
 		attr.Sys.UseCgroupFD = false
 		if pid, err = s.fork(spec, legacy, attr); err == nil {
-			err = os.WriteFile(filepath.Join(unified, "cgroup.procs"), strconv.AppendInt(nil, int64(pid), 10), 0)
+			err = writeFile(filepath.Join(unified, "cgroup.procs"), strconv.Itoa(pid))
 			if err != nil {
 				abandon(pid)
 			}
@@ -133,7 +133,7 @@ func (s *spawner) fork(spec *Spec, legacy []string, attr *syscall.ProcAttr) (pid
 		}
 		defer close(done)
 		for _, dir := range legacy {
-			if err = os.WriteFile(filepath.Join(dir, "tasks"), []byte("0"), 0); err != nil {
+			if err = writeFile(filepath.Join(dir, "tasks"), "0"); err != nil {
 				err = refuse("cannot_run", "cannot join cgroup %q: %v", dir, cause(err))
 				return
 			}
@@ -231,12 +231,12 @@ func cause(err error) error {
 
 // openOutput opens a file for the output of a task. The folder may belong to the task's user, who may have put anything
 // there: links are not followed, and nothing is opened that could hang or act. A new file is given to that user.
-func openOutput(path string, user *Credential) (*os.File, error) {
-	fail := func(err error) (*os.File, error) {
+func openOutput(path string, user *Credential) (int, error) {
+	fail := func(err error) (int, error) {
 		if errors.Is(err, unix.ELOOP) {
 			err = errors.New("is a symbolic link")
 		}
-		return nil, refuse("cannot_run", "cannot open output file %q: %v", path, cause(err))
+		return -1, refuse("cannot_run", "cannot open output file %q: %v", path, cause(err))
 	}
 	flags := unix.O_WRONLY | unix.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	fd, err := unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, 0o644)
@@ -267,9 +267,9 @@ func openOutput(path string, user *Credential) (*os.File, error) {
 		unix.Close(fd)
 		return fail(err)
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	return fd, nil
 }
 
 func setOOMScore(score int) error {
-	return os.WriteFile("/proc/self/oom_score_adj", strconv.AppendInt(nil, int64(score), 10), 0)
+	return writeFile("/proc/self/oom_score_adj", strconv.Itoa(score))
 }

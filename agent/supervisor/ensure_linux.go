@@ -15,21 +15,6 @@ import (
 	"time"
 )
 
-// Config says how to find a supervisor, and how to start one.
-type Config struct {
-	// Dir is its folder; it is made if it lacks.
-	Dir string
-	// Command is the argv that runs Main, without flags of Main: {"/usr/bin/starling", "supervisor"}. The program must
-	// be named by an absolute path.
-	Command []string
-	// IdleExit is how long a supervisor that was started stays without containers and clients; 0 is for ever.
-	IdleExit time.Duration
-	// Cgroups are folders of cgroups for a supervisor that is started to move into.
-	Cgroups []string
-	// Env is added to the environment of a supervisor that is started. No task sees it.
-	Env []string
-}
-
 // readyWord is what a supervisor writes when it serves. Anything else is why it does not.
 const readyWord = "ready\n"
 

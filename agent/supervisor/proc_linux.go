@@ -25,7 +25,8 @@ var errStat = errors.New("malformed stat line")
 
 // readProc reads /proc/<pid>/stat.
 func readProc(pid int) (proc, error) {
-	line, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	var buf [512]byte
+	line, err := readFile("/proc/"+strconv.Itoa(pid)+"/stat", buf[:])
 	if err != nil {
 		return proc{}, err
 	}
@@ -96,7 +97,7 @@ func listProcs() ([]proc, error) {
 // hasMark reports whether the environment that the process was started with holds the mark of the container. It is
 // false where we may not look.
 func hasMark(pid int, supervisor, id string) bool {
-	env, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	env, err := readFile("/proc/"+strconv.Itoa(pid)+"/environ", make([]byte, 8192))
 	if err != nil {
 		return false
 	}

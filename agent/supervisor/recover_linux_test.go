@@ -433,3 +433,67 @@ func startOnce(t *testing.T, c *Client, spec Spec) error {
 	}
 	return err
 }
+
+// A disk that can't take an exit holds it up; it is told once it was written.
+func TestExitWaitsForTheDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an immutable folder takes root")
+	}
+	n := newNode(t)
+	c := n.connect()
+	k := c.start(n.gated("w", 5))
+	dir := filepath.Join(n.dir, "containers")
+	if err := unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, ""); err != nil {
+		t.Skipf("cannot mount: %v", err)
+	}
+	mounted := true
+	defer func() {
+		if mounted {
+			_ = unix.Unmount(dir, 0)
+		}
+	}()
+	if _, err := c.Start(t.Context(), n.shell("x", "exit 0")); err == nil || !strings.Contains(err.Error(), "read-only") {
+		t.Errorf("start on a read-only disk: got %v", err)
+	}
+	n.open("w")
+	waitFor(t, "the log to tell of it", func() bool {
+		log, _ := os.ReadFile(filepath.Join(n.dir, logName))
+		return strings.Contains(string(log), "cannot write an exit")
+	})
+	if _, told := c.exit("w"); told {
+		t.Error("an exit was told that is not on disk")
+	}
+	if p, err := readProc(k.PID); err != nil || !p.zombie() {
+		t.Errorf("the process was reaped: %+v, %v", p, err)
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	mounted = false
+	if e := c.awaitExit("w"); e.Status != exited(5) {
+		t.Errorf("got %s, want exit 5", statusText(e.Status))
+	}
+}
+
+func TestRemovedFolderEndsTheSupervisor(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "sv")
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, dir: dir, cfg: Config{Dir: dir, Command: []string{exe}, Env: []string{roleEnv + "=supervisor"}}}
+	c := n.connect()
+	h, err := c.Hello(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.start(n.gated("r", 5))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	n.open("r")
+	if e := c.awaitExit("r"); e.Status != exited(5) {
+		t.Errorf("got %s, want exit 5", statusText(e.Status))
+	}
+	waitFor(t, "the supervisor to end", func() bool { return !alive(h.PID) })
+}

@@ -37,7 +37,7 @@ func splitCgroups(dirs []string) (unified string, legacy []string) {
 // cgroupPIDs lists the processes in the cgroup, ourselves left out: a thread of ours is in it for the moment of a fork.
 // The error is fs.ErrNotExist when the cgroup is gone.
 func cgroupPIDs(dir string) ([]int, error) {
-	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	text, err := readFile(filepath.Join(dir, "cgroup.procs"), make([]byte, 512))
 	if errors.Is(err, unix.ENODEV) {
 		err = fs.ErrNotExist
 	}
@@ -85,12 +85,12 @@ func cgroupKill(dir string) (int, error) {
 	if err != nil || len(pids) == 0 {
 		return 0, err
 	}
-	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) == nil {
+	if writeFile(filepath.Join(dir, "cgroup.kill"), "1") == nil {
 		return len(pids), nil
 	}
 	freezer := filepath.Join(dir, "freezer.state")
-	if os.WriteFile(freezer, []byte("FROZEN"), 0) == nil {
-		defer os.WriteFile(freezer, []byte("THAWED"), 0)
+	if writeFile(freezer, "FROZEN") == nil {
+		defer writeFile(freezer, "THAWED")
 		if frozen, err := cgroupPIDs(dir); err == nil {
 			pids = frozen
 		}
@@ -123,7 +123,7 @@ func killByNumber(dir string, pids []int) {
 func oomKills(dirs []string) int {
 	for _, dir := range dirs {
 		for _, name := range []string{"memory.events", "memory.oom_control"} {
-			text, err := os.ReadFile(filepath.Join(dir, name))
+			text, err := readFile(filepath.Join(dir, name), make([]byte, 1024))
 			if err != nil {
 				continue
 			}

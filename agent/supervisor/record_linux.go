@@ -70,26 +70,7 @@ func (s records) write(r *record, sync bool) error {
 	if err != nil {
 		return err
 	}
-	temp := filepath.Join(s.dir, r.ID+".t")
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	if err == nil && sync {
-		// After a failed sync the file is not trusted again: the next try makes a new one.
-		err = f.Sync()
-	}
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
-		err = os.Rename(temp, s.path(r.ID))
-	}
-	if err != nil {
-		os.Remove(temp)
-	}
-	return err
+	return replaceFile(filepath.Join(s.dir, r.ID+".t"), s.path(r.ID), text, sync)
 }
 
 func (s records) syncDir() error {

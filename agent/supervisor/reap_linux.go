@@ -1,6 +1,9 @@
 package supervisor
 
 import (
+	"errors"
+	"io/fs"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -246,9 +249,18 @@ func (s *server) settle(endings []ending) (failed []ending) {
 	writers.Wait()
 	dirErr := s.records.syncDir()
 
+	// Who removes our folder takes the way to us and the use of records away. There is nothing to wait for then.
+	_, err := os.Stat(s.records.dir)
+	gone := errors.Is(err, fs.ErrNotExist)
+
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, e := range endings {
+		if gone {
+			s.log.Error("exit is lost, the folder was removed", "container_id", e.record.ID)
+			s.tellLocked(e)
+			continue
+		}
 		if errs[i] == nil {
 			errs[i] = dirErr
 		}
@@ -260,6 +272,9 @@ func (s *server) settle(endings []ending) (failed []ending) {
 		s.tellLocked(e)
 	}
 	s.watchIdle()
+	if gone && s.runningLocked() == 0 {
+		s.endLocked()
+	}
 	return failed
 }
 

@@ -44,7 +44,7 @@ type options struct {
 //
 //	--dir=DIR         the folder of the supervisor (see the package comment); required
 //	--idle-exit=TIME  end after that time without containers and clients; 0, the default, is never
-//	--cgroup=DIR,...  cgroups to move into
+//	--cgroup=DIR,...  cgroups to move into, and to remove at the end
 //	--detach          start the supervisor as a process of its own, return when it serves
 //
 // It returns the exit code. SIGTERM ends a supervisor without running containers; others ignore it.
@@ -125,6 +125,7 @@ func serve(o *options) (err error) {
 	}
 	log.Info("supervisor serves", "dir", dir, "pid", os.Getpid(), "generation", s.generation)
 	s.run()
+	s.leaveCgroups()
 	return nil
 }
 
@@ -199,7 +200,7 @@ func (s *server) settleProcess() {
 		if dir == "" {
 			continue
 		}
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+		if err := writeFile(filepath.Join(dir, "cgroup.procs"), "0"); err != nil {
 			s.log.Warn("cannot move to the cgroup", "dir", dir, "err", err)
 		}
 	}
@@ -210,6 +211,26 @@ func (s *server) settleProcess() {
 		// Whoever started us may have been protected; the tasks should not be.
 		if adj, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && adj < 0 {
 			s.spawner.shield = adj
+		}
+	}
+}
+
+// leaveCgroups takes our own cgroups with us when we end for good, and their folders if those are empty: nobody else
+// could, since a process can't be in no cgroup. It is no fault if that does not work.
+func (s *server) leaveCgroups() {
+	for dir := range strings.SplitSeq(s.cgroups, ",") {
+		if dir == "" {
+			continue
+		}
+		above := filepath.Dir(filepath.Dir(dir))
+		// In the unified hierarchy only a leaf may hold processes; the agent's is one.
+		for _, to := range []string{above, filepath.Join(above, "agent")} {
+			if writeFile(filepath.Join(to, "cgroup.procs"), "0") == nil {
+				break
+			}
+		}
+		if os.Remove(dir) == nil {
+			_ = os.Remove(filepath.Dir(dir))
 		}
 	}
 }

@@ -10,9 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrGone is returned by OpenHandle when the process is no more, or its number belongs to another one.
-var ErrGone = errors.New("no such process")
-
 // Handle is a hold on one process that may or may not be a child: its number can be reused, the handle cannot be
 // mistaken. A Handle opened while the process runs also tells its exit status later, where the kernel does (Linux 6.15
 // and later). It is not safe for concurrent use with Close.

@@ -410,3 +410,48 @@ func TestKillTimesOut(t *testing.T) {
 		t.Errorf("got %+v, %v", k, err)
 	}
 }
+
+func TestMainRefusesBadFlags(t *testing.T) {
+	for _, args := range [][]string{{}, {"--dir="}, {"--no-such"}, {"--dir=/x", "more"}, {"--dir=/x", "--idle-exit=-1s"}, {"--dir=/x", "--idle-exit=x"}} {
+		if got := Main(args); got != exitUsage {
+			t.Errorf("%q: got exit code %d, want %d", args, got, exitUsage)
+		}
+	}
+	if got := Main([]string{"--help"}); got != exitOK {
+		t.Errorf("help: got exit code %d", got)
+	}
+}
+
+func TestFolderMustBeOurs(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	bad := []string{file, link}
+	if os.Geteuid() == 0 {
+		theirs := filepath.Join(dir, "theirs")
+		if err := os.Mkdir(theirs, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(theirs, 65534, 65534); err != nil {
+			t.Fatal(err)
+		}
+		bad = append(bad, theirs)
+	}
+	for _, path := range bad {
+		if _, err := Ensure(t.Context(), Config{Dir: path, Command: []string{"/bin/false"}}); err == nil {
+			t.Errorf("%s is taken for a folder of a supervisor", path)
+		}
+	}
+	if _, err := Ensure(t.Context(), Config{Dir: filepath.Join(dir, "sv"), Command: []string{"starling"}}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("relative command: got %v, want ErrInvalid", err)
+	}
+	if _, err := Ensure(t.Context(), Config{Dir: filepath.Join(dir, "sv"), Command: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("missing command: got %v", err)
+	}
+}

@@ -98,10 +98,9 @@ type conn struct {
 }
 
 const (
-	maxConns     = 64
-	maxInFlight  = 64
-	outQueue     = 1024
-	writeTimeout = 10 * time.Second
+	maxConns    = 64
+	maxInFlight = 64
+	outQueue    = 1024
 	// firstClientWait is the least time that a supervisor waits for its first client.
 	firstClientWait = 10 * time.Second
 )
