@@ -366,10 +366,18 @@ func (m *Master) lose(a *agent) {
 	for l := range a.launches {
 		m.abandon(l) // its call went with the lane
 	}
+	m.giveUpTasks(a)
+}
+
+// giveUpTasks tells frameworks that the tasks of an agent, and the agent, cannot be reached.
+func (m *Master) giveUpTasks(a *agent) {
 	for _, t := range a.tasks {
 		m.taskUnreachable(a, t)
 	}
-	m.tellFailure(&scheduler.Event_Failure{AgentId: &mesos.AgentID{Value: proto.String(a.id)}})
+	for _, f := range m.frameworks {
+		f.pruneUnreachable(m)
+	}
+	m.tellFailure(&scheduler.Event_Failure{AgentId: agentID(a.id)})
 }
 
 // tellFailure sends a FAILURE to all connected frameworks.
@@ -402,15 +410,17 @@ func (m *Master) reap(a *agent) {
 	m.rescindAgent(a)
 	if m.term != nil && a.unreachable.IsZero() {
 		a.unreachable = m.now()
-		for _, t := range a.tasks {
-			m.taskUnreachable(a, t)
-		}
-		m.tellFailure(&scheduler.Event_Failure{AgentId: &mesos.AgentID{Value: proto.String(a.id)}})
+		m.giveUpTasks(a)
 	}
 	for key, t := range a.tasks {
-		delete(a.tasks, key)
-		if m.term == nil || m.frameworks[key.framework] == nil {
-			m.remove(t)
+		f := m.frameworks[key.framework]
+		switch {
+		case m.term == nil, f == nil, f.tasks[key.task] != t:
+			m.remove(t) // nobody would find it again
+		case terminal(t.state):
+			m.complete(t) // its end will not be acknowledged any more
+		default:
+			delete(a.tasks, key)
 		}
 	}
 	a.reset()

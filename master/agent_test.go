@@ -1,6 +1,8 @@
 package master_test
 
 import (
+	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -97,6 +99,54 @@ func TestAgentAwayShortly(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 			return
+		}
+	})
+}
+
+// What the mesh forgets with an agent is not kept for ever: tasks that were given up as one too many, and ends that nobody
+// can acknowledge any more.
+func TestAgentReaped(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, func(cfg *master.Config) { cfg.MaxUnreachableTasks = 1 })
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil, aware))
+		f.Launch(f.ExpectOffer(), 1000, mastertest.Task("t1", "cpus:1;mem:32"), mastertest.Task("t2", "cpus:1;mem:32"),
+			mastertest.Task("ended", "cpus:1;mem:32"))
+		awaitUpdates := func(n int) {
+			for n > 0 {
+				event, err := f.Next(mastertest.Patience)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if event.GetType() != scheduler.Event_UPDATE { // offers come and go
+					continue
+				}
+				n--
+				if status := event.GetUpdate().GetStatus(); status.GetState() == running {
+					f.Acknowledge(status)
+				}
+			}
+		}
+		awaitUpdates(3)
+		if err := a.Finish(t.Context(), f.ID, "ended", mesos.TaskState_TASK_FINISHED); err != nil {
+			t.Fatal(err)
+		}
+		awaitUpdates(1)
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		time.Sleep(25 * time.Hour)
+		if gone := c.Mesh.Reap(time.Now(), 24*time.Hour); len(gone) != 1 {
+			t.Fatalf("reaped %q", gone)
+		}
+		synctest.Wait()
+		if err := c.Master.CheckBooks(t.Context()); err != nil {
+			t.Error(err)
+		}
+		view, err := c.Master.View(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := view.Frameworks[0]
+		if len(got.Tasks) != 0 || len(got.Unreachable) != 1 || len(got.Completed) != 1 || got.Completed[0].GetTaskId().GetValue() != "ended" {
+			t.Errorf("tasks %v, unreachable %v, completed %v", got.Tasks, got.Unreachable, got.Completed)
 		}
 	})
 }
@@ -210,8 +260,14 @@ func TestNextLeader(t *testing.T) {
 		f.ExpectUpdate("t", running)
 		synctest.Wait()
 		c.Stop()
-		if event, err := f.Next(time.Second); err == nil {
-			t.Errorf("got %v, want the end of the stream", event)
+		for {
+			_, err := f.Next(time.Second)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatalf("got %v, want the end of the stream", err)
+			}
 		}
 
 		next := mastertest.Start(t, c.Store, nil)

@@ -36,6 +36,12 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 				}
 			}
 		}
+		for key, t := range m.tasks {
+			f := m.frameworks[key.framework]
+			if m.term != nil && m.agents[t.agent] == nil && (f == nil || f.tasks[key.task] != t) {
+				fault("task %v of agent %q, which is forgotten, is on no other list", key, t.agent)
+			}
+		}
 		for _, a := range m.agents {
 			used := make(map[share]resources.Resources)
 			for key, t := range a.tasks {

@@ -292,6 +292,9 @@ func (m *Master) addCompleted(f *framework) {
 		old := m.completed[0]
 		m.completed = slices.Clone(m.completed[1:])
 		m.term.keeper.put(nil, keptDoc{key: prefixFramers + old.id})
+		for _, a := range m.agents {
+			delete(a.ending, old.id)
+		}
 	}
 }
 

@@ -227,7 +227,6 @@ func (m *Master) taskUnreachable(a *agent, t *task) {
 	}
 	m.noteStatus(t, status)
 	m.sendUpdate(f, status)
-	f.pruneUnreachable(m)
 }
 
 // taskReturned takes a task back with its agent, and tells the framework how it is.
