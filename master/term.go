@@ -118,7 +118,10 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 	}
 	// Orders stop with the context, before anything else is tidied up.
 	m.cfg.Mesh.Set(record.Assignment{Key: catalog.KeyLeader})
-	m.post(func() { m.end(t) })
+	// Waited for, as a master that stops ends its loop next: streams would stay open.
+	if err := m.do(context.WithoutCancel(ctx), func() { m.end(t) }); err != nil {
+		log.Error("term not ended properly", "err", err)
+	}
 	stop(nil)
 	t.wg.Wait()
 	cause := context.Cause(ctx)

@@ -20,7 +20,11 @@ func (m *Master) Report(ctx context.Context, report *nodeapi.Report) error {
 	s := m.Standing()
 	if !s.Leading || report.GetEpoch() > s.Epoch {
 		if report.GetEpoch() > s.Epoch && s.Leading {
-			m.post(func() { m.stepDown(report.GetEpoch()) })
+			m.post(func() {
+				if m.term == nil || m.term.epoch < report.GetEpoch() { // by now it may be another term
+					m.stepDown(report.GetEpoch())
+				}
+			})
 		}
 		return nodeapi.ErrNotLeading
 	}
