@@ -171,12 +171,14 @@ func (c *Client) Subscribe(ctx context.Context, call *scheduler.Call) (*Stream, 
 	if err != nil {
 		return nil, fmt.Errorf("cannot subscribe: %w", err)
 	}
-	var last error
+	var last error // of the round before
 	for pause := c.MinBackoff; ; pause = min(2*pause, c.MaxBackoff) {
-		var stream *Stream
-		stream, last = c.round(ctx, body)
+		stream, err := c.round(ctx, body)
 		if stream != nil {
 			return stream, nil
+		}
+		if err != nil && (last == nil || ctx.Err() == nil) {
+			last = err // what a cancelled attempt says is only that
 		}
 		if s, ok := errors.AsType[*StatusError](last); ok && !s.Temporary() {
 			return nil, fmt.Errorf("cannot subscribe: %w", last)
@@ -186,7 +188,11 @@ func (c *Client) Subscribe(ctx context.Context, call *scheduler.Call) (*Stream, 
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
-			return nil, fmt.Errorf("cannot subscribe: %w (before: %w)", context.Cause(ctx), last)
+			err := fmt.Errorf("cannot subscribe: %w", context.Cause(ctx))
+			if last != nil {
+				err = fmt.Errorf("%w (before: %w)", err, last)
+			}
+			return nil, err
 		}
 	}
 }

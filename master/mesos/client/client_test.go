@@ -268,13 +268,22 @@ func TestSubscribeGivesUp(t *testing.T) {
 	}
 
 	m := newMaster(t)
-	m.respond = answer(503, "", "", "No leader elected")
 	because := errors.New("shutting down")
 	ctx, cancel := context.WithCancelCause(t.Context())
-	time.AfterFunc(20*time.Millisecond, func() { cancel(because) })
+	asked := 0
+	m.respond = func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked == 2 {
+			cancel(because)
+		}
+		http.Error(w, "No leader elected", http.StatusServiceUnavailable)
+	}
 	_, err := newClient(t, client.Config{Masters: []string{m.addr}}).Subscribe(ctx, subscribe)
 	if _, ok := errors.AsType[*client.StatusError](err); !errors.Is(err, because) || !ok {
 		t.Errorf("Subscribe() = %v, want the cause and the last refusal", err)
+	}
+	_, err = newClient(t, client.Config{Masters: []string{m.addr}}).Subscribe(ctx, subscribe)
+	if !errors.Is(err, because) || strings.Contains(err.Error(), "before") || strings.Contains(err.Error(), "%!") {
+		t.Errorf("Subscribe() = %v, want the cause alone, as nobody was asked", err)
 	}
 
 	ctx, done := context.WithTimeout(t.Context(), 20*time.Millisecond)
