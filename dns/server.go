@@ -115,6 +115,9 @@ func (s *Server) Run(ctx context.Context) error {
 	return err
 }
 
+// errorPause is how long reading rests after an error.
+const errorPause = 10 * time.Millisecond
+
 // serveUDP answers datagrams, one after the other; several of it share a socket.
 func (s *Server) serveUDP(ctx context.Context) error {
 	conn, _ := s.config.UDP.(*net.UDPConn)
@@ -128,7 +131,13 @@ func (s *Server) serveUDP(ctx context.Context) error {
 			if errors.Is(err, net.ErrClosed) {
 				return fmt.Errorf("cannot read DNS queries: %w", err)
 			}
-			// What the system tells of an earlier answer (a port unreachable, say) is not ours to act on.
+			// What the system tells of an earlier answer (a port unreachable, say) is not ours to act on; but what goes on must
+			// not take a whole processor.
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(errorPause):
+			}
 			continue
 		}
 		msg := s.zone.Answer(query[:n], answer, start)
