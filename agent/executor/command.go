@@ -325,9 +325,6 @@ func (c *Command) Health() *bool { return c.healthy }
 // Running tells whether the process runs and was not told to end.
 func (c *Command) Running() bool { return c.phase == running }
 
-// Launching tells whether the process has not started yet.
-func (c *Command) Launching() bool { return c.phase == launching }
-
 // Ended tells whether the last status was given out.
 func (c *Command) Ended() bool { return c.phase == ended }
 
