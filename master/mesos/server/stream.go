@@ -136,13 +136,6 @@ func (w *StreamWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// WriteRecord sends a record in the framing of package recordio, as one chunk.
-func (w *StreamWriter) WriteRecord(rec []byte) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.writeRecord(rec)
-}
-
 // WriteMessage sends a message as one record. An error of encoding leaves the stream as it was.
 func (w *StreamWriter) WriteMessage(cd codec.Codec, m proto.Message) error {
 	w.mu.Lock()
