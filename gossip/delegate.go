@@ -104,15 +104,23 @@ func (d *delegate) AckPayload() []byte { return nil }
 
 // NotifyPingComplete is called when a node answered a probe of this one.
 func (d *delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
-	if d.m.doubted(n.Name) {
-		d.emit(event{eventAck, copyNode(n)})
+	d.m.lives(n.Name)
+}
+
+// lives is called with every sign of life that comes from a node itself. A suspicion is taken back by the first one: until the next
+// probe of that node it may be long in a large mesh, and its names and offers are gone meanwhile.
+func (m *Mesh) lives(node string) {
+	if _, doubted := m.doubted(node); doubted {
+		(&delegate{m}).emit(event{eventAck, memberlist.Node{Name: node}})
 	}
 }
 
-func (m *Mesh) doubted(node string) bool {
+// doubted tells whether a node did not answer the last probe, and which generation it had then.
+func (m *Mesh) doubted(node string) (generation uint64, doubted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.doubt[node]
+	generation, doubted = m.doubt[node]
+	return generation, doubted
 }
 
 // suspected is called by the log adapter: a line of its log is the only way in which memberlist tells of suspicion.

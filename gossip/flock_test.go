@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -447,6 +448,27 @@ func TestRememberedPeersReplaceSeeds(t *testing.T) {
 		f.nodes[2].result <- nil
 		f.start(2, func(c *Config) { c.Join = nil }).Set(assign("node", "back"))
 		t.Logf("back without seeds in %v", f.within(20*time.Second, "back without seeds", func() bool { return whole(f.nodes) }))
+	})
+}
+
+// A node that was suspected and is back is believed at once, and not only when its turn to be probed comes again.
+func TestASuspectThatIsBackIsBelievedAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(12)
+		for range 3 {
+			f.nodes[3].kill()
+			<-f.nodes[3].result
+			f.nodes[3].result <- nil
+			f.within(20*time.Second, "somebody suspects it", func() bool {
+				return slices.ContainsFunc(f.nodes, func(n *node) bool { return n.i != 3 && n.liveness("node-003") == record.Suspect })
+			})
+			f.start(3).Set(assign("node", "again"))
+			took := f.within(2*time.Second, "believed by all", func() bool {
+				return !slices.ContainsFunc(f.nodes, func(n *node) bool { return n.i != 3 && n.liveness("node-003") != record.Alive })
+			})
+			t.Logf("believed by all after %v", took)
+			f.within(30*time.Second, "whole", func() bool { return whole(f.nodes) })
+		}
 	})
 }
 

@@ -66,9 +66,10 @@ type Mesh struct {
 	// again.
 	ahead chan uint64
 
-	mu    sync.Mutex
-	byes  map[string]uint64 // nodes that said goodbye, with their generation; guarded by mu
-	doubt map[string]bool   // nodes that did not answer this node's last probe; guarded by mu
+	mu   sync.Mutex
+	byes map[string]uint64 // nodes that said goodbye, with their generation; guarded by mu
+	// doubt are nodes that did not answer this node's last probe, each with the generation that it had then; guarded by mu.
+	doubt map[string]uint64
 
 	raised time.Time // when the own generation was last raised; belongs to watch
 }
@@ -89,7 +90,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, profile: newProfile(cfg.Profile), log: cfg.Log.With("component", "gossip"),
-		nonce: rand.Uint64(), started: time.Now(), byes: map[string]uint64{}, doubt: map[string]bool{},
+		nonce: rand.Uint64(), started: time.Now(), byes: map[string]uint64{}, doubt: map[string]uint64{},
 		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
 		ahead: make(chan uint64, 1),
@@ -247,6 +248,9 @@ func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
 		return res, err
 	}
 	m.metrics.deltasIn.Inc()
+	if generation, doubted := m.doubted(res.Node); doubted && res.Generation > generation && len(res.Keys) > 0 {
+		m.lives(res.Node) // it has started anew since
+	}
 	if res.Ahead {
 		m.outbid(res.Generation)
 	}

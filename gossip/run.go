@@ -170,8 +170,10 @@ func (m *Mesh) handle(b []byte) {
 			}
 		}
 	case kindSummary:
+		m.lives(msg.node)
 		m.onSummary(msg)
 	case kindDigests:
+		m.lives(msg.node)
 		m.onDigests(msg)
 	case kindBye:
 		m.onBye(msg, b)

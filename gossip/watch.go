@@ -82,7 +82,7 @@ func (m *Mesh) onEvent(e event) {
 	now, name := time.Now(), e.node.Name
 	switch e.what {
 	case eventJoin:
-		m.setDoubt(name, false)
+		m.dropDoubt(name)
 		m.mu.Lock()
 		delete(m.byes, name)
 		m.mu.Unlock()
@@ -90,7 +90,7 @@ func (m *Mesh) onEvent(e event) {
 		m.setLiveness(now, name, record.Alive)
 		wake(m.kick)
 	case eventLeave:
-		m.setDoubt(name, false)
+		m.dropDoubt(name)
 		m.mu.Lock()
 		_, bye := m.byes[name]
 		m.mu.Unlock()
@@ -103,7 +103,7 @@ func (m *Mesh) onEvent(e event) {
 		wake(m.rejoin)
 	case eventSuspect:
 		if s := m.records.Snapshot(name); s != nil && s.Liveness() == record.Alive {
-			m.setDoubt(name, true)
+			m.setDoubt(name, s.Generation())
 			m.setLiveness(now, name, record.Suspect)
 		}
 	case eventAck:
@@ -114,20 +114,22 @@ func (m *Mesh) onEvent(e event) {
 
 // trust takes a suspicion back.
 func (m *Mesh) trust(now time.Time, name string) {
-	m.setDoubt(name, false)
+	m.dropDoubt(name)
 	if s := m.records.Snapshot(name); s != nil && s.Liveness() == record.Suspect {
 		m.setLiveness(now, name, record.Alive)
 	}
 }
 
-func (m *Mesh) setDoubt(name string, doubt bool) {
+func (m *Mesh) setDoubt(name string, generation uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if doubt {
-		m.doubt[name] = true
-	} else {
-		delete(m.doubt, name)
-	}
+	m.doubt[name] = generation
+}
+
+func (m *Mesh) dropDoubt(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.doubt, name)
 }
 
 func (m *Mesh) setLiveness(now time.Time, name string, l record.Liveness) {
