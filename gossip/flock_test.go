@@ -451,6 +451,46 @@ func TestRememberedPeersReplaceSeeds(t *testing.T) {
 	})
 }
 
+// Copies of a goodbye that come when the next life has begun, and its record is not there yet, must not end that life.
+func TestALateGoodbyeEndsNoNewLife(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(4)
+		n := f.nodes[0]
+		said := &message{kind: kindBye, node: "node-003", number: n.Snapshot("node-003").Generation()}
+		liveness := func(want record.Liveness, after string) {
+			t.Helper()
+			if got := n.liveness("node-003"); got != want {
+				t.Errorf("after %s the node is %v, want %v", after, got, want)
+			}
+		}
+		n.onBye(said, said.append(nil))
+		liveness(record.Left, "its goodbye")
+		member, _ := n.peerOf("node-003")
+		n.onEvent(event{eventJoin, member})
+		liveness(record.Alive, "it was seen again")
+		n.onBye(said, said.append(nil))
+		liveness(record.Alive, "a late copy of its goodbye")
+	})
+}
+
+// Nodes that stop in order and start again at once, several at a time, are all seen again by all.
+func TestQuickRestartsInOrderAreSeenByAll(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(8)
+		for range 12 {
+			for i := range 4 {
+				f.nodes[i].stop()
+			}
+			for i := range 4 {
+				<-f.nodes[i].result
+				f.nodes[i].result <- nil
+				f.start(i).Set(assign("node", "again"))
+			}
+			f.within(20*time.Second, "whole", func() bool { return whole(f.nodes) })
+		}
+	})
+}
+
 // A node that was suspected and is back is believed at once, and not only when its turn to be probed comes again.
 func TestASuspectThatIsBackIsBelievedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {

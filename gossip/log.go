@@ -35,7 +35,7 @@ const (
 	blockedWords = "over TCP but UDP probes failed"
 )
 
-var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "No installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
+var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "no installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
 
 // Write takes one line.
 func (a *logAdapter) Write(b []byte) (int, error) {
@@ -53,7 +53,7 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 		}
 	}
 	for _, w := range foreignWords {
-		if strings.Contains(line, w) {
+		if strings.Contains(strings.ToLower(line), strings.ToLower(w)) {
 			a.foreign(line)
 			break
 		}

@@ -67,7 +67,7 @@ type Mesh struct {
 	ahead chan uint64
 
 	mu   sync.Mutex
-	byes map[string]uint64 // nodes that said goodbye, with their generation; guarded by mu
+	byes map[string]bye // by the name of who said it; guarded by mu
 	// doubt are nodes that did not answer this node's last probe, each with the generation that it had then; guarded by mu.
 	doubt map[string]uint64
 
@@ -75,6 +75,15 @@ type Mesh struct {
 }
 
 var _ record.Reader = (*Mesh)(nil)
+
+// bye is the last goodbye that was heard from a node.
+type bye struct {
+	// generation is the life that ended with it. Copies of the goodbye go round for a while, and may arrive when the next life has
+	// begun and its record has not: they must not end that one.
+	generation uint64
+	// gone is set until the node is seen again.
+	gone bool
+}
 
 // parcel is a message on its way over a stream.
 type parcel struct {
@@ -90,7 +99,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, profile: newProfile(cfg.Profile), log: cfg.Log.With("component", "gossip"),
-		nonce: rand.Uint64(), started: time.Now(), byes: map[string]uint64{}, doubt: map[string]uint64{},
+		nonce: rand.Uint64(), started: time.Now(), byes: map[string]bye{}, doubt: map[string]uint64{},
 		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
 		ahead: make(chan uint64, 1),

@@ -84,18 +84,18 @@ func (m *Mesh) onEvent(e event) {
 	case eventJoin:
 		m.dropDoubt(name)
 		m.mu.Lock()
-		delete(m.byes, name)
+		if b, ok := m.byes[name]; ok {
+			b.gone = false
+			m.byes[name] = b
+		}
 		m.mu.Unlock()
 		m.peers.joined(e.node, now)
 		m.setLiveness(now, name, record.Alive)
 		wake(m.kick)
 	case eventLeave:
 		m.dropDoubt(name)
-		m.mu.Lock()
-		_, bye := m.byes[name]
-		m.mu.Unlock()
 		m.peers.left(name, now)
-		if bye {
+		if m.saidBye(name) {
 			m.setLiveness(now, name, record.Left)
 		} else {
 			m.setLiveness(now, name, record.Dead)
@@ -193,11 +193,10 @@ func (m *Mesh) forget(nodes []string) {
 func (m *Mesh) saidBye(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, bye := m.byes[name]
-	return bye
+	return m.byes[name].gone
 }
 
-// maxByes bounds the goodbyes that are remembered until memberlist confirms them.
+// maxByes bounds the goodbyes that are remembered; they are forgotten with the nodes.
 const maxByes = 4096
 
 // onBye notes that a node leaves on purpose, and passes it on if it was news.
@@ -208,9 +207,9 @@ func (m *Mesh) onBye(msg *message, raw []byte) {
 	}
 	m.mu.Lock()
 	old, known := m.byes[msg.node]
-	news := (!known || old < msg.number) && len(m.byes) < maxByes
+	news := !known && len(m.byes) < maxByes || known && old.generation < msg.number
 	if news {
-		m.byes[msg.node] = msg.number
+		m.byes[msg.node] = bye{generation: msg.number, gone: true}
 	}
 	m.mu.Unlock()
 	if !news {
