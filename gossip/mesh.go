@@ -260,6 +260,9 @@ func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
 	if generation, doubted := m.doubted(res.Node); doubted && res.Generation > generation && len(res.Keys) > 0 {
 		m.lives(res.Node) // it has started anew since
 	}
+	if len(res.Keys) > 0 {
+		m.returns(res.Node, res.Generation)
+	}
 	if res.Ahead {
 		m.outbid(res.Generation)
 	}

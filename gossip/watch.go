@@ -162,7 +162,7 @@ func (m *Mesh) reconcile() {
 		}
 		s := m.records.Snapshot(n.Name)
 		if _, known := m.peers.get(n.Name); !known || s == nil || s.Liveness() != record.Alive && s.Liveness() != record.Suspect {
-			if !m.saidBye(n.Name) {
+			if !m.saidBye(n.Name) || s != nil && m.outlived(n.Name, s.Generation()) {
 				m.onEvent(event{eventJoin, copyNode(n)})
 			}
 		} else if s.Liveness() == record.Suspect && now.Sub(s.Since()) > doubtFor {
@@ -190,10 +190,29 @@ func (m *Mesh) forget(nodes []string) {
 	}
 }
 
+// saidBye tells whether a node left on purpose and was not seen again since.
 func (m *Mesh) saidBye(name string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.byes[name].gone
+}
+
+// outlived tells whether a record is of a later life than the one that ended with the node's last goodbye.
+func (m *Mesh) outlived(name string, generation uint64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return generation > m.byes[name].generation
+}
+
+// returns is called when the record of a generation has come. The first copy of a goodbye may arrive after memberlist's word that the
+// node is back: then the record of the new life is what tells the two apart.
+func (m *Mesh) returns(name string, generation uint64) {
+	if !m.saidBye(name) || !m.outlived(name, generation) || m.ml.Load() == nil {
+		return
+	}
+	if member, ok := m.peerOf(name); ok {
+		(&delegate{m}).emit(event{eventJoin, member})
+	}
 }
 
 // maxByes bounds the goodbyes that are remembered; they are forgotten with the nodes.
