@@ -14,6 +14,7 @@ import (
 
 	"github.com/miekg/dns"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"starling/dns/records"
@@ -58,6 +59,9 @@ type Server struct {
 	ready   atomic.Bool
 }
 
+// maxTCP is how many clients may be connected over TCP; the next one waits. Connections end after some idle seconds.
+const maxTCP = 512
+
 // New makes a server out of a valid configuration; Run makes it answer.
 func New(c Config) (*Server, error) {
 	if c.Now == nil {
@@ -66,6 +70,7 @@ func New(c Config) (*Server, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("cannot serve DNS: %w", err)
 	}
+	c.TCP = netutil.LimitListener(c.TCP, maxTCP)
 	s := &Server{config: c, zone: records.NewZone(c.Zone, uint32(c.Now().Unix()))}
 	s.metrics = newMetrics(c.Metrics)
 	return s, nil

@@ -6,4 +6,4 @@ cd "$(dirname "$0")/../.."
 echo "== the real binary"
 go test -run '^$' -bench . -benchtime 1x -timeout 10m ./deploy/bench
 echo "== parts"
-go test -run '^$' -bench . -benchtime 200ms ./dns/records ./gossip/record ./master/allocator ./master/mesos/codec ./master/mesos/recordio
+go test -run '^$' -bench . -benchtime 200ms ./dns/records ./gossip/record ./master/allocator ./master/mesos/codec ./master ./agent/supervisor ./agent/containerizer/process ./gossip

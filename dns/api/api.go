@@ -54,7 +54,7 @@ func New(s *dns.Server, c Config) *API {
 		if !s.Ready() {
 			return ctx.SendStatus(fiber.StatusServiceUnavailable)
 		}
-		return ctx.SendStatus(fiber.StatusOK)
+		return ctx.Status(fiber.StatusOK).Send(nil)
 	})
 	if c.Metrics != nil {
 		a.app.Get("/metrics", adaptor.HTTPHandler(promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{})))

@@ -16,7 +16,7 @@ import (
 )
 
 // health answers on any master.
-func (a *api) health(c *fiber.Ctx) error { return c.SendStatus(fiber.StatusOK) }
+func (a *api) health(c *fiber.Ctx) error { return c.Status(fiber.StatusOK).Send(nil) }
 
 // redirect names the leader, also when that is this master.
 func (a *api) redirect(c *fiber.Ctx) error {

@@ -20,16 +20,14 @@ import (
 
 // common is what every role is told.
 type common struct {
-	ip, advertiseIP       flags.IP
-	hostname              string
-	workDir               flags.Path
-	cluster               string
-	logLevel, logFormat   string
-	insecure              bool
-	configDir             flags.Path
-	hostnameLookup, quiet bool
-	environ               []string
-	stderr                io.Writer
+	ip, advertiseIP     flags.IP
+	hostname            string
+	workDir             flags.Path
+	cluster             string
+	logLevel, logFormat string
+	insecure            bool
+	configDir           flags.Path
+	stderr              io.Writer
 }
 
 func (c *common) register(s *flags.Set, role string) {

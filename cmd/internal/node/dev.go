@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,6 +19,7 @@ import (
 // devFlags are the settings of a whole cluster in one process.
 type devFlags struct {
 	agents                              int
+	meshPort                            flags.Port // that of the master
 	masterPort, agentPort, marathonPort flags.Port
 	keepTasks, ui                       bool
 	agent                               agentFlags
@@ -105,6 +107,7 @@ func (d *devFlags) build(all *role) error {
 	if err != nil {
 		return err
 	}
+	d.meshPort = flags.Port(meshPort)
 	seed := net.JoinHostPort(all.place.address, strconv.Itoa(meshPort))
 	d.agent.mesh.join = append(flags.List{seed}, d.agent.mesh.join...)
 	for i := range d.agents {
@@ -131,10 +134,13 @@ func (d *devFlags) addAgent(all *role, i int, aside func(string) bool) error {
 		return err
 	}
 	a := d.agent
-	if d.agentPort != 0 {
-		a.port = d.agentPort + flags.Port(i)
+	a.port = d.agentPort
+	if a.port != 0 {
+		a.port += flags.Port(i)
 	}
-	a.mesh.port = 0 // any: the master is the seed
+	if a.mesh.port, err = d.agentMeshPort(all.place.bind, i); err != nil {
+		return err
+	}
 	if i == 0 {
 		a.dns = d.dns
 	}
@@ -148,6 +154,25 @@ func (d *devFlags) addAgent(all *role, i int, aside func(string) bool) error {
 	})
 	all.take(part)
 	return err
+}
+
+// agentMeshPort finds a port behind the master's that is free, and that no other part is going to want.
+func (d *devFlags) agentMeshPort(ip string, i int) (flags.Port, error) {
+	wanted := []flags.Port{d.masterPort, d.marathonPort, d.dns.port, d.dns.httpPort}
+	for n := range d.agents {
+		wanted = append(wanted, d.agentPort+flags.Port(n))
+	}
+	for port := d.meshPort + 1 + flags.Port(i); port < 65535; {
+		free, err := freePort(ip, int(port))
+		if err != nil {
+			return 0, fmt.Errorf("mesh: %w", err)
+		}
+		if port = flags.Port(free); !slices.Contains(wanted, port) {
+			return port, nil
+		}
+		port++
+	}
+	return 0, fmt.Errorf("mesh: no port is free behind %d", d.meshPort)
 }
 
 func suffix(i int) string {

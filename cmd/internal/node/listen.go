@@ -31,7 +31,7 @@ func listen(what, ip string, port int, aside bool) (net.Listener, int, error) {
 func listenDNS(ip string, port int, aside bool) (net.PacketConn, net.Listener, int, error) {
 	var udp net.PacketConn
 	var tcp net.Listener
-	port, err := tryPorts(port, aside, func(port int) (err error) {
+	_, err := tryPorts(port, aside, func(port int) (err error) {
 		tcp, err = net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
 		if err != nil {
 			return err
