@@ -19,8 +19,7 @@ var (
 	ErrNotFound = errors.New("no such document")
 	// ErrConflict is returned by a conditional write whose version is not the stored one.
 	ErrConflict = errors.New("document was changed by somebody else")
-	// ErrTooLarge is returned for a document above MaxSize, or a transaction whose documents are together; nothing was
-	// written.
+	// ErrTooLarge is returned for a document above MaxSize, or a transaction above MaxTransaction; nothing was written.
 	ErrTooLarge = errors.New("document is too large")
 	// ErrInvalid is returned for a key that is none, and for a transaction that names one twice.
 	ErrInvalid = errors.New("operation is invalid")
@@ -28,9 +27,13 @@ var (
 	ErrClosed = errors.New("store is closed")
 )
 
-// MaxSize is the largest document, and the largest transaction, in bytes: what ZooKeeper takes with its default settings,
-// less a margin.
+// MaxSize is the largest document, in bytes: what ZooKeeper takes with its default settings, less a margin.
 const MaxSize = 1<<20 - 64<<10
+
+// MaxTransaction is the largest transaction, keys and data together, in bytes. It bounds what one write costs in memory, and
+// is far above what callers come to, who batch and have to bound that themselves. Where a store can take less at once
+// (ZooKeeper: about MaxSize), its adapter splits a transaction, and sees to it that a reader finds all of it or nothing.
+const MaxTransaction = 64 << 20
 
 // MaxKey is the longest key, in bytes.
 const MaxKey = 1024
@@ -102,6 +105,7 @@ func CheckOps(ops []Op) error {
 			return fmt.Errorf("%w: key %q is written twice", ErrInvalid, op.Key)
 		}
 		seen[op.Key] = true
+		total += len(op.Key)
 		if op.Delete {
 			continue
 		}
@@ -110,8 +114,8 @@ func CheckOps(ops []Op) error {
 		}
 		total += len(op.Data)
 	}
-	if total > MaxSize {
-		return fmt.Errorf("%w: the transaction has %d bytes, %d are allowed", ErrTooLarge, total, MaxSize)
+	if total > MaxTransaction {
+		return fmt.Errorf("%w: the transaction has %d bytes, %d are allowed", ErrTooLarge, total, MaxTransaction)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 		{"versions grow with every write of a key, over a delete too", versions},
 		{"a write whose condition does not hold changes nothing", conditions},
 		{"a transaction writes all or nothing", transaction},
+		{"a transaction may be larger than a document", largeTransaction},
 		{"documents are listed by prefix and in order", list},
 		{"what is too large or no key is refused", refusals},
 		{"what goes in and out is not shared", copies},
@@ -164,6 +165,20 @@ func transaction(t *testing.T, s store.Store) {
 	want(t, s, "c", "2")
 }
 
+func largeTransaction(t *testing.T, s store.Store) {
+	data := strings.Repeat("x", store.MaxSize)
+	var ops []store.Op
+	for i := range 12 {
+		ops = append(ops, put(fmt.Sprintf("a/%d", i), data))
+	}
+	write(t, s, ops...)
+	for _, op := range ops {
+		if d, err := s.Get(t.Context(), op.Key); err != nil || string(d.Data) != data {
+			t.Errorf("want %d bytes at %q, got %d (%v)", len(data), op.Key, len(d.Data), err)
+		}
+	}
+}
+
 func list(t *testing.T, s store.Store) {
 	keys := []string{"frameworks/10", "frameworks/1", "frameworks/2", "frameworksx", "weights", "ä/é"}
 	for _, key := range keys {
@@ -196,14 +211,18 @@ func list(t *testing.T, s store.Store) {
 }
 
 func refusals(t *testing.T, s store.Store) {
-	half := bytes.Repeat([]byte("x"), store.MaxSize/2+1)
+	full := bytes.Repeat([]byte("x"), store.MaxSize)
+	var many []store.Op
+	for i := range store.MaxTransaction/store.MaxSize + 1 {
+		many = append(many, store.Op{Key: fmt.Sprintf("many/%d", i), Data: full})
+	}
 	for _, tt := range []struct {
 		name string
 		ops  []store.Op
 		want error
 	}{
 		{"a document above the limit", []store.Op{{Key: "a", Data: make([]byte, store.MaxSize+1)}}, store.ErrTooLarge},
-		{"a transaction above the limit", []store.Op{{Key: "a", Data: half}, {Key: "b", Data: half}}, store.ErrTooLarge},
+		{"a transaction above the limit", many, store.ErrTooLarge},
 		{"an empty key", []store.Op{{Key: ""}}, store.ErrInvalid},
 		{"a key with a leading slash", []store.Op{{Key: "/a"}}, store.ErrInvalid},
 		{"a key with a trailing slash", []store.Op{{Key: "a/"}}, store.ErrInvalid},
