@@ -60,13 +60,16 @@ func (r *Refusal) Status(task *mesos.TaskID) *mesos.TaskStatus {
 // Check returns nil for a task that the command executor can run, and a *Refusal with all reasons otherwise. What makes a
 // task invalid was looked at by the master; the agent looks again at what it depends on.
 func Check(task *mesos.TaskInfo) error {
-	var invalid, unsupported []string
+	var invalid []string
 	cmd := task.GetCommand()
+	unsupported := checkContainer(task.GetContainer())
 	switch {
 	case task.GetExecutor() != nil:
 		unsupported = append(unsupported, "executors of frameworks are not supported by this agent")
 	case cmd == nil:
 		invalid = append(invalid, "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present")
+	case cmd.GetValue() == "" && !cmd.GetShell() && hasImage(task.GetContainer()):
+		// It is the image that says what to run; that there are no images here is said already.
 	case cmd.GetValue() == "":
 		invalid = append(invalid, "Task's `CommandInfo` is invalid: 'value' must be set")
 	case strings.Contains(cmd.GetValue(), "\x00"):
@@ -90,7 +93,6 @@ func Check(task *mesos.TaskInfo) error {
 	if n := len(cmd.GetUris()); n > 0 {
 		unsupported = append(unsupported, fmt.Sprintf("the task has %d URIs to fetch: URIs are not supported by this agent", n))
 	}
-	unsupported = append(unsupported, checkContainer(task.GetContainer())...)
 	if len(invalid) > 0 {
 		return &Refusal{State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID, Message: strings.Join(invalid, "; ")}
 	}
@@ -101,6 +103,11 @@ func Check(task *mesos.TaskInfo) error {
 		}
 	}
 	return nil
+}
+
+// hasImage tells whether a container comes with a file system, which may name a program to run.
+func hasImage(c *mesos.ContainerInfo) bool {
+	return c.GetType() == mesos.ContainerInfo_DOCKER || c.GetMesos().GetImage() != nil
 }
 
 // checkContainer lists what a container asks for that a plain process can't have: running it without would be worse than

@@ -105,6 +105,14 @@ func TestCheck(t *testing.T) {
 				RlimitInfo: &mesos.RLimitInfo{}, TtyInfo: &mesos.TTYInfo{},
 			}), mesos.TaskState_TASK_FAILED, []string{"images", "volumes", "hostname", `"bridge"`, "linux_info", "rlimit_info", "terminal"},
 		},
+		{"an image that says what to run", func(i *mesos.TaskInfo) {
+			i.Command = &mesos.CommandInfo{Shell: proto.Bool(false)}
+			i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_MESOS.Enum(), Mesos: &mesos.ContainerInfo_MesosInfo{Image: &mesos.Image{}}}
+		}, mesos.TaskState_TASK_FAILED, []string{"container images are not supported"}},
+		{"a docker container without a command", func(i *mesos.TaskInfo) {
+			i.Command = &mesos.CommandInfo{Shell: proto.Bool(false)}
+			i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum()}
+		}, mesos.TaskState_TASK_FAILED, []string{"container type not supported: DOCKER"}},
 		{"an executor", func(i *mesos.TaskInfo) { i.Command, i.Executor = nil, &mesos.ExecutorInfo{} }, mesos.TaskState_TASK_FAILED, []string{"executors of frameworks"}},
 	} {
 		err := Check(task(tc.change))
