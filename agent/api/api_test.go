@@ -270,6 +270,9 @@ func TestEndpoints(t *testing.T) {
 				t.Errorf("%s: no %q in %s", tc.path, text, body)
 			}
 		}
+		if strings.HasSuffix(tc.path, "/health") && body != "" {
+			t.Errorf("%s: got a body, %q", tc.path, body)
+		}
 	}
 }
 
