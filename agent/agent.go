@@ -86,7 +86,7 @@ func New(cfg Config) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open checkpoints: %w", err)
 	}
-	layout := sandbox.New(cfg.WorkDir, cfg.ID)
+	layout := sandbox.New(cfg.WorkDir, cfg.ID).WithLog(cfg.Log)
 	if err := layout.Init(); err != nil {
 		return nil, errors.Join(err, store.Close())
 	}

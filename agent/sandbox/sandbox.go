@@ -3,7 +3,8 @@
 //	<work_dir>/slaves/<agent id>/frameworks/<framework id>/executors/<executor id>/runs/<container id>/
 //	<work_dir>/slaves/latest -> <agent id>       .../runs/latest -> <container id>
 //
-// with the files stdout and stderr in each; their end, when nobody has needed them for the delay (collector.go); and
+// with the files stdout and stderr in each ("latest" is a convenience: where it cannot be had, the log says so and all else
+// goes on); their end, when nobody has needed them for the delay (collector.go); and
 // safe reading of them for the file endpoints (files.go), which never leaves the folder that it was given, whatever
 // links a task put there.
 package sandbox
@@ -11,6 +12,7 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -21,10 +23,17 @@ import (
 // Layout knows the paths of one agent's sandboxes.
 type Layout struct {
 	workDir, agentID string
+	log              *slog.Logger // nil for none
 }
 
 // New returns the layout below an absolute work directory.
 func New(workDir, agentID string) Layout { return Layout{workDir: workDir, agentID: agentID} }
+
+// WithLog returns the layout with a log for what goes wrong and is not worth an error.
+func (l Layout) WithLog(log *slog.Logger) Layout {
+	l.log = log
+	return l
+}
 
 // Root is the folder of all sandboxes of the agent.
 func (l Layout) Root() string { return filepath.Join(l.workDir, "slaves", l.agentID) }
@@ -44,7 +53,15 @@ func (l Layout) Init() error {
 	if err := os.MkdirAll(l.Root(), 0o755); err != nil {
 		return fmt.Errorf("cannot make sandboxes: %w", err)
 	}
-	return link(l.agentID, filepath.Join(l.workDir, "slaves", "latest"))
+	l.latest(l.agentID, filepath.Join(l.workDir, "slaves"))
+	return nil
+}
+
+// latest points the link of that name in a folder at target. A failure costs people a shortcut and nothing else.
+func (l Layout) latest(target, dir string) {
+	if err := link(target, filepath.Join(dir, "latest")); err != nil && l.log != nil {
+		l.log.Warn("cannot point the link to the latest", "err", err)
+	}
 }
 
 // Create makes the sandbox of a container with empty output files, owned by the user who is to run in it (empty: the
@@ -70,7 +87,8 @@ func (l Layout) Create(framework, executor, container, owner string) (dir string
 	if err != nil {
 		return "", fmt.Errorf("cannot make sandbox: %w", err)
 	}
-	return dir, link(container, filepath.Join(l.Runs(framework, executor), "latest"))
+	l.latest(container, l.Runs(framework, executor))
+	return dir, nil
 }
 
 // fill makes a sandbox and what is in it from the start; a negative uid leaves the owner alone.
@@ -94,6 +112,24 @@ func fill(dir string, uid, gid int) error {
 		return os.Chown(dir, uid, gid)
 	}
 	return nil
+}
+
+// Owner finds out whose a container is by where its sandbox lies.
+func (l Layout) Owner(container string) (framework, executor string, ok bool) {
+	if !Safe(container) {
+		return "", "", false
+	}
+	// What can't be listed has no sandboxes to find.
+	frameworks, _ := os.ReadDir(filepath.Join(l.Root(), "frameworks"))
+	for _, f := range frameworks {
+		executors, _ := os.ReadDir(filepath.Join(l.Root(), "frameworks", f.Name(), "executors"))
+		for _, e := range executors {
+			if info, err := os.Lstat(l.Dir(f.Name(), e.Name(), container)); err == nil && info.IsDir() {
+				return f.Name(), e.Name(), true
+			}
+		}
+	}
+	return "", "", false
 }
 
 // Safe tells whether an id can be one segment of a path.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -60,6 +61,40 @@ func TestCreate(t *testing.T) {
 	}
 	if _, err := l.Create("f1", "e1", "c1", "no-such-user-here"); err == nil {
 		t.Error("a user who does not exist was taken")
+	}
+}
+
+func TestAFolderInThePlaceOfALinkIsNoHarm(t *testing.T) {
+	l := layout(t)
+	for _, dir := range []string{filepath.Join(l.Root(), "..", "latest"), filepath.Join(l.Runs("f1", "e1"), "latest")} {
+		if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, "something"), 0o755)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var said strings.Builder
+	l = l.WithLog(slog.New(slog.NewTextHandler(&said, nil)))
+	if err := l.Init(); err != nil {
+		t.Errorf("init: %v", err)
+	}
+	if _, err := l.Create("f1", "e1", "c1", ""); err != nil {
+		t.Errorf("create: %v", err)
+	}
+	if n := strings.Count(said.String(), "cannot point the link"); n != 2 {
+		t.Errorf("said %d times, want twice: %s", n, said.String())
+	}
+}
+
+func TestOwner(t *testing.T) {
+	l := layout(t)
+	create(t, l, "e1", "c1")
+	create(t, l, "e2", "c2")
+	if f, e, ok := l.Owner("c2"); f != "f1" || e != "e2" || !ok {
+		t.Errorf("got %q %q %v", f, e, ok)
+	}
+	for _, id := range []string{"c3", "latest", "..", ""} { // "latest" is a link
+		if f, e, ok := l.Owner(id); ok {
+			t.Errorf("%q: got %q %q", id, f, e)
+		}
 	}
 }
 
