@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -16,7 +17,7 @@ import (
 )
 
 // carryOut does what the core has decided, in order. What is to be stored is stored before anything else happens, however
-// long that takes; only the end of ctx, or state that can't ever be stored, is an error.
+// long that takes; the error is the end of ctx, or ErrNotStored where it can't ever be stored.
 func (m *Marathon) carryOut(ctx context.Context, decisions []scheduler.Decision, prober *prober) error {
 	m.mu.RLock()
 	st, session, framework := m.state, m.session, m.core.View().FrameworkID()
@@ -43,11 +44,14 @@ func (m *Marathon) carryOut(ctx context.Context, decisions []scheduler.Decision,
 	return nil
 }
 
-// persist stores documents, trying again until it is done.
+// persist stores documents, trying again until it is done, unless the store has refused them for good: then the core is ahead
+// of what is stored, and the term has to end.
 func (m *Marathon) persist(ctx context.Context, st *state.State, writes []scheduler.Write) error {
+	m.writing.Store(new(time.Now()))
+	defer m.writing.Store(nil)
 	transaction, err := st.Prepare(writes)
 	if err != nil {
-		return fmt.Errorf("cannot go on: %w", err)
+		return fmt.Errorf("%w: %w", ErrNotStored, err)
 	}
 	pause := newPause(m.cfg)
 	for {
@@ -57,6 +61,9 @@ func (m *Marathon) persist(ctx context.Context, st *state.State, writes []schedu
 		switch {
 		case err == nil:
 			return nil
+		case errors.Is(err, state.ErrUnfit):
+			m.storeFailures.Add(1)
+			return fmt.Errorf("%w: %w", ErrNotStored, err)
 		case ctx.Err() != nil:
 			return errors.Join(context.Cause(ctx), err)
 		}

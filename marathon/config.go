@@ -71,6 +71,9 @@ type Config struct {
 	EventQueue int
 	// StoreTimeout bounds one attempt to read or write the store.
 	StoreTimeout time.Duration
+	// StorePatience is after what time a write that does not get done makes Marathon unready: requests are refused then, and
+	// do not wait (15 s).
+	StorePatience time.Duration
 	// MinBackoff and MaxBackoff bound the pauses between attempts, at the store and at the master.
 	MinBackoff, MaxBackoff time.Duration
 }
@@ -87,6 +90,7 @@ func DefaultConfig() Config {
 		HealthChecks:    256,
 		EventQueue:      1024,
 		StoreTimeout:    10 * time.Second,
+		StorePatience:   15 * time.Second,
 		MinBackoff:      100 * time.Millisecond,
 		MaxBackoff:      5 * time.Second,
 	}
@@ -111,6 +115,7 @@ func (c *Config) Validate() error {
 	need(c.FailoverTimeout >= 0, "failover timeout must not be negative")
 	need(c.HealthChecks > 0, "at least one health check must be allowed to run")
 	need(c.StoreTimeout > 0, "store timeout must be above 0")
+	need(c.StorePatience > 0, "store patience must be above 0")
 	need(c.MinBackoff > 0 && c.MaxBackoff >= c.MinBackoff, "backoff must be above 0, and its maximum not below its minimum")
 	need(c.App.ServicePortMin > 0 && c.App.ServicePortMax >= c.App.ServicePortMin && c.App.ServicePortMax < 1<<16,
 		"the range of service ports must lie between 1 and 65535")

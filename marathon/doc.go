@@ -12,7 +12,9 @@
 // tasks; until then, and always when in doubt, nothing is killed.
 //
 // When the store fails, writes are tried again with pauses and nothing else happens meanwhile: whoever asks for a change
-// gets an error when its own time runs out. Reads go on. When the master goes away nothing happens to tasks; the session
+// gets an error when its own time runs out, and at once when that has lasted for long; Marathon is unhealthy then. Reads go
+// on. A write that the store refuses for good is never tried again: whoever asked for it gets an error, and the term begins
+// anew from the stored state, so that the core is never ahead of the store; tasks notice nothing. When the master goes away nothing happens to tasks; the session
 // is opened again when it is back. Run ends only with its context, or when going on would do harm: the stored state makes
 // no sense, the framework was removed, or somebody else uses its id.
 //

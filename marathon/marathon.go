@@ -27,14 +27,24 @@ var (
 	// ErrSuperseded ends Run: another scheduler has subscribed under the same framework id.
 	ErrSuperseded = errors.New("another scheduler has taken over this framework id")
 
+	// ErrNotStored is returned where the store refuses for good what follows from a request: nothing was changed.
+	ErrNotStored = errors.New("the store has refused the change")
+	// ErrStore is returned, instead of waiting, while the store has not taken a write for long.
+	ErrStore = errors.New("the store does not take writes")
+
 	errAbdicated = errors.New("leadership was given up")
 	errStopped   = errors.New("marathon is stopping")
 )
 
-// inboxSize only smooths bursts: senders wait when the inbox is full. batchSize bounds what is decided on at once.
 const (
+	// inboxSize only smooths bursts: senders wait when the inbox is full.
 	inboxSize = 1024
-	batchSize = 512
+	// batchSize bounds what is decided on at once, and batchBytes the definitions that are changed by that: one transaction
+	// holds all of it, and what waits for the store should not wait for megabytes of others.
+	batchSize  = 512
+	batchBytes = 4 << 20
+	// goodTerm is how long a term must have lasted for the next to begin without a pause.
+	goodTerm = time.Minute
 )
 
 // Marathon keeps apps running. See the package comment for who owns what. All methods but Run may be called from any
@@ -48,6 +58,11 @@ type Marathon struct {
 	running atomic.Bool
 	started time.Time // wall clock
 	counters
+
+	// writing is when the write that is under way was begun, nil for none.
+	writing atomic.Pointer[time.Time]
+	// batched is the size of the definitions changed in this batch, in bytes; the loop's alone.
+	batched int
 
 	// inbox carries work to the loop; it is never closed.
 	inbox chan work
@@ -116,16 +131,27 @@ func (m *Marathon) Run(ctx context.Context) error {
 	defer close(m.stopped)
 	defer m.events.Close()
 	defer m.client.Close()
+	pause := newPause(m.cfg)
 	for {
+		begun := time.Now()
 		err := m.term(ctx)
-		if errors.Is(err, errAbdicated) && ctx.Err() == nil {
-			m.log.Info("leadership given up, and taken again")
-			continue
-		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		return err
+		switch {
+		case errors.Is(err, errAbdicated):
+			m.log.Info("leadership given up, and taken again")
+		case errors.Is(err, ErrNotStored):
+			m.log.Error("the store refuses what was decided; beginning again from what is stored", "err", err)
+			if time.Since(begun) > goodTerm {
+				pause.reset()
+			}
+			if !pause.wait(ctx) {
+				return nil
+			}
+		default:
+			return err
+		}
 	}
 }
 
@@ -146,20 +172,19 @@ func (m *Marathon) term(parent context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { m.subscribe(ctx) })
 	m.log.Info("leading", "apps", stored.Root.Len(), "instances", len(stored.Instances), "deployments", len(stored.Deployments))
-	err = m.loop(ctx, prober)
+	answer, err := m.loop(ctx, prober)
 	cancel(errStopped)
 	wg.Wait()
 	prober.wait()
 	m.mu.Lock()
 	m.core, m.state, m.session = nil, nil, nil
 	m.mu.Unlock()
+	answer()
 	// What is left in the inbox belongs to a state that is gone.
 	for {
 		select {
 		case w := <-m.inbox:
-			if w.done != nil {
-				w.done <- ErrNotReady
-			}
+			tell([]work{w}, ErrNotReady)
 		default:
 			return err
 		}
@@ -191,34 +216,48 @@ func (m *Marathon) load(ctx context.Context) (*state.State, *scheduler.Stored, e
 	}
 }
 
-// loop feeds the core and carries out what it decides.
-func (m *Marathon) loop(ctx context.Context, prober *prober) error {
+// loop feeds the core and carries out what it decides, until the term has to end. Whoever waits for something that was
+// not done then, or not stored, is told by answer, which is to be called once nobody can see the core any more.
+func (m *Marathon) loop(ctx context.Context, prober *prober) (answer func(), err error) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var batch []work // what is to be done next, in order
 	for {
-		var batch []work
-		select {
-		case w := <-m.inbox:
-			batch = m.gather(w)
-		case <-timer.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		if len(batch) == 0 {
+			select {
+			case w := <-m.inbox:
+				batch = m.gather(w)
+			case <-timer.C:
+			case <-ctx.Done():
+				return func() {}, context.Cause(ctx)
+			}
 		}
 		errs, decisions, wake, failed := m.decide(batch)
 		err := m.carryOut(ctx, decisions, prober)
-		for i, w := range batch {
-			if w.done != nil {
-				w.done <- errors.Join(errs[i], err)
+		answer := func() {
+			for i := range errs {
+				tell(batch[i:i+1], errors.Join(errs[i], err))
 			}
 		}
-		if err := errors.Join(failed, err); err != nil {
-			return err
+		if failed := errors.Join(failed, err); failed != nil {
+			return func() { answer(); tell(batch[len(errs):], ErrNotReady) }, failed
 		}
+		answer()
+		batch = batch[len(errs):]
 		if wake.IsZero() {
 			timer.Stop()
 			continue
 		}
 		timer.Reset(max(0, wake.Sub(m.cfg.Now())))
+	}
+}
+
+// tell gives whoever waits for the works their error.
+func tell(batch []work, err error) {
+	for _, w := range batch {
+		if w.done != nil {
+			w.done <- err
+		}
 	}
 }
 
@@ -236,18 +275,23 @@ func (m *Marathon) gather(first work) []work {
 	return batch
 }
 
-// decide does the work of a batch and asks the core what follows from it.
+// decide does the work of a batch and asks the core what follows from it. It does no more than fits well into one
+// transaction: there is an error, or nil, for each work that was done, in order.
 func (m *Marathon) decide(batch []work) (errs []error, decisions []scheduler.Decision, wake time.Time, failed error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.cfg.Now()
-	errs = make([]error, len(batch))
-	for i, w := range batch {
+	errs = make([]error, 0, len(batch))
+	m.batched = 0
+	for _, w := range batch {
+		if m.batched >= batchBytes {
+			break
+		}
 		if w.ctx != nil && w.ctx.Err() != nil {
-			errs[i] = context.Cause(w.ctx) // nobody waits for it any more
+			errs = append(errs, context.Cause(w.ctx)) // nobody waits for it any more
 			continue
 		}
-		errs[i] = w.do(now)
+		errs = append(errs, w.do(now))
 	}
 	decisions = m.core.Ready(now)
 	wake, _ = m.core.Wake()
@@ -267,8 +311,8 @@ func (m *Marathon) enter(ctx context.Context, do func(now time.Time)) bool {
 // await has work done by the loop, and waits until all that follows from it is stored. When ctx ends first the work may
 // still be done, unless it had not begun.
 func (m *Marathon) await(ctx context.Context, do func(now time.Time) error) error {
-	if !m.Ready() {
-		return ErrNotReady
+	if err := m.Health(); err != nil {
+		return err
 	}
 	done := make(chan error, 1)
 	select {
@@ -288,11 +332,28 @@ func (m *Marathon) await(ctx context.Context, do func(now time.Time) error) erro
 	}
 }
 
-// Ready tells whether the state is loaded, so that requests are answered.
-func (m *Marathon) Ready() bool {
+// Ready tells whether requests are answered; Health says why not.
+func (m *Marathon) Ready() bool { return m.Health() == nil }
+
+// Loaded tells whether the state is loaded, so that it can be read.
+func (m *Marathon) Loaded() bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.core != nil
+}
+
+// Health returns why requests are not answered: ErrNotReady while the state is not loaded, ErrStore while the store has not
+// taken a write for longer than it may (Config.StorePatience). Nil is health.
+func (m *Marathon) Health() error {
+	if !m.Loaded() {
+		return ErrNotReady
+	}
+	if begun := m.writing.Load(); begun != nil {
+		if waited := time.Since(*begun); waited > m.cfg.StorePatience {
+			return fmt.Errorf("%w: the present one was begun %s ago", ErrStore, waited.Round(time.Second))
+		}
+	}
+	return nil
 }
 
 // pause makes growing pauses between attempts.

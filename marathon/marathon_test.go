@@ -31,8 +31,10 @@ type rig struct {
 	cluster *mastertest.Cluster
 	server  *mastertest.Server
 	m       *marathon.Marathon
-	stop    context.CancelFunc
-	ended   chan error
+	// configure, if set, changes the settings of the next start.
+	configure func(c *marathon.Config)
+	stop      context.CancelFunc
+	ended     chan error
 }
 
 func newRig(t *testing.T) *rig {
@@ -55,6 +57,9 @@ func (r *rig) start() {
 	c.Store, c.Log = r.store, slog.New(slog.NewTextHandler(r.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	c.MinBackoff, c.MaxBackoff = 5*time.Millisecond, 50*time.Millisecond
 	c.Scheduler.ScaleInitialDelay = 50 * time.Millisecond
+	if r.configure != nil {
+		r.configure(&c)
+	}
 	m, err := marathon.New(c)
 	if err != nil {
 		r.t.Fatal(err)

@@ -53,7 +53,7 @@ type Result struct {
 
 // Change edits the tree of definitions and begins the deployment that follows from that. It returns when both are stored.
 // Errors are those of Edit, *app.Invalid, *state.TooLarge, *scheduler.Locked, *scheduler.TooManyDeployments, ErrNotReady,
-// and the cause of ctx, after which the change may or may not have been made.
+// ErrNotStored and ErrStore; and the cause of ctx, after which the change may or may not have been made.
 func (m *Marathon) Change(ctx context.Context, c Change) (Result, error) {
 	var result Result
 	err := m.await(ctx, func(now time.Time) error {
@@ -87,9 +87,11 @@ func (m *Marathon) change(now time.Time, c Change) (Result, error) {
 		return Result{}, m.refused(c, err)
 	}
 	if root != old {
-		if err := m.state.Check(root, plan); err != nil {
+		size, err := m.state.Check(root, plan)
+		if err != nil {
 			return Result{}, m.refused(c, err)
 		}
+		m.batched += size
 	}
 	change := scheduler.Change{Root: root, Plan: plan, Force: c.Force, Group: c.Group}
 	if c.Announce != nil {
@@ -238,7 +240,7 @@ func (m *Marathon) Config() Config { return m.cfg }
 
 // Leader is the host:port of the leader: this Marathon, once its state is loaded; else nothing.
 func (m *Marathon) Leader() string {
-	if !m.Ready() {
+	if !m.Loaded() {
 		return ""
 	}
 	return m.cfg.Address

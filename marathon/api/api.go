@@ -250,6 +250,11 @@ func (a *api) fail(c *fiber.Ctx, err error) error {
 	switch {
 	case errors.Is(err, marathon.ErrNotReady):
 		return writeJSON(c, fiber.StatusServiceUnavailable, message{"Marathon is starting up, or shutting down"})
+	case errors.Is(err, marathon.ErrStore):
+		return writeJSON(c, fiber.StatusServiceUnavailable, message{"The store has not taken a write for some time. Nothing was changed; try again later."})
+	case errors.Is(err, marathon.ErrNotStored):
+		a.log.Error("request could not be stored", "method", c.Method(), "path", c.Path(), "err", err)
+		return writeJSON(c, fiber.StatusServiceUnavailable, message{"The store has refused the change, so nothing was changed."})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, server.ErrStopping):
 		a.log.Warn("request not served in time", "method", c.Method(), "path", c.Path(), "err", err)
 		return writeJSON(c, fiber.StatusServiceUnavailable, message{"The request could not be served in time. It may still take effect."})

@@ -406,7 +406,7 @@ func (a *api) getVersions(path string) fiber.Handler {
 
 // orNotReady is the error, unless nothing can be known yet.
 func (a *api) orNotReady(err error) error {
-	if !a.m.Ready() {
+	if !a.m.Loaded() {
 		return marathon.ErrNotReady
 	}
 	return err

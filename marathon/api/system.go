@@ -42,8 +42,8 @@ func (a *api) ping(c *fiber.Ctx) error {
 }
 
 func (a *api) health(c *fiber.Ctx) error {
-	if !a.m.Ready() {
-		return marathon.ErrNotReady
+	if err := a.m.Health(); err != nil {
+		return err
 	}
 	c.Status(fiber.StatusOK)
 	c.Context().Response.ResetBody()
@@ -131,7 +131,7 @@ func (a *api) getInfo(c *fiber.Ctx) error {
 	}
 	return writeJSON(c, fiber.StatusOK, map[string]any{
 		"name": "marathon", "version": marathon.APIVersion, "buildref": "unknown", "project_version": cfg.Version,
-		"elected": a.m.Ready(), "leader": known(a.m.Leader()), "frameworkId": known(framework),
+		"elected": a.m.Loaded(), "leader": known(a.m.Leader()), "frameworkId": known(framework),
 		"marathon_config": map[string]any{
 			"master": a.m.MasterFlag(), "mesos_leader_ui_url": known(a.m.MesosUI()), "framework_name": cfg.FrameworkName,
 			"ha": false, "hostname": cfg.Hostname, "checkpoint": cfg.Checkpoint, "features": features,
@@ -166,7 +166,7 @@ func (a *api) getEvents(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderAllow, fiber.MethodGet)
 		return refusal(fiber.StatusMethodNotAllowed, "Expecting 'Accept' to allow 'text/event-stream'")
 	}
-	if !a.m.Ready() {
+	if !a.m.Loaded() {
 		return marathon.ErrNotReady
 	}
 	remote := c.Context().RemoteIP().String()

@@ -85,6 +85,9 @@ func (s *Store) List(_ context.Context, prefix string) ([]store.Document, error)
 
 // Write implements store.Store.
 func (s *Store) Write(ctx context.Context, ops ...store.Op) ([]uint64, error) {
+	if err := store.CheckOps(ops); err != nil {
+		return nil, err
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -98,9 +101,6 @@ func (s *Store) Write(ctx context.Context, ops ...store.Op) ([]uint64, error) {
 	for _, op := range ops {
 		if op.Version != store.Any && op.Version != s.documents[op.Key].Version {
 			return nil, store.ErrConflict
-		}
-		if !op.Delete && len(op.Data) > store.MaxSize {
-			return nil, store.ErrTooLarge
 		}
 	}
 	s.writes++

@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -41,9 +42,9 @@ func planOf(p *deployment.Plan) planDocument {
 	return d
 }
 
-// TooLarge refuses something that does not fit into one document.
+// TooLarge refuses something that does not fit into one document, or not into one transaction.
 type TooLarge struct {
-	// What names it: "app /shop/web", "the list of all apps and groups", "the deployment".
+	// What names it: "app /shop/web", "the list of all apps and groups", "the deployment", "the change as a whole".
 	What string
 	// Size is what it would take and Limit what there is, in bytes.
 	Size, Limit int
@@ -53,8 +54,14 @@ func (t *TooLarge) Error() string {
 	return fmt.Sprintf("%s is too large to be stored: %d bytes, and the limit is %d", t.What, t.Size, t.Limit)
 }
 
-// Check tells whether a change of definitions could be stored, as far as sizes go. The error is a *TooLarge.
-func (s *State) Check(root *app.Group, plan *deployment.Plan) error {
+// MaxChange is how large all documents of one change of definitions may be together, in bytes: half of a transaction, since
+// other writes go with it.
+const MaxChange = store.MaxTransaction / 2
+
+// Check tells whether a change of definitions could be stored, as far as sizes go, and how many bytes it takes. The error
+// is a *TooLarge.
+func (s *State) Check(root *app.Group, plan *deployment.Plan) (int, error) {
+	total := 0
 	fits := func(what string, v any) error {
 		data, err := json.Marshal(v)
 		if err != nil {
@@ -63,6 +70,7 @@ func (s *State) Check(root *app.Group, plan *deployment.Plan) error {
 		if len(data) > store.MaxSize {
 			return &TooLarge{What: what, Size: len(data), Limit: store.MaxSize}
 		}
+		total += len(data) + store.MaxKey
 		return nil
 	}
 	for _, c := range plan.Changes {
@@ -70,13 +78,19 @@ func (s *State) Check(root *app.Group, plan *deployment.Plan) error {
 			continue
 		}
 		if err := fits("app "+string(c.ID), c.New); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := fits("the list of all apps and groups", treeOf(root)); err != nil {
-		return err
+		return 0, err
 	}
-	return fits("the deployment", planOf(plan))
+	if err := fits("the deployment", planOf(plan)); err != nil {
+		return 0, err
+	}
+	if total > MaxChange {
+		return 0, &TooLarge{What: "the change as a whole", Size: total, Limit: MaxChange}
+	}
+	return total, nil
 }
 
 // transaction collects writes; of several to one key the last counts.
@@ -112,7 +126,8 @@ func (t *transaction) delete(key string) { t.add(store.Op{Key: key, Delete: true
 // Transaction is a set of writes that are done together or not at all.
 type Transaction struct{ ops []store.Op }
 
-// Prepare makes a transaction of writes. Transactions have to be committed in the order in which they were prepared.
+// Prepare makes a transaction of writes. Transactions have to be committed in the order in which they were prepared. The
+// error is an ErrUnfit: what is to be stored can't be, ever; nothing may be prepared after that.
 func (s *State) Prepare(writes []scheduler.Write) (*Transaction, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,19 +135,27 @@ func (s *State) Prepare(writes []scheduler.Write) (*Transaction, error) {
 	s.touched = make(map[app.PathID]struct{})
 	for _, w := range writes {
 		if err := s.apply(t, w); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: %w", ErrUnfit, err)
 		}
 	}
 	s.collect(t)
 	return &Transaction{ops: t.ops}, nil
 }
 
-// Commit carries out a transaction. After an error nothing of it is stored, and it may be committed again.
+// Commit carries out a transaction. An ErrUnfit tells that the store has refused it, nothing of it is stored, and it would
+// refuse it again; nothing may be prepared after that. After any other error it may or may not be stored, and has to be
+// committed again before the next.
 func (s *State) Commit(ctx context.Context, t *Transaction) error {
-	if _, err := s.store.Write(ctx, t.ops...); err != nil {
+	_, err := s.store.Write(ctx, t.ops...)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrTooLarge), errors.Is(err, store.ErrInvalid), errors.Is(err, store.ErrConflict),
+		errors.Is(err, store.ErrClosed):
+		return fmt.Errorf("%w: %d documents: %w", ErrUnfit, len(t.ops), err)
+	default:
 		return fmt.Errorf("cannot store %d documents: %w", len(t.ops), err)
 	}
-	return nil
 }
 
 // apply adds one write to the transaction, and to what is known of the stored documents.

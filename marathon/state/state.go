@@ -59,6 +59,8 @@ var (
 	ErrDamaged = errors.New("stored state is damaged")
 	// ErrFormat tells that the state was written by a release that this one does not understand.
 	ErrFormat = errors.New("stored state has an unknown format")
+	// ErrUnfit tells that a transaction can't be stored, however often it is tried.
+	ErrUnfit = errors.New("cannot be stored")
 	// ErrNoVersion tells that a version is not kept, or not any more.
 	ErrNoVersion = errors.New("no such version")
 )

@@ -167,13 +167,32 @@ func TestOldVersionsGoUnlessInUse(t *testing.T) {
 func TestTooLargeIsRefusedAsAWhole(t *testing.T) {
 	b, _ := open(t, mastertest.NewStore(), 0)
 	root, plan := b.put(0, "/web", `{"cmd":"x","labels":{"l":"`+strings.Repeat("y", store.MaxSize)+`"}}`)
-	large, ok := errors.AsType[*state.TooLarge](b.state.Check(root, plan))
+	_, err := b.state.Check(root, plan)
+	large, ok := errors.AsType[*state.TooLarge](err)
 	if !ok || large.What != "app /web" || large.Size <= large.Limit {
 		t.Errorf("got %v", large)
 	}
 	root, plan = b.put(0, "/web", `{"cmd":"x"}`)
-	if err := b.state.Check(root, plan); err != nil {
-		t.Error(err)
+	if size, err := b.state.Check(root, plan); err != nil || size < 500 || size > 10_000 {
+		t.Errorf("a small change takes %d bytes: %v", size, err)
+	}
+	// Every document is small enough, and all together are not.
+	for n := range 40 {
+		id := app.PathID(fmt.Sprintf("/many/%d", n))
+		draft, err := app.ParseUpdate([]byte(`{"cmd":"x","labels":{"l":"` + strings.Repeat("y", 900<<10) + `"}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := draft.Create(id, root.RulesFor(id, app.DefaultSettings()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		root = root.WithApp(a)
+	}
+	plan = deployment.Diff("many", b.root, root, nil)
+	_, err = b.state.Check(root, plan)
+	if large, ok := errors.AsType[*state.TooLarge](err); !ok || large.What != "the change as a whole" {
+		t.Errorf("forty large apps at once: %v", err)
 	}
 	if got := b.store.Writes(); got != 0 {
 		t.Errorf("%d writes", got)
