@@ -2,6 +2,7 @@ package scheduler_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,15 +43,27 @@ func newLoop(t *testing.T, n int) (m *sim, launches *[]time.Duration) {
 	return m, launches
 }
 
-// end ends the app's tasks that are alive, or the first n of them, all at this moment. change may add to what is told.
+// end ends up to n of the app's tasks that are alive, all at this moment, those with the fewest launches behind first; n
+// below 0 means all. change may add to what is told.
 func (m *sim) end(n int, state mesos.TaskState, change func(*mesos.TaskStatus)) {
 	m.t.Helper()
+	var alive []app.TaskID
 	for _, task := range m.cluster.Tasks() {
-		if !task.Alive || n == 0 {
+		if !task.Alive {
 			continue
 		}
-		n--
-		if err := m.cluster.End(task.Info.GetTaskId().GetValue(), state, ""); err != nil {
+		id, err := app.ParseTaskID(task.Info.GetTaskId().GetValue())
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		alive = append(alive, id)
+	}
+	slices.SortStableFunc(alive, func(a, b app.TaskID) int { return a.Incarnation - b.Incarnation })
+	if n >= 0 {
+		alive = alive[:n]
+	}
+	for _, id := range alive {
+		if err := m.cluster.End(id.String(), state, ""); err != nil {
 			m.t.Fatal(err)
 		}
 	}
@@ -87,8 +100,8 @@ func TestBurstCountsOnce(t *testing.T) {
 			if got := m.cluster.Alive()["web"]; got != n {
 				t.Errorf("%d tasks run after 3s, want %d", got, n)
 			}
-			if l := *launches; len(l) != n || l[0] != time.Second || l[n-1] > time.Second+200*time.Millisecond {
-				t.Errorf("launches: got %d, first and last %v %v", len(l), l[:1], l[len(l)-1:])
+			if l := *launches; len(l) != n || l[0] < time.Second || l[n-1] > time.Second+200*time.Millisecond {
+				t.Errorf("%d launches, at %v; want %d within 200ms of 1s", len(l), l, n)
 			}
 		})
 	}
@@ -129,7 +142,7 @@ func TestOldTasksRaiseNothing(t *testing.T) {
 	m, _ := newLoop(t, 10)
 	for n := range 10 {
 		m.end(1, mesos.TaskState_TASK_FAILED, nil)
-		if got := m.delay(); n == 0 && got != time.Second || got <= 0 || got > 2*time.Second {
+		if got := m.delay(); got != time.Second {
 			t.Errorf("failure %d: held back for %v", n, got)
 		}
 		m.advance(5 * time.Second)
@@ -183,9 +196,6 @@ func TestPlatformFaultsCostNothing(t *testing.T) {
 			m.advance(test.delay + time.Second)
 			if got := len(*launches); got != 39 {
 				t.Errorf("%d launches, want 39", got)
-			}
-			if got := m.cluster.Alive()["web"]; got != 40 {
-				t.Errorf("%d tasks run, want 40", got)
 			}
 		})
 	}

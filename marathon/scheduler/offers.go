@@ -136,9 +136,6 @@ func (s *Scheduler) matchOffer(now time.Time, offer *mesos.Offer) (accept Accept
 			}
 			accept.Tasks = append(accept.Tasks, info)
 			room--
-			if sp.backoff.pending(now, sp.def) {
-				break
-			}
 		}
 	}
 	return accept, false
@@ -165,7 +162,7 @@ func (s *Scheduler) launch(now time.Time, sp *spec, i *Instance, offer *mesos.Of
 	s.put(next)
 	s.takeToken(now)
 	s.launched++
-	sp.backoff.advance(now)
+	sp.backoff.progress(now)
 	s.timers.set(timer{at: now.Add(s.cfg.LaunchConfirmTimeout), kind: timerLaunch, instance: i.ID})
 	if s.cfg.LaunchTimeout != s.cfg.LaunchConfirmTimeout {
 		s.timers.set(timer{at: now.Add(s.cfg.LaunchTimeout), kind: timerLaunch, instance: i.ID})

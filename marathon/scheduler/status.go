@@ -88,7 +88,7 @@ func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStat
 		}
 		s.put(&next)
 		if condition != i.Condition && condition != Killing && !condition.unreachable() && def != nil {
-			sp.backoff.advance(now)
+			sp.backoff.progress(now)
 		}
 		s.healthChanged(now, i, &next)
 		if i.Condition.unreachable() && next.Goal == GoalDecommissioned {
@@ -178,8 +178,8 @@ func (s *Scheduler) ended(now time.Time, sp *spec, was, next *Instance, status *
 		s.recordFailure(now, was, status)
 		switch next.Condition {
 		case Failed, Errored, Dropped, Gone, Finished:
-			if def != nil && next.Goal == GoalRunning && !drained {
-				sp.backoff.fail(now, def)
+			if def != nil && next.Goal == GoalRunning && !drained && !platformFault(status) {
+				sp.backoff.fail(now, was.StagedAt, def)
 			}
 		}
 	}
