@@ -18,7 +18,12 @@ var (
 	ErrExists = errors.New("container exists")
 	// ErrRunning is returned by Remove for a container that has not ended.
 	ErrRunning = errors.New("container is running")
+	// ErrDegraded comes from Recover together with containers: see there.
+	ErrDegraded = errors.New("containers cannot be started or ended properly")
 )
+
+// NoteMax is how long a note may be, in bytes.
+const NoteMax = 1 << 10
 
 // Spec says what to run.
 type Spec struct {
@@ -38,6 +43,9 @@ type Spec struct {
 	// CPUs and MemBytes are the limits to enforce where that is possible; 0 means none.
 	CPUs     float64
 	MemBytes int64
+	// Note is kept with the container and comes back from Recover. It means nothing to the containerizer, which keeps it
+	// apart from whatever the agent keeps. At most NoteMax bytes.
+	Note []byte
 }
 
 // Container is what is known of a container.
@@ -49,6 +57,8 @@ type Container struct {
 	Started time.Time
 	// Exit is nil while it runs.
 	Exit *Exit
+	// Note is that of the Spec; it may be lost.
+	Note []byte
 }
 
 // Exit tells how a container ended.
@@ -75,7 +85,10 @@ type Usage struct {
 // Containerizer runs containers. All methods may be called from any goroutine and are idempotent where they can be.
 type Containerizer interface {
 	// Recover finds the containers of an earlier life of the agent, the ended ones that were not removed included: those
-	// come back with their Exit, and that comes through Exits as well. It is called once, before anything else.
+	// come back with their Exit, and that comes through Exits as well. It is called once, before anything else. It does
+	// not wait for something that hangs: an error that is ErrDegraded comes with the containers as they were last known,
+	// of which some may have ended and some may lack their PID. All methods may be used then; launches fail until the
+	// trouble is over, and what ended meanwhile comes through Exits after that.
 	Recover(ctx context.Context) ([]Container, error)
 	// Launch starts a container and returns once its process runs. An error means that nothing is left behind.
 	Launch(ctx context.Context, spec Spec) (Container, error)

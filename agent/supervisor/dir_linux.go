@@ -16,6 +16,8 @@ const (
 	socketName = "supervisor.sock"
 	lockName   = "lock"
 	logName    = "supervisor.log"
+	// containersName is the folder of the records.
+	containersName = "containers"
 	// maxLog is the size from which on a log is put aside when a supervisor starts.
 	maxLog = 1 << 20
 )

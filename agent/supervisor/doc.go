@@ -7,7 +7,7 @@
 // A container is one first process, leader of its own session and process group, and whatever descends from it. It is
 // named by an id that the client chooses; a start is idempotent by that id. A container ends when its first process
 // does: what the process leaves behind is killed, the exit status is written to disk, and only then is anybody told.
-// The record stays, ended, until a client removes it.
+// The record stays, ended, until a client removes it. A client may leave a note in it that only clients understand.
 //
 // The client (usually the agent of the node) finds or starts the supervisor with [Ensure] and talks to it through a
 // [Client] over a unix socket: length-prefixed JSON, requests and responses matched by a number, exits pushed to those

@@ -140,7 +140,7 @@ func newServer(o *options, given *handoff, log *slog.Logger) (*server, error) {
 	}
 	s := &server{
 		dir: o.dir, boot: boot, idle: o.idleExit, log: log,
-		records:    records{dir: filepath.Join(o.dir, "containers"), quarantine: filepath.Join(o.dir, "quarantine")},
+		records:    records{dir: filepath.Join(o.dir, containersName), quarantine: filepath.Join(o.dir, "quarantine")},
 		spawner:    &spawner{mark: markOf(o.dir)},
 		containers: make(map[string]*container),
 		byPidfd:    make(map[int]*container),

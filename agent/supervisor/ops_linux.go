@@ -79,7 +79,7 @@ func (s *server) start(ctx context.Context, req *request) (*Container, error) {
 		return s.joinStart(ctx, c, started)
 	}
 	c := &container{pidfd: -1, child: true, started: make(chan struct{})}
-	c.record = record{Container: Container{ID: spec.ID, Cgroups: spec.Cgroups}, Boot: s.boot}
+	c.record = record{Container: Container{ID: spec.ID, Cgroups: spec.Cgroups, Note: spec.Note}, Boot: s.boot}
 	s.containers[spec.ID] = c
 	s.starting++
 	s.watchIdle()

@@ -31,6 +31,9 @@ func KillProcesses(context.Context, string, Container) error { return errSystem 
 // Processes returns an error on this system.
 func Processes(string, Container) ([]int, error) { return nil, errSystem }
 
+// Read returns an error on this system.
+func Read(string) ([]Container, error) { return nil, errSystem }
+
 // Handle is a hold on one process; there is none on this system.
 type Handle struct{}
 

@@ -19,7 +19,7 @@ import (
 //
 // History (fields are added, never given another meaning):
 //
-//	1  2026-11  first version
+//	1  2026-11  first version; note
 const recordMagic = "starling-container 1 "
 
 type record struct {
@@ -88,6 +88,46 @@ func (s records) remove(id string) error {
 		return nil
 	}
 	return err
+}
+
+// Read returns the containers that the records of a folder tell of, without asking the supervisor, and without touching
+// anything: for when it hangs. Some may have ended since. One whose record is damaged, or of another boot, has no PID. A
+// folder that is not there has none.
+func Read(dir string) ([]Container, error) {
+	dir = filepath.Join(dir, containersName)
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the records: %w", err)
+	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	var all []Container
+	for _, entry := range entries {
+		id, ok := strings.CutSuffix(entry.Name(), ".c")
+		if !ok {
+			continue
+		}
+		c := Container{ID: id}
+		text, err := os.ReadFile(filepath.Join(dir, entry.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			if r, err := decodeRecord(text); err == nil && r.ID == id {
+				c = r.Container
+				if r.Boot != boot {
+					c.PID, c.Ticks = 0, 0
+				}
+			}
+		}
+		all = append(all, c)
+	}
+	return all, nil
 }
 
 // load reads all records. Those that can't be read are moved to the quarantine, and their ids returned in torn with

@@ -14,6 +14,9 @@ const (
 	MarkSupervisor = "STARLING_SUPERVISOR"
 )
 
+// MaxNote is the longest note in bytes.
+const MaxNote = 1 << 10
+
 // maxID is the longest id in bytes; the name of a record's file is two bytes longer and must fit in 255.
 const maxID = 250
 
@@ -36,6 +39,8 @@ type Spec struct {
 	// Cgroups are folders of cgroups, made by the client, that the first process is born in. They hold nobody else.
 	// The memory limit's verdict is read from them, and all processes in them are killed with the container.
 	Cgroups []string
+	// Note is kept with the container and means nothing here; MaxNote bytes are allowed.
+	Note []byte
 }
 
 // Credential is a user in numbers.
@@ -71,6 +76,8 @@ type Container struct {
 	// Started is the wall clock at the start.
 	Started time.Time `json:"started,omitzero"`
 	Cgroups []string  `json:"cgroups,omitempty"`
+	// Note is that of the Spec.
+	Note []byte `json:"note,omitempty"`
 	// Exit is nil while the first process runs.
 	Exit *Exit `json:"exit,omitempty"`
 }
@@ -169,6 +176,9 @@ func (s *Spec) validate() *Error {
 		if !strings.HasPrefix(dir, "/") {
 			faults = append(faults, fmt.Sprintf("cgroup %q is not an absolute path", dir))
 		}
+	}
+	if len(s.Note) > MaxNote {
+		faults = append(faults, fmt.Sprintf("note has %d bytes, %d are allowed", len(s.Note), MaxNote))
 	}
 	for _, list := range [][]string{s.Args, s.Env, s.Cgroups, {s.Path, s.Dir, s.Stdout, s.Stderr}} {
 		for _, v := range list {

@@ -16,12 +16,12 @@ import (
 //
 // History (fields are added, never given another meaning; unknown ones are ignored):
 //
-//	1  2026-11  first version
+//	1  2026-11  first version; note
 const protocolVersion = 1
 
 // maxFrame bounds a frame. The arguments and the environment of a process are limited to 2 MiB by Linux' default, and
-// grow by a third on the wire.
-const maxFrame = 4 << 20
+// grow by a third on the wire. What needs more room is the list of all containers, with up to two KiB for each.
+const maxFrame = 16 << 20
 
 // writeTimeout is how long the other side may take to read what it is sent.
 const writeTimeout = 10 * time.Second
@@ -79,12 +79,14 @@ type startWire struct {
 	Stderr     []byte      `json:"stderr,omitempty"`
 	Credential *Credential `json:"credential,omitempty"`
 	Cgroups    []string    `json:"cgroups,omitempty"`
+	Note       []byte      `json:"note,omitempty"`
 }
 
 func (s *Spec) wire() *startWire {
 	return &startWire{
 		Path: []byte(s.Path), Args: s.Args, Env: s.Env, Dir: []byte(s.Dir),
 		Stdout: []byte(s.Stdout), Stderr: []byte(s.Stderr), Credential: s.Credential, Cgroups: s.Cgroups,
+		Note: s.Note,
 	}
 }
 
@@ -92,6 +94,7 @@ func (w *startWire) spec(id string) Spec {
 	return Spec{
 		ID: id, Path: string(w.Path), Args: w.Args, Env: w.Env, Dir: string(w.Dir),
 		Stdout: string(w.Stdout), Stderr: string(w.Stderr), Credential: w.Credential, Cgroups: w.Cgroups,
+		Note: w.Note,
 	}
 }
 

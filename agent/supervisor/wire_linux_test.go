@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"reflect"
@@ -16,6 +17,7 @@ func TestSpecKeepsItsBytes(t *testing.T) {
 	want := Spec{
 		ID: "x", Path: "/bin/\xff", Args: []string{"", "a", "\xfe", ""}, Env: []string{"A=\x80"}, Dir: "/d\xff",
 		Stdout: "/o", Stderr: "/e", Credential: &Credential{UID: 1, GID: 2, Groups: []uint32{3}}, Cgroups: []string{"/c"},
+		Note: []byte("\x00\xffn"),
 	}
 	frame, err := encodeFrame(request{Seq: 1, Op: opStart, ID: want.ID, Start: want.wire()})
 	if err != nil {
@@ -41,7 +43,7 @@ func TestBadFrames(t *testing.T) {
 		"half a head":    {[]byte{0, 0}, io.ErrUnexpectedEOF.Error()},
 		"half a body":    {frame(`{"seq":1}`)[:8], io.ErrUnexpectedEOF.Error()},
 		"no body":        {frame("")[:4], "unexpected end of JSON"},
-		"too long":       {[]byte{0xff, 0xff, 0xff, 0xff}, "4194304 are allowed"},
+		"too long":       {[]byte{0xff, 0xff, 0xff, 0xff}, fmt.Sprintf("%d are allowed", maxFrame)},
 		"not JSON":       {frame("hello"), "cannot decode"},
 		"unended string": {frame(`{"argv":"YWJj"}`), errUnended.Error()},
 		"wrong type":     {frame(`{"seq":"x"}`), "cannot decode"},

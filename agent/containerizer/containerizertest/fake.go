@@ -213,7 +213,7 @@ func (f *Fake) Launch(ctx context.Context, spec containerizer.Spec) (containeriz
 		return containerizer.Container{}, fmt.Errorf("cannot run %q: no such file or directory", spec.Path)
 	}
 	f.host.nextPID++
-	k := containerizer.Container{ID: spec.ID, PID: f.host.nextPID, Started: time.Now()}
+	k := containerizer.Container{ID: spec.ID, PID: f.host.nextPID, Started: time.Now(), Note: slices.Clone(spec.Note)}
 	f.host.containers[spec.ID] = &fakeContainer{spec: spec, behaviour: b, known: k}
 	f.host.order = append(f.host.order, spec.ID)
 	f.host.mu.Unlock()

@@ -92,7 +92,9 @@ func (l *life) await(id string) containerizer.Exit {
 
 func (l *life) launch(h Harness, id string, b Behaviour) containerizer.Container {
 	l.t.Helper()
-	k, err := l.Launch(l.t.Context(), h.Spec(l.t, id, b))
+	spec := h.Spec(l.t, id, b)
+	spec.Note = []byte("\x00 note of " + id)
+	k, err := l.Launch(l.t.Context(), spec)
 	if err != nil {
 		l.t.Fatalf("launch %q: %v", id, err)
 	}
@@ -274,8 +276,8 @@ func testRecover(t *testing.T, h Harness) {
 
 	next := begin(t, h)
 	defer next.end(h)
-	if k, ok := next.find("runs"); !ok || k.PID != runs.PID || k.Exit != nil || !k.Started.Equal(runs.Started) {
-		t.Errorf("got %+v, want %+v", k, runs)
+	if k, ok := next.find("runs"); !ok || k.PID != runs.PID || k.Exit != nil || !k.Started.Equal(runs.Started) || string(k.Note) != "\x00 note of runs" {
+		t.Errorf("got %+v, want %+v and its note", k, runs)
 	}
 	if k, ok := next.find("ended"); !ok || k.Exit == nil || k.Exit.Status != before.Status || !k.Exit.At.Equal(before.At) {
 		t.Errorf("got %+v, want the exit %+v", k, before)

@@ -155,6 +155,7 @@ func translate(spec *containerizer.Spec) (supervisor.Spec, error) {
 	return supervisor.Spec{
 		ID: spec.ID, Path: path, Args: spec.Args, Env: spec.Env, Dir: spec.Dir,
 		Stdout: spec.Stdout, Stderr: spec.Stderr, Credential: cred,
+		Note: spec.Note,
 	}, nil
 }
 

@@ -27,15 +27,43 @@ func (c *Containerizer) connect(ctx context.Context) (*supervisor.Client, []supe
 	return client, found, nil
 }
 
-// keepConnected owns the connection until the end.
+// recoverPatience is how long the supervisor may take at the start of a life before its records have to do. It is short
+// enough for an agent to be there again within five seconds, and long enough to start one on a busy machine.
+const recoverPatience = 3 * time.Second
+
+// connectSoon is connect for the start of a life. When the time is up and nobody has answered, it returns no client, what
+// the records say, and an error that is containerizer.ErrDegraded.
+func (c *Containerizer) connectSoon(ctx context.Context) (*supervisor.Client, []supervisor.Container, error) {
+	soon, cancel := context.WithTimeout(ctx, recoverPatience)
+	defer cancel()
+	client, found, err := c.connect(soon)
+	if err == nil || soon.Err() == nil || ctx.Err() != nil {
+		return client, found, err
+	}
+	found, readErr := supervisor.Read(c.cfg.Dir)
+	if readErr != nil {
+		return nil, nil, errors.Join(err, readErr)
+	}
+	return nil, found, fmt.Errorf("%w: %w", containerizer.ErrDegraded, err)
+}
+
+// keepConnected owns the connection until the end; client is nil where there is none yet.
 func (c *Containerizer) keepConnected(client *supervisor.Client, found []supervisor.Container) {
 	for {
+		if client == nil {
+			if client, found = c.reconnect(); client == nil {
+				return
+			}
+			c.log.Info("connected to the supervisor again", "containers", len(found))
+		}
 		// Compare first: nothing can be launched or removed before the connection is there for all.
 		c.compare(found)
 		c.mu.Lock()
 		c.client = client
 		close(c.online)
 		c.mu.Unlock()
+		mine := client
+		c.wg.Go(func() { c.lookAgain(mine) })
 		select {
 		case <-client.Done():
 		case <-c.life.Done():
@@ -50,10 +78,7 @@ func (c *Containerizer) keepConnected(client *supervisor.Client, found []supervi
 			return
 		}
 		c.log.Warn("connection to the supervisor broke")
-		if client, found = c.reconnect(); client == nil {
-			return
-		}
-		c.log.Info("connected to the supervisor again", "containers", len(found))
+		client = nil
 	}
 }
 
@@ -88,9 +113,7 @@ func (c *Containerizer) compare(found []supervisor.Container) {
 		c.mu.Unlock()
 		switch {
 		case !ours:
-			// A launch that was given up while the connection was broken, or a removal.
-			c.log.Warn("unknown container is ended", "container_id", k.ID)
-			c.wg.Go(func() { c.abandon(k.ID, k.Cgroups) })
+			c.expel(k)
 		case k.Exit != nil:
 			c.ended(k)
 		}
@@ -113,6 +136,43 @@ func (c *Containerizer) compare(found []supervisor.Container) {
 			k.Exit = &supervisor.Exit{At: time.Now()}
 			c.ended(k)
 		})
+	}
+}
+
+// expel ends a container that is not in our books: a launch that was given up while the connection was broken, or a removal.
+func (c *Containerizer) expel(k supervisor.Container) {
+	c.log.Warn("unknown container is ended", "container_id", k.ID)
+	c.wg.Go(func() { c.abandon(k.ID, k.Cgroups) })
+}
+
+// settleTime is how long a supervisor may take to come to what was asked of it over a connection that is no more.
+const settleTime = 2 * time.Second
+
+// lookAgain looks, a while after a connect, whether containers have come up that nobody wants any more: the order of an
+// earlier connection, or of an earlier life of the agent, may have waited in the socket of a supervisor that hung, while
+// its task was told to be lost.
+func (c *Containerizer) lookAgain(client *supervisor.Client) {
+	select {
+	case <-time.After(settleTime):
+	case <-client.Done():
+		return
+	case <-c.life.Done():
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.life, 10*time.Second)
+	defer cancel()
+	found, err := client.Watch(ctx, c.ended)
+	if err != nil {
+		// What hangs again is seen to when it breaks or answers.
+		return
+	}
+	for _, k := range found {
+		c.mu.Lock()
+		_, ours := c.entries[k.ID]
+		c.mu.Unlock()
+		if !ours {
+			c.expel(k)
+		}
 	}
 }
 

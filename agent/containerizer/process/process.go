@@ -2,7 +2,8 @@
 //
 // The supervisor holds the truth; this package holds a connection to it, which it makes again, starting a new
 // supervisor if need be, whenever it breaks. Beside that it holds a handle on each first process of its own: so it can
-// end a container while the supervisor hangs, and learn of an exit that happened while there was no supervisor.
+// end a container while the supervisor hangs, and learn of an exit that happened while there was no supervisor. A life that
+// begins while the supervisor hangs knows the containers from its records.
 //
 // Limits: where there are cgroup controllers for them, CPUs is a share under contention (a cap with Config.CPUQuota) and
 // MemBytes a limit, at least 32 MiB, beyond which the kernel ends a process of the container. Elsewhere there are none,
@@ -126,7 +127,8 @@ func New(cfg Config) (*Containerizer, error) {
 }
 
 // Recover finds the supervisor, or starts it, and returns the containers that it holds, the ended ones too. The exits
-// of the ended ones come through Exits as well.
+// of the ended ones come through Exits as well. From a supervisor that does not answer within three seconds it returns what
+// its records say, and an error that is containerizer.ErrDegraded; the connection is tried for on and on.
 func (c *Containerizer) Recover(ctx context.Context) ([]containerizer.Container, error) {
 	if c.life != nil {
 		return nil, errors.New("containerizer was recovered before")
@@ -134,8 +136,8 @@ func (c *Containerizer) Recover(ctx context.Context) ([]containerizer.Container,
 	if err := c.findCgroups(); err != nil {
 		return nil, err
 	}
-	client, found, err := c.connect(ctx)
-	if err != nil {
+	client, found, err := c.connectSoon(ctx)
+	if err != nil && !errors.Is(err, containerizer.ErrDegraded) {
 		return nil, err
 	}
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -150,10 +152,13 @@ func (c *Containerizer) Recover(ctx context.Context) ([]containerizer.Container,
 			dirs[dir] = true
 		}
 	}
-	c.tree.Sweep(func(dir string) bool { return dirs[dir] })
+	if client != nil {
+		// Damaged records do not tell their cgroups, so without a supervisor nobody knows which are left over.
+		c.tree.Sweep(func(dir string) bool { return dirs[dir] })
+	}
 	c.wg.Go(c.pump)
 	c.wg.Go(func() { c.keepConnected(client, found) })
-	return containers, nil
+	return containers, err
 }
 
 // Close ends the connection and the goroutines, and closes Exits. Containers and supervisor go on.
@@ -256,7 +261,7 @@ func (e *entry) release() {
 
 // outside is what the agent sees of a container.
 func outside(k supervisor.Container) containerizer.Container {
-	out := containerizer.Container{ID: k.ID, PID: k.PID, Started: k.Started}
+	out := containerizer.Container{ID: k.ID, PID: k.PID, Started: k.Started, Note: k.Note}
 	if k.Exit != nil {
 		e := outsideExit(k)
 		out.Exit = &e

@@ -415,6 +415,83 @@ func TestHungSupervisor(t *testing.T) {
 	}
 }
 
+// TestHungSupervisorAtTheStart holds P3b for an agent that starts: it serves what the records say, can end containers, and
+// what the supervisor was asked by the life before comes to nothing.
+func TestHungSupervisorAtTheStart(t *testing.T) {
+	n := newNode(t)
+	first, _ := n.begin()
+	note := n.shell("noted", "exec sleep 1000")
+	note.Note = []byte("what it is")
+	noted := launch(t, first, note)
+	launch(t, first, n.shell("damaged", "exec sleep 1000"))
+	ends := launch(t, first, n.shell("ends", "exec sleep 1000"))
+	pid := n.supervisorPID(first)
+	old, err := supervisor.Dial(t.Context(), n.cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	freeze(t, pid)
+	defer unix.Kill(pid, unix.SIGCONT)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	if _, err := old.Start(ctx, supervisor.Spec{ID: "late", Path: "/bin/sleep", Args: []string{"sleep", "1000"}, Dir: n.dir}); err == nil {
+		t.Error("a hung supervisor starts something")
+	}
+	cancel()
+	old.Close()
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(filepath.Join(n.cfg.Dir, "containers", "damaged.c"), 10); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	second := n.open()
+	defer second.Close()
+	found, err := second.Recover(t.Context())
+	if took := time.Since(begin); !errors.Is(err, containerizer.ErrDegraded) || took > 5*time.Second {
+		t.Fatalf("recover after %v: got %v, want ErrDegraded", took, err)
+	}
+	got := map[string]containerizer.Container{}
+	for _, k := range found {
+		got[k.ID] = k
+	}
+	if k := got["noted"]; len(got) != 3 || k.PID != noted.PID || string(k.Note) != "what it is" {
+		t.Errorf("found %+v", found)
+	}
+	if k, ok := got["damaged"]; !ok || k.PID != 0 || k.Exit != nil {
+		t.Errorf("damaged: got %+v", k)
+	}
+	if err := second.Check(t.Context()); err == nil {
+		t.Error("a hung supervisor passes the check")
+	}
+	if err := second.Destroy(t.Context(), "ends"); err != nil || alive(ends.PID) {
+		t.Errorf("destroy: %v", err)
+	}
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the connection", func() bool { return second.Check(t.Context()) == nil })
+	waitFor(t, "the late launch to be undone", func() bool {
+		return strings.Contains(n.log.String(), "container_id=late") && len(processesOf(t, n, "late")) == 0
+	})
+	if !alive(noted.PID) || len(processesOf(t, n, "damaged")) != 1 {
+		t.Error("a container was harmed")
+	}
+	if e := <-second.Exits(); e.ID != "ends" || !e.Known || e.Status != 9 {
+		t.Errorf("got %+v, want SIGKILL of %q", e, "ends")
+	}
+}
+
+// processesOf lists the processes of a container by their mark.
+func processesOf(t *testing.T, n *node, id string) []int {
+	t.Helper()
+	pids, err := supervisor.Processes(n.cfg.Dir, supervisor.Container{ID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pids
+}
+
 func TestBadSpecs(t *testing.T) {
 	n := newNode(t)
 	c, _ := n.begin()
