@@ -114,7 +114,7 @@ func (s *Scheduler) adopt(root *app.Group, affected []app.PathID) {
 	for _, id := range affected {
 		sp, next := s.spec(id), root.App(id)
 		old := sp.def
-		sp.def, sp.terminated = next, false
+		sp.def, sp.terminated, sp.owed = next, false, 0
 		s.touch(id)
 		if next == nil {
 			if old != nil && len(old.HealthChecks) > 0 {
@@ -252,6 +252,9 @@ func (s *Scheduler) scaleTo(now time.Time, r *running, sp *spec) bool {
 		return true
 	}
 	s.balance(now, sp, r.deployment.Plan.ID)
+	if sp.owed > 0 {
+		return false
+	}
 	for _, i := range sp.instances {
 		switch {
 		case i.Goal != GoalRunning:
@@ -306,17 +309,22 @@ func (s *Scheduler) balance(now time.Time, sp *spec, deploymentID string) {
 	for _, i := range victims(sp.def, counted, len(counted)-sp.def.Instances) {
 		s.decommission(now, i)
 	}
-	for range sp.def.Instances - len(counted) {
-		s.create(now, sp, deploymentID)
-	}
+	s.create(now, sp, max(0, sp.def.Instances-len(counted)), deploymentID)
 }
 
-// create makes an instance that waits for an offer.
-func (s *Scheduler) create(now time.Time, sp *spec, deploymentID string) {
-	s.put(&Instance{
-		ID:   app.InstanceID{App: sp.id, UUID: s.ids.Next(now)},
-		Goal: GoalRunning, Condition: Scheduled, Since: now, Version: sp.def.Version, Deployment: deploymentID,
-	})
+// create makes n instances that wait for an offer, or as many of them as may wait, and notes how many are owed. It is asked
+// again whenever one of the app is launched, so the others follow.
+func (s *Scheduler) create(now time.Time, sp *spec, n int, deploymentID string) {
+	most := min(s.cfg.MaxWaiting, waitingApps*s.cfg.MaxWaiting-(s.waits-sp.waits))
+	most = max(most, s.cfg.MaxWaiting/waitingShare, 1)
+	made := max(0, min(n, most-sp.waits))
+	for range made {
+		s.put(&Instance{
+			ID:   app.InstanceID{App: sp.id, UUID: s.ids.Next(now)},
+			Goal: GoalRunning, Condition: Scheduled, Since: now, Version: sp.def.Version, Deployment: deploymentID,
+		})
+	}
+	sp.owed = n - made
 }
 
 // restarting tells whether the deployment has come to the restart of an app.
@@ -347,6 +355,18 @@ func (s *Scheduler) launchDefinition(sp *spec, i *Instance) *app.App {
 	}
 	return sp.def
 }
+
+const (
+	// maxWaiting is how many instances of one app wait for an offer at a time. It has to be a few times what is launched in
+	// a round (LaunchTokens), so that launching never waits for the making, and is not larger since each is a document and
+	// an event, whose listeners have queues of about a thousand, and since nothing is gained by instances in memory that no
+	// cluster has room for: a number of instances may be a slip of the keyboard.
+	maxWaiting = 500
+	// waitingApps is how many apps may have that many; when as many wait in all, each app has a share of one in
+	// waitingShare, so that a thousand large apps at once are not half a million instances, and none is left out.
+	waitingApps  = 20
+	waitingShare = 50
+)
 
 // KillRequest asks for the end of the tasks of some instances.
 type KillRequest struct {

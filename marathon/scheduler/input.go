@@ -85,6 +85,8 @@ type Config struct {
 	// what time all are given back (30 s).
 	LaunchTokens       int
 	LaunchTokenRefresh time.Duration
+	// MaxWaiting bounds the instances of one app that wait for an offer at a time (500); more are made as these are launched.
+	MaxWaiting int
 	// DeclineDuration is for how long offers are declined that serve nobody (120 s).
 	DeclineDuration time.Duration
 	// MinReviveInterval is the time between asking for offers again while nothing has changed (5 s). The first time, and
@@ -136,6 +138,7 @@ func (c Config) withDefaults() Config {
 	text(&c.Role, "*")
 	number(&c.MaxInstancesPerOffer, 100)
 	number(&c.LaunchTokens, 100)
+	number(&c.MaxWaiting, maxWaiting)
 	span(&c.LaunchTokenRefresh, 30*time.Second)
 	span(&c.DeclineDuration, 120*time.Second)
 	span(&c.MinReviveInterval, 5*time.Second)

@@ -25,6 +25,7 @@ var (
 //   - no task id is ever launched twice, whatever crashes and wherever;
 //   - a launch never takes an app above its number of instances, plus what a running upgrade may have beyond it; tasks on
 //     agents that are cut off do not count;
+//   - no more instances of an app wait than may;
 //   - once everything is whole again, each app comes to exactly its number, every deployment to its end, and nothing is
 //     left of apps that are gone.
 func TestLaws(t *testing.T) {
@@ -44,7 +45,11 @@ type chaos struct {
 }
 
 func runLaws(t *testing.T, seed uint64) {
-	c := &chaos{sim: newSim(t, seed), crashIn: -1, wasLost: make(map[app.TaskID]bool)}
+	var config scheduler.Config
+	if seed%2 == 0 {
+		config.MaxWaiting = 1 + int(seed/2%3) // so few that instances are owed all the time
+	}
+	c := &chaos{sim: newSimOf(t, seed, config), crashIn: -1, wasLost: make(map[app.TaskID]bool)}
 	c.observe = c.watch
 	for i := range 3 + c.rng.IntN(3) {
 		c.cluster.Add(mastertest.Agent{
@@ -56,6 +61,7 @@ func runLaws(t *testing.T, seed uint64) {
 	for range 60 {
 		c.step()
 		c.pump()
+		c.checkWaiting()
 		if c.crashed {
 			c.cluster.Disconnect()
 			c.advanceIdle(time.Duration(c.rng.IntN(20)) * time.Second)
@@ -158,6 +164,25 @@ func (c *chaos) watch(d scheduler.Decision) bool {
 		}
 	}
 	return true
+}
+
+// checkWaiting holds the scheduler to the bound on waiting instances. Those that were launched before and wait again, since
+// their tasks have ended, are not made and may be more.
+func (c *chaos) checkWaiting() {
+	if c.config.MaxWaiting == 0 {
+		return
+	}
+	for _, id := range ids {
+		waiting := 0
+		for _, i := range c.s.View().Instances(id) {
+			if i.Goal == scheduler.GoalRunning && i.Condition == scheduler.Scheduled && i.Incarnation == 0 {
+				waiting++
+			}
+		}
+		if waiting > c.config.MaxWaiting {
+			c.t.Errorf("%v: %d instances of %s wait, above %d", c.now.Sub(begin), waiting, id, c.config.MaxWaiting)
+		}
+	}
 }
 
 // alive counts the tasks of each app, leaving out those that were given up while their agent was cut off.

@@ -101,8 +101,6 @@ func (s *Scheduler) restart(now time.Time, d *running, sp *spec) bool {
 	for _, i := range victims(def, healthyOld, m.killHealthy) {
 		s.decommission(now, i)
 	}
-	for range m.start {
-		s.create(now, sp, d.deployment.Plan.ID)
-	}
+	s.create(now, sp, m.start, d.deployment.Plan.ID)
 	return r.newArrived == def.Instances && r.oldHealthy+r.oldOther+r.leaving == 0
 }

@@ -36,6 +36,7 @@ type Scheduler struct {
 
 	offers     []*mesos.Offer
 	waiting    map[app.PathID]struct{} // apps with waiting instances
+	waits      int                     // waiting instances of all apps
 	roles      map[string]*role
 	names      []string // of the roles that the framework has, sorted
 	launched   int      // tasks, since the start
@@ -74,6 +75,7 @@ type spec struct {
 	// terminated is set once the end of the removed app's last instance was told.
 	terminated bool
 	waits      int       // instances that wait for an offer
+	owed       int       // instances that are wanted, and not made yet since enough wait; see create
 	wake       time.Time // a timer is set for the end of the backoff at this time
 	queue      queue
 	rules      *constraint.Rules // compiled from the constraints of rulesOf
@@ -250,12 +252,14 @@ func (s *Scheduler) forget(i *Instance) {
 func (s *Scheduler) countWaiting(sp *spec, old, next *Instance) {
 	if old != nil && old.waits() {
 		sp.waits--
+		s.waits--
 	}
 	if next != nil && next.waits() {
 		if sp.waits == 0 {
 			sp.queue = queue{}
 		}
 		sp.waits++
+		s.waits++
 	}
 	if sp.waits > 0 {
 		s.waiting[sp.id] = struct{}{}

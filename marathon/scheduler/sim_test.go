@@ -39,8 +39,10 @@ type sim struct {
 
 var begin = time.Date(2024, 5, 4, 10, 0, 0, 0, time.UTC)
 
-func newSim(t testing.TB, seed uint64) *sim {
-	m := &sim{t: t, now: begin, rng: rand.New(rand.NewPCG(seed, 1)), store: mastertest.NewStore()}
+func newSim(t testing.TB, seed uint64) *sim { return newSimOf(t, seed, scheduler.Config{}) }
+
+func newSimOf(t testing.TB, seed uint64, config scheduler.Config) *sim {
+	m := &sim{t: t, now: begin, rng: rand.New(rand.NewPCG(seed, 1)), store: mastertest.NewStore(), config: config}
 	m.cluster = mastertest.New(func() time.Time { return m.now })
 	m.start()
 	return m

@@ -149,7 +149,8 @@ func (v View) Counts(now time.Time) Counts {
 
 // Queued is an app that has instances waiting for an offer.
 type Queued struct {
-	App   *app.App
+	App *app.App
+	// Count is how many instances are wanted and not launched, those that are not made yet included.
 	Count int
 	Role  string
 	// Since is when the first of them began to wait.
@@ -180,7 +181,7 @@ func (v View) Queue(now time.Time) []Queued {
 			}
 		}
 		q := Queued{
-			App: sp.def, Count: sp.waits, Role: sp.def.Role, Since: since,
+			App: sp.def, Count: sp.waits + sp.owed, Role: sp.def.Role, Since: since,
 			Processed: sp.queue.processed, Unused: sp.queue.unused, LastUnused: sp.queue.lastUnused, LastUsed: sp.queue.lastUsed,
 			Attempt: maps.Clone(sp.queue.attempt),
 		}
