@@ -11,7 +11,6 @@ import (
 	"starling/marathon/constraint"
 	"starling/marathon/task"
 	"starling/master/mesos"
-	"starling/master/mesos/resources"
 )
 
 const (
@@ -68,77 +67,11 @@ func (q *queue) refused(now time.Time, offer *mesos.Offer, reasons []task.Refusa
 	}
 }
 
-// match launches what waits on the offers that are here. No offer is kept: what is not used goes back.
-func (s *Scheduler) match(now time.Time) {
-	offers := s.offers
-	s.offers = nil
-	if !s.connected || len(offers) == 0 {
-		return
-	}
-	s.rng.Shuffle(len(offers), func(i, j int) { offers[i], offers[j] = offers[j], offers[i] })
-	var unused []string
-	for _, offer := range offers {
-		s.markAgent(now, offer.GetAgentId().GetValue(), false)
-		accept, more := s.matchOffer(now, offer)
-		if len(accept.Tasks) == 0 {
-			unused = append(unused, accept.OfferID)
-			continue
-		}
-		accept.Refuse = s.cfg.DeclineDuration
-		if more {
-			accept.Refuse = 0
-			s.role(s.offerRole(offer)).again = true
-		}
-		s.out.act(accept)
-	}
-	if len(unused) > 0 {
-		s.out.act(Decline{OfferIDs: unused, Refuse: s.cfg.DeclineDuration})
-	}
-}
-
 func (s *Scheduler) offerRole(offer *mesos.Offer) string {
 	if r := offer.GetAllocationInfo().GetRole(); r != "" {
 		return r
 	}
 	return s.cfg.Role
-}
-
-// matchOffer launches on one offer. more tells that a limit was reached while something still waited.
-func (s *Scheduler) matchOffer(now time.Time, offer *mesos.Offer) (accept Accept, more bool) {
-	accept = Accept{OfferID: offer.GetId().GetValue(), AgentID: offer.GetAgentId().GetValue()}
-	left, err := resources.FromProto(offer.GetResources())
-	if err != nil {
-		return accept, false // a master that offers nonsense is given it back
-	}
-	o := task.Offer{
-		Resources: left, Place: constraint.PlaceOf(offer.GetHostname(), offer.GetDomain(), offer.GetAttributes()),
-		Maintenance: !s.cfg.NoMaintenance && task.UnderMaintenance(offer.GetUnavailability(), now, s.cfg.Draining),
-	}
-	specs := s.launchable(now, s.offerRole(offer))
-	s.rng.Shuffle(len(specs), func(i, j int) { specs[i], specs[j] = specs[j], specs[i] })
-	for _, sp := range specs {
-		room := s.room(now, sp)
-		for _, i := range slices.Clone(sp.instances) {
-			if !i.waits() || room <= 0 {
-				continue
-			}
-			if len(accept.Tasks) >= s.cfg.MaxInstancesPerOffer {
-				return accept, true
-			}
-			if s.tokens <= 0 {
-				s.starved = true
-				return accept, false
-			}
-			info, refusals := s.launch(now, sp, i, offer, &o)
-			if info == nil {
-				sp.queue.refused(now, offer, refusals)
-				break
-			}
-			accept.Tasks = append(accept.Tasks, info)
-			room--
-		}
-	}
-	return accept, false
 }
 
 // launch takes what an instance needs from the offer, and stores the instance with the id of its task.
@@ -311,7 +244,7 @@ func (s *Scheduler) wish(now time.Time) {
 		if demand[name] == nil {
 			demand[name] = make(map[app.PathID]int)
 		}
-		demand[name][id] = min(sp.waits, s.room(now, sp))
+		demand[name][id] = min(sp.waits+sp.owed, s.room(now, sp))
 	}
 	var revive, suppress []string
 	for _, name := range s.names {
