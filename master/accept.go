@@ -249,6 +249,7 @@ func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.Task
 		m.remove(old)
 	}
 	m.tasks[key], a.tasks[key], f.tasks[key.task] = t, t, t
+	delete(f.kills, key.task) // that was for an earlier task of this id
 	l.tasks[key] = t
 	if executor != nil {
 		a.executors[executorKey{f.id, t.executor}] = executor

@@ -374,6 +374,7 @@ func (m *Master) giveUpTasks(a *agent) {
 	for _, t := range a.tasks {
 		m.taskUnreachable(a, t)
 	}
+	m.releaseKills(a.id)
 	for _, f := range m.frameworks {
 		f.pruneUnreachable(m)
 	}

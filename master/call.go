@@ -147,35 +147,6 @@ func (m *Master) suppress(f *framework, roles []string) {
 	}
 }
 
-// kill forwards a KILL, or remembers it until the agent is back.
-func (m *Master) kill(f *framework, kill *scheduler.Call_Kill) {
-	t := f.tasks[kill.GetTaskId().GetValue()]
-	if t == nil || t.gone() {
-		m.answer(f, kill.GetTaskId().GetValue(), kill.GetAgentId().GetValue())
-		return
-	}
-	a := m.agents[t.agent]
-	if want := kill.GetAgentId().GetValue(); a == nil || want != "" && want != t.agent {
-		m.log.Warn("kill names another agent than the task's, ignored", "framework_id", f.id, "task_id", t.key.task, "agent_id", want)
-		return
-	}
-	order := &nodeapi.Kill{
-		FrameworkId: f.info.GetId(), TaskId: kill.GetTaskId(), KillPolicy: kill.GetKillPolicy(),
-	}
-	t.kill = order
-	if a.alive() {
-		m.sendKill(a, t, order)
-	}
-}
-
-func (m *Master) sendKill(a *agent, t *task, order *nodeapi.Kill) {
-	m.order(a, &nodeapi.Call{Call: &nodeapi.Call_Kill{Kill: order}}, func(err error) {
-		if err == nil && t.kill == order {
-			t.kill = nil
-		}
-	})
-}
-
 func (m *Master) shutdown(f *framework, shutdown *scheduler.Call_Shutdown) {
 	a := m.agents[shutdown.GetAgentId().GetValue()]
 	if a == nil || !a.alive() {

@@ -30,6 +30,9 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 			if len(f.offers) > 0 && !f.connected {
 				fault("framework %q is not connected and holds offers", f.id)
 			}
+			if len(f.kills) > maxHeldKills || m.term == nil && len(f.kills) > 0 {
+				fault("framework %q: %d kills are held", f.id, len(f.kills))
+			}
 			for id, t := range f.tasks {
 				if m.tasks[t.key] != t || t.key.task != id {
 					fault("task %q of framework %q is not the listed one", id, f.id)
@@ -64,4 +67,17 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 		}
 	})
 	return errors.Join(append(faults, err)...)
+}
+
+// MaxHeldKills is the bound of HeldKills.
+const MaxHeldKills = maxHeldKills
+
+// HeldKills returns how many KILLs of tasks not yet heard of are held.
+func (m *Master) HeldKills(ctx context.Context) (n int, err error) {
+	err = m.look(ctx, func() {
+		for _, f := range m.frameworks {
+			n += len(f.kills)
+		}
+	})
+	return n, err
 }

@@ -35,7 +35,8 @@ type framework struct {
 	disconnected time.Time
 	failover     *time.Timer // leads to its removal; nil while connected
 
-	tasks     map[string]*task // by task id; those given up with their agents included
+	tasks     map[string]*task    // by task id; those given up with their agents included
+	kills     map[string]heldKill // by task id; of tasks that may yet turn up
 	offers    map[string]*offer
 	completed []*mesos.Task // as last shown, oldest first
 	metrics   frameworkMetrics
@@ -43,7 +44,7 @@ type framework struct {
 
 func newFramework(id string, info *mesos.FrameworkInfo) *framework {
 	f := &framework{
-		id: id, tasks: make(map[string]*task), offers: make(map[string]*offer), suppressed: make(map[string]bool),
+		id: id, tasks: make(map[string]*task), kills: make(map[string]heldKill), offers: make(map[string]*offer), suppressed: make(map[string]bool),
 		metrics: newFrameworkMetrics(),
 	}
 	f.setInfo(info)

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,6 +237,11 @@ func (m *Master) after(d time.Duration, f func()) *time.Timer {
 // settle ends the time after the start in which the copy of the mesh may lack what others know.
 func (m *Master) settle() {
 	m.settled = true
+	for _, f := range m.frameworks {
+		for _, id := range slices.Collect(maps.Keys(f.kills)) {
+			m.releaseKill(f, id)
+		}
+	}
 	for _, a := range m.agents {
 		m.watch(a)
 	}

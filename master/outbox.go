@@ -367,6 +367,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 			m.sendKill(a, t, t.kill)
 		}
 	}
+	m.releaseKills(a.id)
 }
 
 // lost tells a framework that its task is not where it should be, and not anywhere else.

@@ -31,12 +31,13 @@ func (m *Master) reconciled(t *task) *mesos.TaskStatus {
 	return m.currentStatus(t, state, mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Latest task state")
 }
 
-// answer is the explicit answer for one task, or silence while it cannot be known. Spec: mesos-semantics.md section 6.
-func (m *Master) answer(f *framework, taskID, agentID string) {
+// answer is the explicit answer for one task, or silence, and false, while it cannot be known. Spec: mesos-semantics.md
+// section 6.
+func (m *Master) answer(f *framework, taskID, agentID string) bool {
 	t := f.tasks[taskID]
 	if t != nil && !t.gone() {
 		m.sendUpdate(f, m.reconciled(t))
-		return
+		return true
 	}
 	if t != nil && agentID == "" && !t.unreachable.IsZero() {
 		agentID = t.agent
@@ -45,9 +46,9 @@ func (m *Master) answer(f *framework, taskID, agentID string) {
 	var status *mesos.TaskStatus
 	switch {
 	case agentID == "" && !m.heardAll(), agentID != "" && a == nil && !m.settled:
-		return
+		return false
 	case a != nil && a.unreachable.IsZero() && (!a.alive() || !a.described):
-		return // it may know the task and not have said so yet
+		return false // it may know the task and not have said so yet
 	case a != nil && a.unreachable.IsZero():
 		status = m.masterStatus(taskID, f.degrade(mesos.TaskState_TASK_GONE), mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Task is unknown to the agent")
 	case a != nil:
@@ -62,7 +63,9 @@ func (m *Master) answer(f *framework, taskID, agentID string) {
 	if agentID != "" {
 		status.AgentId = &mesos.AgentID{Value: proto.String(agentID)}
 	}
+	delete(f.kills, taskID)
 	m.sendUpdate(f, status)
+	return true
 }
 
 // heardAll tells whether every agent that is not given up has told this leader all of its tasks.

@@ -110,7 +110,8 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 		m.endFramework(a, key.framework)
 		return
 	}
-	if t == nil {
+	fresh := t == nil
+	if fresh {
 		t = &task{key: key, agent: a.id, state: mesos.TaskState_TASK_STAGING, unreachable: a.unreachable}
 		m.tasks[key] = t
 		a.tasks[key] = t
@@ -127,6 +128,9 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 	t.state = mesos.TaskState(rec.GetState())
 	m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
 	t.shown = nil
+	if f := m.frameworks[key.framework]; fresh && f != nil && m.term != nil {
+		m.releaseKill(f, key.task)
+	}
 }
 
 // hold notes what a task holds now.

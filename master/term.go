@@ -208,6 +208,7 @@ func (m *Master) end(t *term) {
 			}
 			f.connected, f.active = false, false
 			clear(f.offers)
+			clear(f.kills)
 		}
 		clear(m.offers)
 		for key, task := range m.tasks {
