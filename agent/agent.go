@@ -68,6 +68,8 @@ type Agent struct {
 	counters     Counters
 	// watching is set while a full disk is looked at.
 	watching bool
+	// degraded is why containers can't be started; empty while they can.
+	degraded string
 	// stopping is set once Run is to end, impatient once it waited for tasks long enough.
 	stopping, impatient bool
 	// work is the context of what the loop starts: it ends when a stop has waited long enough.
@@ -121,7 +123,9 @@ func New(cfg Config) (*Agent, error) {
 		a.diskWorks()
 	}
 	a.changed.all = true
-	a.publish()
+	if len(loaded.Lost) == 0 {
+		a.publish()
+	} // Otherwise containers may turn out to be tasks (regain), and a record without those would say that they are gone.
 	return a, nil
 }
 
@@ -163,7 +167,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	help, endHelp := context.WithCancel(ctx)
 	helpers.Go(func() { a.collector.Run(help) })
 	helpers.Go(func() { a.watchLeader(help) })
-	helpers.Go(func() { a.watchContainerizer(help) })
+	degraded := a.degraded
+	helpers.Go(func() { a.watchContainerizer(help, degraded) })
 	a.ready.Store(true)
 	a.cfg.Log.Info("agent is ready", "agent_id", a.cfg.ID, "tasks", len(a.tasks), "epoch", a.epoch.obeyed)
 
@@ -265,39 +270,6 @@ func (a *Agent) nextWake() (at time.Time, ok bool) {
 	}
 	return at, ok
 }
-
-// watchContainerizer looks from time to time whether the containerizer can do its work, if it can tell, until ctx ends.
-// Tasks go on while it can't; the node's health says what does not.
-func (a *Agent) watchContainerizer(ctx context.Context) {
-	checker, ok := a.cfg.Containerizer.(interface {
-		Check(ctx context.Context) error
-	})
-	if !ok {
-		return
-	}
-	ticker := time.NewTicker(watchInterval)
-	defer ticker.Stop()
-	last := ""
-	for {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-		text := ""
-		if err := checker.Check(ctx); err != nil {
-			text = fmt.Sprintf("containers can't be started or ended properly: %v", err)
-		}
-		if text == last || ctx.Err() != nil {
-			continue
-		}
-		last = text
-		a.post(func() { a.problem("containerizer check", text) })
-	}
-}
-
-// watchInterval, with what one look may take, bounds how late a problem with the containerizer is told.
-const watchInterval = 2 * time.Second
 
 // stop begins the end of the loop. With EndTasksAtStop it gives all tasks their grace period, and then no more.
 func (a *Agent) stop() {

@@ -13,7 +13,9 @@
 //	launch.go    the intent goes to disk; then a worker makes the sandbox and starts the container
 //	task.go      statuses: numbered, to disk, into the update stream; steps of the executor are carried out
 //	end.go       kill; exit; the container destroyed, resources free; the last update acknowledged, the id used up
-//	recover.go   the same from disk: what an earlier life began is found again, with the same pid
+//	recover.go   the same from disk: what an earlier life began is found again, with the same pid; a container whose
+//	             files were lost is a task again by the note that went with it
+//	watch.go     while the supervisor hangs: tasks go on, can be ended, are told; new ones are refused
 //	report.go    updates to the leader, whom leader.go finds in the mesh
 //
 // Order is what makes a crash harmless. An intent is on disk before anything is started, so an id is started once at most:
@@ -22,6 +24,10 @@
 // forgotten by the containerizer only when the terminal status is on disk. Nothing is ended because of a record, a
 // missing file or a stopped agent: a task ends by itself, by an order under the highest epoch, by its own limits, or
 // because it is no longer a task (its terminal status is known) and still has a process.
+//
+// What the agent cannot find again is out of its reach: with the whole work directory gone (or its folder "supervisor"),
+// tasks run on with nobody to report or end them. They carry MESOS_EXECUTOR_ID (the task's id), MESOS_FRAMEWORK_ID and
+// STARLING_SUPERVISOR in their environment; by these an operator finds and ends them.
 //
 // The package talks to others through what Config hands it: the mesh, a client for reports, a containerizer. It is served
 // by agent/api.

@@ -87,10 +87,13 @@ func (l *life) Recover(context.Context) ([]containerizer.Container, error) {
 	defer l.m.mu.Unlock()
 	var out []containerizer.Container
 	for id, c := range l.m.containers {
-		out = append(out, containerizer.Container{ID: id, PID: c.pid, Started: c.started, Exit: c.exit})
+		out = append(out, containerizer.Container{ID: id, PID: c.pid, Started: c.started, Exit: c.exit, Note: c.spec.Note})
 		if c.exit != nil {
 			l.exits <- *c.exit
 		}
+	}
+	if l.m.broken != nil {
+		return out, fmt.Errorf("%w: %w", containerizer.ErrDegraded, l.m.broken)
 	}
 	return out, nil
 }

@@ -119,6 +119,13 @@ func (a *Agent) admit(t *task, group bool) *executor.Refusal {
 	if faults := checkChecks(t.info); faults != "" {
 		return invalid("%s", faults)
 	}
+	if a.degraded != "" {
+		// To wait for the supervisor, however long it takes, would keep the framework from looking elsewhere.
+		return &executor.Refusal{
+			State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
+			Message: "Failed to launch container: " + a.degraded,
+		}
+	}
 	if err := a.ledger.Take(t.holder(), res); err != nil {
 		return &executor.Refusal{
 			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_INVALID_OFFERS,
@@ -174,6 +181,7 @@ func (a *Agent) start(t *task) {
 		owner = executor.User(t.framework.info, t.info)
 	}
 	spec := a.executor.Spec(t.framework.info, t.info, t.res, t.container, t.sandbox)
+	spec.Note = a.note(t)
 	a.collector.Keep(t.container)
 	a.launches.run(func() {
 		container, err := a.startContainer(t, spec, owner)

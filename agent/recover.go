@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -31,13 +32,10 @@ func (a *Agent) restore(l *checkpoint.Loaded) {
 			a.discard(item, t)
 			continue
 		}
-		t.framework.tasks++
-		a.tasks[t.key], a.containers[t.container] = t, t
+		a.enter(t)
 		if terminal(t.state) {
 			t.cmd.Conclude()
 			t.saved = true
-		} else {
-			a.ledger.Adopt(t.holder(), t.res)
 		}
 		if t.forgotten {
 			continue
@@ -48,6 +46,15 @@ func (a *Agent) restore(l *checkpoint.Loaded) {
 			a.streams.Push(t.key, status.Update{UUID: id, Terminal: terminal(st.GetState()), Payload: st})
 			a.streams.Durable(now, t.key, id)
 		}
+	}
+}
+
+// enter puts a task that was rebuilt into the books.
+func (a *Agent) enter(t *task) {
+	t.framework.tasks++
+	a.tasks[t.key], a.containers[t.container] = t, t
+	if !terminal(t.state) {
+		a.ledger.Adopt(t.holder(), t.res)
 	}
 }
 
@@ -131,7 +138,9 @@ func (a *Agent) recover(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recoverTimeout)
 	defer cancel()
 	found, err := a.cfg.Containerizer.Recover(ctx)
-	if err != nil {
+	if errors.Is(err, containerizer.ErrDegraded) {
+		a.degrade(degradedText(err))
+	} else if err != nil {
 		return fmt.Errorf("cannot recover containers: %w", err)
 	}
 	left := map[string]containerizer.Container{}
@@ -144,7 +153,11 @@ func (a *Agent) recover(ctx context.Context) error {
 		a.reunite(t, c, ok)
 	}
 	for _, c := range left {
-		a.orphan(c)
+		if t := a.regain(c); t != nil {
+			a.reunite(t, c, true)
+		} else {
+			a.orphan(c)
+		}
 	}
 	a.counters.RecoverySeconds = time.Since(begun).Seconds()
 	a.publish()
@@ -167,7 +180,9 @@ func (a *Agent) reunite(t *task, c containerizer.Container, there bool) {
 	case there && c.Exit != nil:
 		a.exitedTask(t, *c.Exit)
 	case there:
-		t.pid = c.PID
+		if c.PID > 0 {
+			t.pid = c.PID
+		}
 		if !c.Started.IsZero() {
 			t.started = c.Started
 		}
@@ -190,8 +205,56 @@ func (a *Agent) reunite(t *task, c containerizer.Container, there bool) {
 	}
 }
 
-// orphan judges a container without a task. One that has ended is forgotten. One that runs is left alone, and told: every
-// container has an intent on disk from before its start, so this one lost its files, and was somebody's task.
+// note is what goes along with the container of a task, for regain: what the mesh is told of it, as far as there is room.
+func (a *Agent) note(t *task) []byte {
+	s := a.summary(t)
+	for range 2 {
+		if data, err := proto.Marshal(s); err == nil && len(data) <= containerizer.NoteMax {
+			return data
+		}
+		s.Discovery = nil
+	}
+	return nil
+}
+
+// regain makes a task again of a container that lost its checkpoints: by the note that went along with it, or else by
+// where its sandbox lies. Every container has an intent on disk from before its start, so it was somebody's task. As one
+// it is told to its framework, which decides about it, knows of its end, and holds what it holds. nil is for one that
+// names nothing, and for one whose id is another task's or used up.
+func (a *Agent) regain(c containerizer.Container) *task {
+	summary := &catalog.Task{}
+	noted := proto.Unmarshal(c.Note, summary) == nil && summary.GetTaskId() != ""
+	if !noted {
+		framework, id, ok := a.layout.Owner(c.ID)
+		if !ok {
+			return nil
+		}
+		summary = &catalog.Task{FrameworkId: framework, TaskId: id, ExecutorId: id, Name: id, Launched: c.Started.UnixNano()}
+	}
+	summary.State, summary.Healthy = int32(mesos.TaskState_TASK_STARTING), nil
+	if a.tasks[status.Key{Framework: summary.GetFrameworkId(), Task: summary.GetTaskId()}] != nil ||
+		a.ended.Has(summary.GetFrameworkId(), summary.GetTaskId()) {
+		return nil
+	}
+	t := a.rebuild(checkpoint.Item{ContainerID: c.ID, State: &checkpoint.State{
+		ContainerId: c.ID, Summary: summary, Pid: int64(c.PID),
+	}})
+	if t == nil {
+		return nil
+	}
+	a.enter(t)
+	a.changed.all = true
+	a.counters.RecoveryErrors++
+	if !noted && c.Exit == nil {
+		a.problem("container "+c.ID, fmt.Sprintf(
+			"task %q lost its checkpoints and is known by its sandbox alone: the resources that it uses may be offered again", t.key.Task))
+	}
+	a.cfg.Log.Error("task lost its checkpoints and is known by its container alone", "framework_id", t.key.Framework,
+		"task_id", t.key.Task, "container_id", c.ID, "pid", c.PID, "resources", t.res.String())
+	return t
+}
+
+// orphan judges a container that is no task. One that has ended is forgotten. One that runs is left alone, and told.
 func (a *Agent) orphan(c containerizer.Container) {
 	if c.Exit != nil {
 		a.control.run(func() { a.removeOrphan(c.ID) })

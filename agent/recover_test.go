@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -8,9 +9,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"starling/agent/containerizer"
+	"starling/gossip/catalog"
+	"starling/gossip/record"
 	"starling/master/mesos"
 )
 
@@ -164,21 +168,132 @@ func TestDamagedCheckpoints(t *testing.T) {
 	}
 }
 
-func TestAContainerThatLostItsCheckpointsIsLeftAlone(t *testing.T) {
+// loseCheckpoints spoils all files of tasks of an agent that does not run.
+func (m *machine) loseCheckpoints() {
+	m.t.Helper()
+	paths, err := filepath.Glob(filepath.Join(m.dir, "meta", "tasks", "*"))
+	if err != nil || len(paths) != 2 {
+		m.t.Fatalf("files: %v %v", paths, err)
+	}
+	for _, path := range paths {
+		if err := os.WriteFile(path, []byte("nonsense"), 0o600); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+// TestATaskThatLostItsCheckpointsGoesOn holds D5 and I4 where the intent and the state of a task are spoiled both: what runs
+// is told, holds what it holds, and ends when its framework says so.
+func TestATaskThatLostItsCheckpointsGoesOn(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		// meanwhile happens to the container while no agent runs.
+		meanwhile func(m *machine, id string)
+		free      string
+	}{
+		{"known by its note", func(*machine, string) {}, "cpus:3;mem:4064;disk:10240;ports:[31001-32000]"},
+		{"known by its sandbox", func(m *machine, id string) { m.containers[id].spec.Note = nil }, "cpus:4;mem:4096;disk:10240;ports:[31000-32000]"},
+		{"a note that does not read", func(m *machine, id string) { m.containers[id].spec.Note = []byte("\xff\xff") }, "cpus:4;mem:4096;disk:10240;ports:[31000-32000]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := newMachine(t)
+			w := m.start(nil)
+			w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32;ports:[31000-31000]")))
+			w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+			w.wait("running told", func() bool { return slices.Contains(w.told("t1"), "TASK_RUNNING") })
+			id := w.published("t1").GetContainerId()
+			w.end()
+			m.loseCheckpoints()
+			tc.meanwhile(m, id)
+			for range 2 { // the second time the files are in quarantine
+				mesh := fakeMesh{record.NewMap(testAgent, m.generation+1)}
+				a, err := New(m.config(m.connect(), mesh, w.leaderSide))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, there := mesh.Snapshot(testAgent).Get(catalog.KeyNode); there && publishedIn(t, mesh.Map, "t1") == nil {
+					t.Error("the record says that the task is gone before anybody has looked")
+				}
+				if err := a.Close(); err != nil {
+					t.Fatal(err)
+				}
+				w = m.start(w.leaderSide)
+				w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+				if m.running() != 1 || m.launches["t1"] != 1 {
+					t.Errorf("%d containers run, t1 was started %d times", m.running(), m.launches["t1"])
+				}
+				if got, want := w.free().String(), testResources(t, tc.free).String(); got != want {
+					t.Errorf("free: got %s, want %s", got, want)
+				}
+				if p := w.published("t1"); p.GetContainerId() != id || p.GetFrameworkId() != testFramework {
+					t.Errorf("published: got %v", p)
+				}
+				w.end()
+			}
+			w = m.start(w.leaderSide)
+			defer w.end()
+			w.mustCall(killCall("t1"))
+			w.waitGone("t1")
+			if last := w.last("t1"); last.GetState() != mesos.TaskState_TASK_KILLED {
+				t.Errorf("told last: %v", last)
+			}
+			if got, want := w.free().String(), testResources(t, "cpus:4;mem:4096;disk:10240;ports:[31000-32000]").String(); got != want {
+				t.Errorf("free at the end: got %s, want %s", got, want)
+			}
+			w.wait("the container forgotten", func() bool { m.mu.Lock(); defer m.mu.Unlock(); return len(m.containers) == 0 })
+		})
+	}
+}
+
+func TestLostCheckpointsAreSaid(t *testing.T) {
 	m := newMachine(t)
 	w := m.start(nil)
 	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
 	w.waitState("t1", mesos.TaskState_TASK_RUNNING)
 	w.wait("running told", func() bool { return slices.Contains(w.told("t1"), "TASK_RUNNING") })
+	id := w.published("t1").GetContainerId()
 	w.end()
-	paths, err := filepath.Glob(filepath.Join(m.dir, "meta", "tasks", "*"))
-	if err != nil || len(paths) != 2 {
-		t.Fatalf("files: %v %v", paths, err)
+	m.loseCheckpoints()
+	m.containers[id].spec.Note = nil
+	w = m.start(w.leaderSide)
+	defer w.end()
+	w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+	if got := strings.Join(w.problems(), "; "); !strings.Contains(got, "known by its sandbox alone") {
+		t.Errorf("problems: got %q", got)
 	}
-	for _, path := range paths {
-		if err := os.WriteFile(path, []byte("nonsense"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+	m.exit("t1", 0)
+	w.waitGone("t1")
+	w.wait("that problem gone", func() bool { return !strings.Contains(strings.Join(w.problems(), "; "), "by its sandbox") })
+}
+
+func TestTheEndOfATaskThatLostItsCheckpointsIsTold(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil)
+	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+	w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+	w.wait("running told", func() bool { return slices.Contains(w.told("t1"), "TASK_RUNNING") })
+	w.kill()
+	m.loseCheckpoints()
+	m.exit("t1", 7<<8)
+	w = m.start(w.leaderSide)
+	defer w.end()
+	w.wait("the end told", func() bool { return w.last("t1").GetMessage() == "Command exited with status 7" })
+	w.waitGone("t1")
+}
+
+// A container that names nothing may be anybody's: in doubt it is left alone, and said.
+func TestAContainerThatNamesNothingIsLeftAlone(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil)
+	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+	w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+	w.wait("running told", func() bool { return slices.Contains(w.told("t1"), "TASK_RUNNING") })
+	id := w.published("t1").GetContainerId()
+	w.end()
+	m.loseCheckpoints()
+	m.containers[id].spec.Note = nil
+	if err := os.RemoveAll(filepath.Join(m.dir, "slaves")); err != nil {
+		t.Fatal(err)
 	}
 	for range 2 { // the second time the files are in quarantine
 		w = m.start(w.leaderSide)
@@ -191,6 +306,47 @@ func TestAContainerThatLostItsCheckpointsIsLeftAlone(t *testing.T) {
 		}
 		w.end()
 	}
+}
+
+// TestAnAgentStartsWhileTheContainerizerHangs holds P3b at the start.
+func TestAnAgentStartsWhileTheContainerizerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		w := m.start(nil)
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32"), taskInfo(t, "t2", "cpus:1;mem:32")))
+		for _, id := range []string{"t1", "t2"} {
+			w.waitState(id, mesos.TaskState_TASK_RUNNING)
+			w.wait("running told", func() bool { return slices.Contains(w.told(id), "TASK_RUNNING") })
+		}
+		w.end()
+		m.broken = errors.New("the supervisor hangs")
+
+		w = m.start(w.leaderSide)
+		w.wait("ready", w.agent.Ready)
+		w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+		if got := w.problems(); len(got) != 1 || !strings.Contains(got[0], "the supervisor hangs") {
+			t.Errorf("problems: got %q", got)
+		}
+		if s, err := w.agent.State(t.Context()); err != nil || s.Degraded == "" {
+			t.Errorf("state: %v, degraded is not said", err)
+		}
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "late", "cpus:1;mem:32")))
+		w.waitGone("late")
+		if last := w.last("late"); last.GetState() != mesos.TaskState_TASK_FAILED || !strings.Contains(last.GetMessage(), "the supervisor hangs") {
+			t.Errorf("told: %v", last)
+		}
+		w.mustCall(killCall("t2"))
+		w.waitGone("t2")
+
+		m.mu.Lock()
+		m.broken = nil
+		m.mu.Unlock()
+		w.wait("no problem any more", func() bool { return len(w.problems()) == 0 })
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "new", "cpus:1;mem:32")))
+		w.waitState("new", mesos.TaskState_TASK_RUNNING)
+		w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+		w.end()
+	})
 }
 
 func TestASecondAgentOnTheSameFolderIsRefused(t *testing.T) {

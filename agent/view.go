@@ -57,7 +57,9 @@ type State struct {
 	// Frameworks are those with tasks, Completed those without that are still remembered; both in order of ids.
 	Frameworks, Completed []FrameworkState
 	Problems              []string
-	Counters              Counters
+	// Degraded is why containers can't be started; empty while they can.
+	Degraded string
+	Counters Counters
 	// Pending is how many updates wait for their acknowledgement.
 	Pending int
 	// SandboxesRemoved, SandboxesFailed and SandboxesPending count the garbage collector's work.
@@ -100,7 +102,7 @@ func (a *Agent) State(ctx context.Context) (*State, error) {
 func (a *Agent) state() *State {
 	s := &State{
 		Started: a.started, Leader: a.leader.name, Epoch: a.epoch.obeyed, Total: a.ledger.Total(), Free: a.ledger.Free(),
-		Problems: slices.Sorted(maps.Values(a.problems)), Counters: a.counters,
+		Problems: slices.Sorted(maps.Values(a.problems)), Counters: a.counters, Degraded: a.degraded,
 	}
 	if s.Leader == "" {
 		s.Leader = a.leader.addr

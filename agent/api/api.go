@@ -137,7 +137,7 @@ func unavailable(err error) error {
 
 // health answers 200 without a body once the agent is ready. That holds while the node is degraded, too (its supervisor
 // hangs, its disk is full): the API works then and tasks run, and whoever takes the node out of service because of it makes
-// things worse. What is wrong is told by the node's health in the mesh and by the metrics: "problems" counts it.
+// things worse. What is wrong is told by the node's health in the mesh and by the metrics: "problems" counts it, "containerizer_answers" is 0 while tasks can't be started.
 func (s *Server) health(c *fiber.Ctx) error {
 	if !s.agent.Ready() {
 		return server.Errorf(fiber.StatusServiceUnavailable, "Agent has not finished recovery")

@@ -253,7 +253,7 @@ func TestEndpoints(t *testing.T) {
 		{"/version", 200, []string{`"version":"1.11.0"`, `"starling_version":"0.1"`}},
 		{"/flags", 200, []string{`{"flags":{"port":"5051"}}`}},
 		{"/metrics/snapshot", 200, []string{`"slave/tasks_running":1.0`, `"slave/cpus_total":4.0`, `"slave/cpus_used":1.0`, `"slave/cpus_percent":0.25`, `"slave/registered":1.0`}},
-		{"/metrics/prometheus", 200, []string{`starling_agent_tasks{state="running"} 1`, "starling_agent_epoch 3"}},
+		{"/metrics/prometheus", 200, []string{`starling_agent_tasks{state="running"} 1`, "starling_agent_epoch 3", "starling_agent_containerizer_answers 1"}},
 		{"/containers", 200, []string{`"executor_id":"t1"`, `"cpus_user_time_secs":1.0`, `"container_id":{"value":`}},
 		{"/containers?framework_id=other", 200, []string{"[]"}},
 		{"/monitor/statistics.json", 200, []string{`"mem_limit_bytes":100663296`, `"cpus_limit":1.1`, `"source":"t1"`}},

@@ -41,7 +41,7 @@ func (s *Server) values(st *agent.State) map[string]float64 {
 		"slave/calls": float64(n.Calls), "slave/calls_stale": float64(n.StaleCalls),
 		"slave/reports": float64(n.Reports), "slave/reports_failed": float64(n.FailedReports),
 		"slave/updates_dropped": float64(n.DroppedUpdates), "slave/disk_errors": float64(n.DiskErrors),
-		"slave/problems": float64(len(st.Problems)),
+		"slave/problems": float64(len(st.Problems)), "slave/containerizer_answers": flag(st.Degraded == ""),
 	}
 	countTasks(out, st)
 	for _, name := range []string{"cpus", "gpus", "mem", "disk"} {
@@ -145,6 +145,7 @@ func newCollector(s *Server) *collector {
 	one("slave/uptime_secs", "uptime_seconds", "Time since the start.", gauge)
 	one("slave/recovery_time_secs", "recovery_seconds", "How long recovery took.", gauge)
 	one("slave/problems", "problems", "Problems that the node's health tells of.", gauge)
+	one("slave/containerizer_answers", "containerizer_answers", "1 while containers can be started; 0 while the supervisor does not answer.", gauge)
 	one("slave/updates_pending", "updates_pending", "Status updates that are not acknowledged.", gauge)
 	one("gc/path_removals_pending", "sandboxes_pending", "Ended sandboxes that are kept for now.", gauge)
 	one("slave/valid_status_updates", "updates_total", "Status updates of tasks.", counter)

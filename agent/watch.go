@@ -1,0 +1,56 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// watchInterval, with what one look may take, bounds how late a problem with the containerizer is told.
+const watchInterval = 2 * time.Second
+
+// watchContainerizer looks from time to time whether the containerizer can do its work, if it can tell, until ctx ends;
+// told is what is known of that already. Tasks go on while it can't.
+func (a *Agent) watchContainerizer(ctx context.Context, told string) {
+	checker, ok := a.cfg.Containerizer.(interface {
+		Check(ctx context.Context) error
+	})
+	if !ok {
+		return
+	}
+	ticker := time.NewTicker(watchInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		text := ""
+		if err := checker.Check(ctx); err != nil {
+			text = degradedText(err)
+		}
+		if text == told || ctx.Err() != nil {
+			continue
+		}
+		told = text
+		a.post(func() { a.degrade(text) })
+	}
+}
+
+func degradedText(err error) string {
+	return fmt.Sprintf("containers can't be started or ended properly: %v", err)
+}
+
+// degrade notes why containers can't be started, or with an empty text that they can. The node's health in the mesh, the
+// metrics and the log tell; tasks that come meanwhile are refused (admit).
+func (a *Agent) degrade(why string) {
+	switch {
+	case a.degraded == "" && why != "":
+		a.cfg.Log.Error("containerizer does not answer: running tasks go on, new ones are refused", "err", why)
+	case a.degraded != "" && why == "":
+		a.cfg.Log.Info("containerizer answers again")
+	}
+	a.degraded = why
+	a.problem("containerizer check", why)
+}
