@@ -12,6 +12,7 @@ import (
 // check applies every rule that concerns one finished app.
 func (a *App) check(r Rules, p *place, f *faults) {
 	a.checkCommand(p, f)
+	a.checkEnvironment(p, f)
 	a.checkResources(r, p, f)
 	a.checkSecrets(r, p, f)
 	a.checkRoles(r, p, f)
@@ -53,6 +54,38 @@ func (a *App) checkCommand(p *place, f *faults) {
 	if !runs && !image {
 		f.add(p, "AppDefinition must either contain one of 'cmd' or 'args', and/or a 'container'.")
 	}
+	checkPrintable(a.Cmd, p.field("cmd"), f)
+	for i, arg := range a.Args {
+		checkPrintable(arg, p.field("args").index(i), f)
+	}
+}
+
+// checkPrintable refuses control characters other than white space: no process can be started with a NUL in its command,
+// and the others are a slip.
+func checkPrintable(text string, p *place, f *faults) {
+	at := strings.IndexFunc(text, func(r rune) bool { return r < ' ' && r != '\t' && r != '\n' && r != '\r' })
+	if at >= 0 {
+		f.add(p, "must not contain control characters other than tab, newline and carriage return: %q at %d", text[at], at)
+	}
+}
+
+// checkEnvironment refuses names and values that no process can be started with.
+func (a *App) checkEnvironment(p *place, f *faults) {
+	for _, name := range sortedKeys(a.Env) {
+		switch {
+		case name == "":
+			f.add(p.field("env"), "the name of a variable must not be empty")
+		case strings.ContainsAny(name, "=\x00"):
+			f.add(p.field("env"), "the name of a variable must contain neither = nor NUL: %q", name)
+		case strings.ContainsRune(a.Env[name].Value, 0):
+			f.add(p.field("env").field(name), "must not contain NUL")
+		}
+	}
+	for _, name := range sortedKeys(a.Labels) { // which are passed on as variables
+		if strings.ContainsRune(a.Labels[name], 0) {
+			f.add(p.field("labels").field(name), "must not contain NUL")
+		}
+	}
 }
 
 func (a *App) checkResources(r Rules, p *place, f *faults) {
@@ -92,9 +125,6 @@ func (a *App) checkSecrets(r Rules, p *place, f *faults) {
 	used := false
 	for _, name := range sortedKeys(a.Env) {
 		at := p.field("env").field(name)
-		if name == "" {
-			f.add(p.field("env"), "the name of a variable must not be empty")
-		}
 		if secret := a.Env[name].Secret; secret != "" {
 			used = true
 			if _, ok := a.Secrets[secret]; !ok {
@@ -124,7 +154,7 @@ func (a *App) checkRoles(r Rules, p *place, f *faults) {
 	roles := p.field("acceptedResourceRoles")
 	for _, role := range a.AcceptedResourceRoles {
 		if role != "*" && role != a.Role {
-			f.add(roles, "acceptedResourceRoles can only contain * and %s, got %s", a.Role, role)
+			f.add(roles, "acceptedResourceRoles can only contain %s, got %s", strings.Join(unique([]string{"*", a.Role}), " and "), role)
 		}
 	}
 	if resident && a.AcceptedResourceRoles != nil && !slices.Equal(a.AcceptedResourceRoles, []string{"*"}) {

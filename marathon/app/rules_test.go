@@ -36,6 +36,15 @@ func TestRules(t *testing.T) {
 		{"cmd and args", `{"id":"/a","cmd":"x","args":["x"]}`, "/", commandText},
 		{"cmd and args with an image", `{"id":"/a","cmd":"x","args":["x"],"container":{"docker":{"image":"i"}}}`, "/", commandText},
 
+		{"NUL in cmd", `{"id":"/a","cmd":"a\u0000b"}`, "/cmd", `must not contain control characters`},
+		{"bell in cmd", `{"id":"/a","cmd":"a\u0007b"}`, "/cmd", `'\a' at 1`},
+		{"NUL in args", `{"id":"/a","args":["a","b\u0000"]}`, "/args(1)", `must not contain control characters`},
+		{"variable without name", `{"id":"/a","cmd":"x","env":{"":"v"}}`, "/env", "must not be empty"},
+		{"variable with = in its name", `{"id":"/a","cmd":"x","env":{"a=b":"v"}}`, "/env", `neither = nor NUL: "a=b"`},
+		{"variable with NUL in its name", `{"id":"/a","cmd":"x","env":{"a\u0000":"v"}}`, "/env", `neither = nor NUL`},
+		{"variable with NUL in its value", `{"id":"/a","cmd":"x","env":{"A":"v\u0000"}}`, "/env/A", `must not contain NUL`},
+		{"label with NUL in its value", `{"id":"/a","cmd":"x","labels":{"l":"v\u0000"}}`, "/labels/l", `must not contain NUL`},
+
 		// 2.2 Old forms.
 		{"uris and fetch", `{"id":"/a","cmd":"x","uris":["u"],"fetch":[{"uri":"u"}]}`, "/uris", "may not be set in conjunction with fetch"},
 		{"ports and other definitions", `{"id":"/a","cmd":"x","ports":[1],"portDefinitions":[{"port":2}]}`, "/", "cannot specify both ports and port definitions"},
@@ -168,7 +177,7 @@ func TestRules(t *testing.T) {
 		{"role that is no group", `{"id":"/a","cmd":"x","role":"a"}`, "/role", "got a, expected one of: *"},
 		{"resident with role *", `{"id":"/a","cmd":"x","container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`, "/role", "cannot have the role *"},
 		{"no accepted roles", `{"id":"/a","cmd":"x","acceptedResourceRoles":[]}`, "/acceptedResourceRoles", "must not be empty"},
-		{"another accepted role", `{"id":"/a","cmd":"x","acceptedResourceRoles":["*","prod"]}`, "/acceptedResourceRoles", "can only contain * and *, got prod"},
+		{"another accepted role", `{"id":"/a","cmd":"x","acceptedResourceRoles":["*","prod"]}`, "/acceptedResourceRoles", "can only contain *, got prod"},
 		{
 			"resident's accepted roles", `{"id":"/a","role":"r","cmd":"x","acceptedResourceRoles":["r"],"container":{"type":"MESOS","volumes":[{"containerPath":"d","mode":"RW","persistent":{"size":1}}]}}`,
 			"/acceptedResourceRoles", "A resident app must have",
