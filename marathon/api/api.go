@@ -5,7 +5,8 @@
 // pointers; encoding is done after that. A write waits until it is stored, but not for ever: then the answer is 503.
 //
 // Ids are paths and contain slashes, so routes are found here and not by fiber: the path is decoded once, repeated and
-// trailing slashes don't count, and what stands before and behind an id tells what is meant. Nothing is redirected.
+// trailing slashes don't count, a path that leads up with ".." is none, and what stands before and behind an id tells what is
+// meant. Nothing is redirected but the root, to the UI.
 //
 // What is served follows spec/marathon-api.md; the wording of errors is that of its section 2.
 package api
@@ -87,7 +88,18 @@ func (a *api) headers(c *fiber.Ctx) error {
 	for _, h := range fixedHeaders {
 		c.Set(h[0], h[1])
 	}
+	if climbs(c.OriginalURL()) {
+		return a.fail(c, refusal(fiber.StatusNotFound, "URI not found"))
+	}
 	return c.Next()
+}
+
+// climbs tells of a path with a segment that leads up, written plainly or escaped. Further down such a path is shortened
+// already, and names something else than was asked for.
+func climbs(uri string) bool {
+	path, _, _ := strings.Cut(uri, "?")
+	decoded, err := url.PathUnescape(path)
+	return err == nil && slices.Contains(strings.Split(decoded, "/"), "..")
 }
 
 // methods are the handlers of one path.

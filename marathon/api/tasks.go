@@ -2,7 +2,6 @@ package api
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net"
@@ -374,14 +373,12 @@ func (a *api) deleteTasks(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	var body struct {
-		IDs []string `json:"ids"`
-	}
-	if err := json.Unmarshal(c.Body(), &body); err != nil {
-		return &app.Invalid{Message: app.MessageJSON, Syntax: err.Error()}
+	ids, err := app.ParseTaskIDs(c.Body())
+	if err != nil {
+		return err
 	}
 	var wanted []app.InstanceID
-	for _, text := range body.IDs {
+	for _, text := range ids {
 		id, err := app.ParseInstanceID(text)
 		if err != nil {
 			return refusal(fiber.StatusBadRequest, "Invalid task id '%s'. [%v]", text, err)

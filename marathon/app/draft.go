@@ -104,6 +104,17 @@ func ParseApp(body []byte) (*Draft, error) { return parseDraft(body, appShape) }
 // ParseUpdate reads one app of which any field, the id included, may be absent. Errors are as those of ParseApp.
 func ParseUpdate(body []byte) (*Draft, error) { return parseDraft(body, updateShape) }
 
+// ParseTaskIDs reads the body {"ids": [...]} that names tasks. Errors are as those of ParseApp.
+func ParseTaskIDs(body []byte) ([]string, error) {
+	var in struct {
+		IDs []string `json:"ids"`
+	}
+	if err := decode(body, taskIDsShape, &in); err != nil {
+		return nil, err
+	}
+	return in.IDs, nil
+}
+
 func parseDraft(body []byte, s *shape) (*Draft, error) {
 	d := new(Draft)
 	if err := decode(body, s, &d.definition); err != nil {

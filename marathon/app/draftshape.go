@@ -13,7 +13,9 @@ var (
 var (
 	updateShape = object(appFields())
 	appShape    = object(appFields(), "id")
-	groupShape  = newGroupShape()
+	// taskIDsShape fits a list of task ids.
+	taskIDsShape = object(map[string]*shape{"ids": list(text())}, "ids")
+	groupShape   = newGroupShape()
 )
 
 func appFields() map[string]*shape {
