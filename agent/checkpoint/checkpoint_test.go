@@ -112,6 +112,21 @@ func TestAFolderOfAnotherAgentIsRefused(t *testing.T) {
 	}
 }
 
+func TestTasksNameTheirAgent(t *testing.T) {
+	dir := t.TempDir()
+	if ids, files, err := Agents(dir); len(ids) != 0 || files != 0 || err != nil {
+		t.Errorf("a new folder: got %v %d %v", ids, files, err)
+	}
+	s, _ := open(t, dir)
+	commit(t, s, PutTask(sampleTask("c1", "t1")), PutState(sampleState("c1", "t1", 42)), PutTask(sampleTask("c2", "t2")))
+	if err := os.WriteFile(filepath.Join(dir, dirTasks, "c2"+suffixTask), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ids, files, err := Agents(dir); !slices.Equal(ids, []string{"agent-1"}) || files != 3 || err != nil {
+		t.Errorf("got %v %d %v", ids, files, err)
+	}
+}
+
 func TestAStateThatIsLongIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := open(t, dir)

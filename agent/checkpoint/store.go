@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -108,6 +109,39 @@ func AgentID(dir string) (id string, ok bool) {
 		return "", false
 	}
 	return identity.AgentId, identity.AgentId != ""
+}
+
+// Agents returns the ids of the agents that the files of tasks in a folder name, in order, and how many such files there
+// are: for a folder whose identity does not read. A file that does not read names nobody.
+func Agents(dir string) (ids []string, files int, err error) {
+	entries, err := os.ReadDir(filepath.Join(dir, dirTasks))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, 0, fmt.Errorf("cannot read folder: %w", err)
+	}
+	named := map[string]bool{}
+	for _, e := range entries {
+		suffix := filepath.Ext(e.Name())
+		if suffix != suffixTask && suffix != suffixState {
+			continue
+		}
+		files++
+		data, err := os.ReadFile(filepath.Join(dir, dirTasks, e.Name()))
+		if err != nil {
+			return nil, 0, fmt.Errorf("cannot read checkpoint: %w", err)
+		}
+		task := &Task{}
+		if suffix == suffixTask && unframe(data, kindTask, task) == nil {
+			named[task.GetTask().GetAgentId().GetValue()] = true
+		}
+		if suffix == suffixState {
+			state, _ := lastState(data)
+			for _, st := range state.GetUpdates() {
+				named[st.GetAgentId().GetValue()] = true
+			}
+		}
+	}
+	delete(named, "")
+	return slices.Sorted(maps.Keys(named)), files, nil
 }
 
 // Open takes the lock of a folder, which is made if it lacks, and reads everything in it. What does not read does not

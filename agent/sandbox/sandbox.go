@@ -64,6 +64,21 @@ func (l Layout) latest(target, dir string) {
 	}
 }
 
+// Agents returns the ids of the agents whose sandboxes lie in a work directory, in order.
+func Agents(workDir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(workDir, "slaves"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var ids []string
+	for _, e := range entries {
+		if e.IsDir() && e.Name() != "latest" {
+			ids = append(ids, e.Name())
+		}
+	}
+	return ids, nil
+}
+
 // Create makes the sandbox of a container with empty output files, owned by the user who is to run in it (empty: the
 // agent's own), and points "latest" to it. Doing it again does no harm. ids must be safe path segments.
 func (l Layout) Create(framework, executor, container, owner string) (dir string, err error) {

@@ -2,15 +2,22 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"starling/agent"
 	agentapi "starling/agent/api"
+	"starling/agent/checkpoint"
 	"starling/agent/containerizer/process"
 	"starling/agent/inventory"
+	"starling/agent/sandbox"
+	"starling/agent/supervisor"
 	"starling/cmd/internal/flags"
 	"starling/master/nodeapi"
 )
@@ -85,7 +92,7 @@ type agentOptions struct {
 
 // agent adds an agent with its membership in the mesh and its DNS server.
 func (r *role) agent(a *agentFlags, o agentOptions) error {
-	id, err := identity(r.place.dir, "agent-id", newAgentID)
+	id, err := agentIdentity(r.place.dir, r.log)
 	if err != nil {
 		return err
 	}
@@ -119,7 +126,7 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 		return fmt.Errorf("cannot find this program's file, which is the supervisor's too: %w", err)
 	}
 	containers, err := process.New(process.Config{
-		Dir: filepath.Join(r.place.dir, "supervisor"), Supervisor: []string{self, "supervisor"}, IdleExit: supervisorIdle, Log: r.log,
+		Dir: supervisorDir(r.place.dir), Supervisor: []string{self, "supervisor"}, IdleExit: supervisorIdle, Log: r.log,
 	})
 	if err != nil {
 		return err
@@ -154,4 +161,89 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	r.add("agent api", func(ctx context.Context) error { return api.Serve(ctx, l) })
 	r.ready = append(r.ready, daemon.Ready)
 	return nil
+}
+
+// supervisorDir and metaDir are the folders of the supervisor and of the checkpoints in an agent's work directory.
+func supervisorDir(dir string) string { return filepath.Join(dir, "supervisor") }
+
+func metaDir(dir string) string { return filepath.Join(dir, "meta") }
+
+const fileAgentID = "agent-id"
+
+// agentIdentity decides what an agent is called. Its checkpoints say so; the file agent-id is a copy for the case that
+// these do not read, repaired when it is not as it should be, and the place where an operator can name the id. A folder in
+// which no agent has left anything gets a new id. One in which tasks may be left never does: their framework would be told
+// that they are gone while they run.
+func agentIdentity(dir string, log *slog.Logger) (string, error) {
+	path := filepath.Join(dir, fileAgentID)
+	data, readErr := os.ReadFile(path)
+	missing := errors.Is(readErr, os.ErrNotExist)
+	kept := strings.TrimSpace(string(data))
+	id, ok := checkpoint.AgentID(metaDir(dir))
+	switch {
+	case ok && kept != id:
+		log.Warn("this agent's id is taken from its checkpoints, and its copy repaired", "agent_id", id, "path", path, "found", fmt.Sprintf("%.80q", kept))
+	case ok:
+	case validAgentID(kept):
+		id = kept
+	default:
+		var err error
+		if id, err = lostIdentity(dir, log); err != nil {
+			return "", err
+		}
+		if !missing {
+			log.Warn("the copy of this agent's id did not read", "agent_id", id, "path", path, "found", fmt.Sprintf("%.80q", kept))
+		}
+	}
+	if kept != id {
+		if err := writeDurably(path, []byte(id+"\n")); err != nil {
+			// It is a copy, and the checkpoints say it too.
+			log.Warn("cannot write the copy of this agent's id", "path", path, "err", err)
+		}
+	}
+	return id, nil
+}
+
+// lostIdentity finds the id of an agent whose checkpoints do not say it and that has no copy: what else names it, or a new
+// one where nothing is left that could run.
+func lostIdentity(dir string, log *slog.Logger) (string, error) {
+	ids, files, err := checkpoint.Agents(metaDir(dir))
+	if err != nil {
+		return "", fmt.Errorf("cannot find this agent's id: %w", err)
+	}
+	containers, err := supervisor.Read(supervisorDir(dir))
+	if err != nil {
+		return "", fmt.Errorf("cannot find this agent's id: %w", err)
+	}
+	if len(ids) == 0 {
+		if ids, err = sandbox.Agents(dir); err != nil {
+			return "", fmt.Errorf("cannot find this agent's id: %w", err)
+		}
+	}
+	switch {
+	case len(ids) == 1 && validAgentID(ids[0]):
+		log.Warn("this agent's id did not read, and is taken from what is left of its tasks", "agent_id", ids[0])
+		return ids[0], nil
+	case files == 0 && len(containers) == 0:
+		return newAgentID(), nil
+	}
+	return "", fmt.Errorf(`this agent's id is lost: neither %s nor %s reads, while %d checkpoints of tasks and %d containers are left, which name %s: `+
+		`write the id, as the master has it, to %s; or, to begin as a new agent, end the tasks and remove %s`,
+		filepath.Join(metaDir(dir), "identity"), filepath.Join(dir, fileAgentID), files, len(containers), listed(ids),
+		filepath.Join(dir, fileAgentID), dir)
+}
+
+func listed(ids []string) string {
+	if len(ids) == 0 {
+		return "no agent"
+	}
+	return "the agents " + strings.Join(ids, ", ")
+}
+
+// validAgentID tells whether an id has the form of those that masters of Mesos give: what else is found in place of one is
+// damage.
+func validAgentID(id string) bool {
+	master, number, ok := strings.Cut(id, "-S")
+	_, err := strconv.ParseUint(number, 10, 64)
+	return ok && validUUID(master) && err == nil
 }

@@ -157,15 +157,15 @@ func privateAddress() (netip.Addr, error) {
 	return other, nil
 }
 
-// identity returns the id in a file of the folder, and makes one where there is none: what a node is called must survive
-// its restart.
+// identity returns the id in a file of the folder, a UUID, and makes one where there is none: what a node is called must
+// survive its restart. Agents have agentIdentity.
 func identity(dir, file string, fresh func() string) (string, error) {
 	path := filepath.Join(dir, file)
 	data, err := os.ReadFile(path)
 	if err == nil {
 		id := strings.TrimSpace(string(data))
-		if id == "" || strings.ContainsAny(id, "/\\ \t\n") {
-			return "", fmt.Errorf("%s does not hold an id: %q; remove the file to get a new identity", path, id)
+		if !validUUID(id) {
+			return "", fmt.Errorf("%s does not hold this node's id, which is a UUID, but %.80q: restore the file, or remove it: then this node gets a new identity and joins as a new one", path, id)
 		}
 		return id, nil
 	}
@@ -177,6 +177,11 @@ func identity(dir, file string, fresh func() string) (string, error) {
 		return "", fmt.Errorf("cannot keep this node's id: %w", err)
 	}
 	return id, nil
+}
+
+func validUUID(id string) bool {
+	_, err := uuid.Parse(id)
+	return err == nil && len(id) == 36 // other lengths are other ways to write one
 }
 
 // writeDurably replaces a file so that it is either the old one or the new one, whatever happens.
