@@ -32,6 +32,19 @@ func TestThreeAgentsThatKnowOneSeedShareTheTasks(t *testing.T) {
 	}
 	r.Answers(tasks)
 	r.AllAnswer("probe", 9)
+
+	// Small ones would all fit on one agent, and are dealt all the same.
+	r.ProbeApp("/spread", 6)
+	hosts = map[string]int{}
+	for _, task := range r.Running("/spread", 6) {
+		hosts[task.Host]++
+	}
+	for _, host := range []string{"127.0.0.1", "127.0.0.2", "127.0.0.3"} {
+		if hosts[host] != 2 {
+			t.Errorf("small tasks by host: %v, want two on each", hosts)
+			break
+		}
+	}
 }
 
 func TestKilledAgentProcessHarmsNoTask(t *testing.T) {
