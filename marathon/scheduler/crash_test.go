@@ -43,7 +43,8 @@ func TestCrashAtEveryDecision(t *testing.T) {
 func crashAt(t *testing.T, n int, body string, want, point int, before []struct {
 	body string
 	want int
-}) bool {
+},
+) bool {
 	m := newSim(t, uint64(n*1000+point+1))
 	m.cluster.Add(mastertest.Agent{ID: "a1", Host: "h1", CPUs: 10, Mem: 1 << 16, Disk: 1 << 16, FirstPort: 31000, LastPort: 31999})
 	m.subscribe()
@@ -111,7 +112,8 @@ func crashAt(t *testing.T, n int, body string, want, point int, before []struct 
 func unchanged(stored *app.App, before []struct {
 	body string
 	want int
-}) bool {
+},
+) bool {
 	last := before[len(before)-1]
 	cmd := "one"
 	if len(before) > 2 {
