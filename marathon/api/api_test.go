@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"starling/marathon/mastertest"
 	"starling/master/mesos"
 	"starling/master/mesos/server"
+	"starling/master/store"
 )
 
 const patience = 20 * time.Second
@@ -47,6 +49,7 @@ func newRig(t *testing.T) *rig {
 	c.Masters, c.Hostname, c.Address, c.User = []string{master.Address()}, "here", ln.Addr().String(), "nobody"
 	c.Store, c.Log, c.Version = r.store, log, "0.1"
 	c.MinBackoff, c.MaxBackoff = 5*time.Millisecond, 50*time.Millisecond
+	c.StorePatience = 200 * time.Millisecond
 	m, err := marathon.New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -537,6 +540,44 @@ func TestSystem(t *testing.T) {
 	r.eventually("leading again", func() bool { return r.do("GET", "/v2/apps/web", "").status == 200 })
 	if r.running("web") != 1 {
 		t.Error("the task is gone")
+	}
+}
+
+// TestStoreTroubles has the store refuse a write for good, and then take none at all.
+func TestStoreTroubles(t *testing.T) {
+	r := newRig(t)
+	r.want(201, "POST", "/v2/apps", `{"id":"/web","cmd":"sleep 1","cpus":0.1}`)
+	r.settled()
+	r.store.Fail(func(ops []store.Op) error {
+		for _, op := range ops {
+			if strings.HasPrefix(op.Key, "marathon/apps/bad/") {
+				return store.ErrInvalid
+			}
+		}
+		return nil
+	})
+	if a := r.want(503, "POST", "/v2/apps", `{"id":"/bad","cmd":"x"}`); !strings.Contains(a.body, "nothing was changed") {
+		t.Errorf("got %s", a.body)
+	}
+	r.eventually("healthy again", func() bool { return r.do("GET", "/health", "").status == 200 })
+	r.want(404, "GET", "/v2/apps/bad", "")
+	r.store.Fail(func([]store.Op) error { return errors.New("disk is full") })
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		r.do("PUT", "/v2/apps/web", `{"instances":2}`)
+	}()
+	r.eventually("unhealthy", func() bool { return r.do("GET", "/health", "").status == 503 })
+	if a := r.want(503, "PUT", "/v2/apps/web", `{"instances":3}`); !strings.Contains(a.body, "has not taken a write") {
+		t.Errorf("got %s", a.body)
+	}
+	r.want(200, "GET", "/v2/apps/web", "")
+	r.store.Fail(nil)
+	<-answered
+	r.want(200, "GET", "/health", "")
+	r.settled()
+	if got := r.running("web"); got != 2 {
+		t.Errorf("%d tasks run, want 2", got)
 	}
 }
 

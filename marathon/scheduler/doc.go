@@ -19,6 +19,10 @@
 // app lacks, what the running step of a deployment has still to do, whose kill is to be repeated. Nothing depends on having
 // seen an event, so that a deployment goes on after a crash from its first step and arrives at the same place.
 //
+// Offers are used up in the round in which they come: the apps that wait take turns, and each instance goes to the agent that
+// has fewest of its app. Of the instances that wait only some exist at a time, whatever number is wanted; the others are
+// owed, and made as those are launched.
+//
 // In doubt nothing is killed: an app whose definition could not be read is left alone, and so are unknown tasks when any
 // stored document could not be read; when more than half of the agents seem dead, unreachable instances are not replaced
 // until that is over.

@@ -14,8 +14,8 @@
 //
 // History of the format: 1 (2026-11) the first.
 //
-// What belongs together is written in one transaction, after the size of every document was checked, so nothing is ever
-// there by half. A document that can't be read on opening costs the one thing that it describes: an app is put in
+// What belongs together is written in one transaction, after the size of every document and of all together was checked, so
+// nothing is ever there by half. A document that can't be read on opening costs the one thing that it describes: an app is put in
 // quarantine, an instance or deployment is reported; Doubt is set then, and nothing may be killed for being unknown. Where
 // what is left makes no sense as a whole, Open fails: better no Marathon than one that cleans up.
 package state
