@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -448,7 +449,8 @@ func TestAContainerThatDoesNotDieKeepsItsResources(t *testing.T) {
 func TestABrokenContainerizerIsSaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
-		w := m.start(nil)
+		var said strings.Builder
+		w := m.start(nil, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&said, nil)) })
 		say := func(err error, want int) {
 			m.mu.Lock()
 			m.broken = err
@@ -457,10 +459,24 @@ func TestABrokenContainerizerIsSaid(t *testing.T) {
 			if got := w.problems(); len(got) != want {
 				t.Errorf("problems: got %q, want %d", got, want)
 			}
+			if s, err := w.agent.State(t.Context()); err != nil || (s.Degraded != "") != (want > 0) {
+				t.Errorf("state: %v, degraded %q", err, s.Degraded)
+			}
 		}
 		say(errors.New("the supervisor hangs"), 1)
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "late", "cpus:1;mem:32")))
+		w.waitGone("late")
+		const want = "Failed to launch container: containers cannot be started or ended properly: the supervisor hangs"
+		if last := w.last("late"); last.GetMessage() != want || last.GetState() != mesos.TaskState_TASK_FAILED {
+			t.Errorf("told %v, want %q", last, want)
+		}
 		say(nil, 0)
 		w.end()
+		for _, text := range []string{"containerizer does not answer", "containerizer answers again"} {
+			if n := strings.Count(said.String(), text); n != 1 {
+				t.Errorf("the log says %q %d times, want once", text, n)
+			}
+		}
 	})
 }
 

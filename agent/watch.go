@@ -2,8 +2,11 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"starling/agent/containerizer"
 )
 
 // watchInterval, with what one look may take, bounds how late a problem with the containerizer is told.
@@ -39,7 +42,10 @@ func (a *Agent) watchContainerizer(ctx context.Context, told string) {
 }
 
 func degradedText(err error) string {
-	return fmt.Sprintf("containers can't be started or ended properly: %v", err)
+	if !errors.Is(err, containerizer.ErrDegraded) {
+		err = fmt.Errorf("%w: %w", containerizer.ErrDegraded, err)
+	}
+	return err.Error()
 }
 
 // degrade notes why containers can't be started, or with an empty text that they can. The node's health in the mesh, the
