@@ -198,7 +198,7 @@ func (s *Scheduler) deal(now time.Time, hands []*hand) {
 		playing = slices.DeleteFunc(playing, func(h *hand) bool { return s.tokens > 0 && !s.turn(now, h) })
 	}
 	for _, h := range hands {
-		if !h.wants() || h.sp.backoff.pending(now, h.sp.def) {
+		if !h.wants() {
 			continue
 		}
 		if s.tokens <= 0 {
@@ -214,7 +214,7 @@ func (s *Scheduler) deal(now time.Time, hands []*hand) {
 	}
 }
 
-// turn launches one instance of an app, and tells whether another turn makes sense.
+// turn launches one instance of an app, and tells whether it did; if not there is no sense in another turn.
 func (s *Scheduler) turn(now time.Time, h *hand) bool {
 	if h.room <= 0 || len(h.wait) == 0 {
 		return false
@@ -237,6 +237,6 @@ func (s *Scheduler) turn(now time.Time, h *hand) bool {
 			h.add(t)
 		}
 		h.again = nil
-		return !h.sp.backoff.pending(now, h.sp.def)
+		return true
 	}
 }
