@@ -13,7 +13,6 @@ import (
 	"starling/gossip/record"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
-	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
 )
 
@@ -290,102 +289,6 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 func (m *Master) countAway(l record.Liveness, n int) {
 	if l == record.Dead || l == record.Suspect {
 		m.away += n
-	}
-}
-
-const (
-	// minFreeze is the size of a site from which the loss of more than half of it at once is not believed.
-	minFreeze = 4
-	// oldLoss is how long ago an agent must have been given up not to count as part of a loss at once.
-	oldLoss = time.Hour
-)
-
-// watchDeaths stops giving up agents while most of the site is away: it is more likely that this master is cut off.
-// Destroy nothing then.
-func (m *Master) watchDeaths() {
-	away, all := m.away, len(m.agents)
-	if all >= minFreeze && 2*away > all {
-		for _, a := range m.agents {
-			if !a.unreachable.IsZero() && m.now().Sub(a.unreachable) > oldLoss {
-				away--
-				all--
-			}
-		}
-	}
-	frozen := all >= minFreeze && 2*away > all
-	if frozen == m.frozen {
-		return
-	}
-	m.frozen = frozen
-	if frozen {
-		m.log.Error("most agents are away: none is given up until that changes", "away", away, "agents", all)
-	} else {
-		m.log.Info("agents are given up again", "away", away, "agents", all)
-	}
-	for _, a := range m.agents {
-		m.watch(a)
-	}
-}
-
-// watch starts the clock of an agent that is not there, and stops that of one that is.
-func (m *Master) watch(a *agent) {
-	var patience time.Duration
-	gone := m.term != nil && m.settled && !m.frozen && a.unreachable.IsZero()
-	switch a.liveness {
-	case record.Dead:
-		patience = m.cfg.UnreachableAfter
-	case record.Left, record.Unknown:
-		patience = m.cfg.LeaveTimeout
-	default:
-		gone = false
-	}
-	switch {
-	case gone && a.giveUp == nil:
-		m.counters.add("master/slave_unreachable_scheduled", 1)
-		a.giveUp = m.after(patience, func() { m.lose(a) })
-	case !gone && a.giveUp != nil:
-		m.counters.add("master/slave_unreachable_canceled", 1)
-		a.giveUp.Stop()
-		a.giveUp = nil
-	}
-}
-
-// lose gives up the tasks of an agent that has been away for too long.
-func (m *Master) lose(a *agent) {
-	if m.term == nil || m.agents[a.id] != a || a.giveUp == nil || a.alive() || m.frozen {
-		return
-	}
-	a.giveUp = nil
-	a.unreachable = m.now()
-	m.counters.add("master/slave_unreachable_completed", 1)
-	m.counters.add("master/slave_removals", 1)
-	m.counters.add("master/slave_removals/reason_unhealthy", 1)
-	m.log.Warn("agent unreachable", "agent_id", a.id, "hostname", a.node.GetHostname(), "tasks", len(a.tasks))
-	a.ordered.clear()
-	a.unordered.clear()
-	for l := range a.launches {
-		m.abandon(l) // its call went with the lane
-	}
-	m.giveUpTasks(a)
-}
-
-// giveUpTasks tells frameworks that the tasks of an agent, and the agent, cannot be reached.
-func (m *Master) giveUpTasks(a *agent) {
-	for _, t := range a.tasks {
-		m.taskUnreachable(a, t)
-	}
-	m.releaseKills(a.id)
-	for _, f := range m.frameworks {
-		f.pruneUnreachable(m)
-	}
-	m.tellFailure(&scheduler.Event_Failure{AgentId: agentID(a.id)})
-}
-
-// tellFailure sends a FAILURE to all connected frameworks.
-func (m *Master) tellFailure(failure *scheduler.Event_Failure) {
-	event := &scheduler.Event{Type: scheduler.Event_FAILURE.Enum(), Failure: failure}
-	for _, f := range m.frameworks {
-		m.send(f, event)
 	}
 }
 

@@ -79,6 +79,8 @@ type Config struct {
 	// OfferTimeout is how long a framework may sit on an offer; 0 means for ever.
 	OfferTimeout time.Duration
 	// UnreachableAfter is how long an agent must have been dead to the mesh before its tasks are given up as unreachable.
+	// It leaves the mesh time to find out whether many others died with it, which would rather be a fault on this side:
+	// of three agents killed at once, the last has been suspected 3 s after the first was declared dead.
 	UnreachableAfter time.Duration
 	// LeaveTimeout is the same for an agent that left in order, as one does that is being restarted.
 	LeaveTimeout time.Duration
@@ -109,7 +111,7 @@ func DefaultConfig() Config {
 		FilterGPUResources:     true,
 		HeartbeatInterval:      15 * time.Second,
 		AllocationDelay:        3 * time.Millisecond,
-		UnreachableAfter:       time.Second,
+		UnreachableAfter:       4 * time.Second,
 		LeaveTimeout:           75 * time.Second,
 		ReregisterTimeout:      10 * time.Minute,
 		Settle:                 10 * time.Second,

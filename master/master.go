@@ -54,6 +54,7 @@ type Master struct {
 	describes  describeQueue
 	away       int  // how many agents are dead to the mesh, or suspected
 	frozen     bool // too many of them at once to believe it
+	probe      probe
 
 	allocTimer *time.Timer // gathers changes before an allocation
 	allocArmed bool

@@ -119,7 +119,7 @@ func (m *Master) fly(a *agent, l *lane, e *errand) {
 	})
 }
 
-// callAgent calls an agent and merges what its answer says of its record. It runs outside of the loop.
+// callAgent calls an agent, when not too many calls are under way. It runs outside of the loop.
 func (m *Master) callAgent(ctx context.Context, t *term, addr string, call *nodeapi.Call) (*nodeapi.Reply, error) {
 	select {
 	case t.calls <- struct{}{}:
@@ -129,6 +129,11 @@ func (m *Master) callAgent(ctx context.Context, t *term, addr string, call *node
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
 	defer cancel()
+	return m.exchange(ctx, addr, call)
+}
+
+// exchange calls an agent and merges what its answer says of its record. It runs outside of the loop.
+func (m *Master) exchange(ctx context.Context, addr string, call *nodeapi.Call) (*nodeapi.Reply, error) {
 	reply, err := m.cfg.Client.Call(ctx, addr, call)
 	if err != nil {
 		return nil, err

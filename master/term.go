@@ -221,6 +221,7 @@ func (m *Master) end(t *term) {
 			a.reset()
 		}
 		m.describes.clear()
+		m.probe = probe{}
 		m.alloc, m.term = nil, nil
 	}
 	if m.term == nil {
