@@ -152,6 +152,54 @@ func TestTaskThatEndsWhileTheAgentIsDownIsReplaced(t *testing.T) {
 	}
 }
 
+// A crash in the middle of a burst of launches is one event, and no reason to launch the rest one by one.
+func TestAgentKilledWhileScalingUpCostsOneStep(t *testing.T) {
+	r := Separate(t, 1)
+	r.ProbeApp("/probe", 1)
+	r.Running("/probe", 1)
+	if _, _, err := Request("PUT", r.Marathon+"/v2/apps/probe", `{"instances":30}`); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, 30*time.Second, "some of them run", func() error {
+		a, err := r.App("/probe")
+		if err == nil && a.TasksRunning < 5 {
+			err = fmt.Errorf("%d run", a.TasksRunning)
+		}
+		return err
+	})
+	r.Agents[0].Kill()
+	r.Agents[0].run()
+	r.Agents[0].Healthy(r.agentHealth[0])
+	r.Answers(r.Running("/probe", 30))
+	r.pids()
+}
+
+// All tasks of an app that die at once are replaced together.
+func TestAllTasksKilledAtOnceAreReplacedTogether(t *testing.T) {
+	r := Separate(t, 2)
+	r.ProbeApp("/probe", 20)
+	before := r.Answers(r.Running("/probe", 20))
+	for _, pid := range before {
+		killProcess(t, pid)
+	}
+	Eventually(t, 20*time.Second, "all are replaced", func() error {
+		a, err := r.App("/probe")
+		if err != nil {
+			return err
+		}
+		for _, task := range a.Tasks {
+			if _, old := before[task.ID]; old {
+				return fmt.Errorf("%s is still listed", task.ID)
+			}
+		}
+		if a.TasksRunning != 20 {
+			return fmt.Errorf("%d run", a.TasksRunning)
+		}
+		return nil
+	})
+	r.pids()
+}
+
 func TestEverythingKilledAtOnceComesBack(t *testing.T) {
 	r := Separate(t, 2)
 	r.ProbeApp("/probe", 4)
