@@ -5,12 +5,18 @@ import (
 	"fmt"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"starling/master/allocator"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
+	"starling/master/store"
 	"starling/master/validation"
 )
+
+// maxInfo is the largest description of a framework, in bytes: it is kept in one document, in base64, with some more beside it.
+const maxInfo = store.MaxSize / 2
 
 // checkFramework finds what is wrong with a framework's description, in the words of the protocol.
 func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, constraints *scheduler.OfferConstraints) error {
@@ -30,6 +36,9 @@ func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, 
 	}
 	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
 		return errors.New("User 'root' is not allowed to run frameworks without --root_submissions set")
+	}
+	if size := proto.Size(info); size > maxInfo {
+		return fmt.Errorf("FrameworkInfo of %d bytes is larger than the %d that can be kept", size, maxInfo)
 	}
 	if err := validation.Suppressed(info, suppressed); err != nil {
 		return err

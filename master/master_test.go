@@ -328,6 +328,9 @@ func TestSubscribeFaults(t *testing.T) {
 			&mesos.FrameworkInfo{User: proto.String("root"), Name: proto.String("f")}, nil,
 			"User 'root' is not allowed to run frameworks without --root_submissions set",
 		},
+		"larger than a document": {&mesos.FrameworkInfo{
+			User: proto.String("u"), Name: proto.String(strings.Repeat("n", 600<<10)),
+		}, nil, "larger than the"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
