@@ -270,6 +270,12 @@ func workDir(t testing.TB) string {
 	return dir
 }
 
+// supervisorsOf finds the supervisor of an agent's folder.
+func supervisorsOf(dir string) []int {
+	supervisors, _ := processesOf(dir + "/supervisor")
+	return supervisors
+}
+
 // processesOf finds the supervisors of a folder by their arguments, and the tasks by their environment.
 func processesOf(dir string) (supervisors, tasks []int) {
 	entries, _ := filepath.Glob("/proc/[0-9]*")

@@ -2,6 +2,8 @@ package hosts
 
 import (
 	"fmt"
+	"slices"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -149,6 +151,36 @@ func TestTaskThatEndsWhileTheAgentIsDownIsReplaced(t *testing.T) {
 	a, err := r.App("/probe")
 	if err != nil || a.LastTaskFailed == nil || a.LastTaskFailed.State != "TASK_FAILED" {
 		t.Errorf("lastTaskFailure = %+v, %v; want the true end of the killed task", a.LastTaskFailed, err)
+	}
+}
+
+// A supervisor without tasks obeys SIGTERM and takes its cgroups with it; the agent that lives on starts another.
+func TestIdleSupervisorMayEnd(t *testing.T) {
+	r := Separate(t, 1)
+	r.ProbeApp("/probe", 1)
+	r.Answers(r.Running("/probe", 1))
+	if _, _, err := Request("DELETE", r.Marathon+"/v2/apps/probe", ""); err != nil {
+		t.Fatal(err)
+	}
+	var old []int
+	Eventually(t, 20*time.Second, "the supervisor has ended", func() error {
+		supervisors := supervisorsOf(r.AgentDirs[0])
+		if old == nil {
+			old = supervisors
+		}
+		for _, pid := range supervisors {
+			if slices.Contains(old, pid) {
+				_ = syscall.Kill(pid, syscall.SIGTERM)
+				return fmt.Errorf("supervisor %d lives", pid)
+			}
+		}
+		return nil
+	})
+	r.ProbeApp("/again", 3)
+	r.Answers(r.Running("/again", 3))
+	a, err := r.App("/again")
+	if err != nil || a.LastTaskFailed != nil {
+		t.Errorf("lastTaskFailure = %+v, %v; want none", a.LastTaskFailed, err)
 	}
 }
 

@@ -15,6 +15,10 @@ const patience = 2 * time.Second
 
 // connect finds or starts the supervisor and has it tell of exits.
 func (c *Containerizer) connect(ctx context.Context) (*supervisor.Client, []supervisor.Container, error) {
+	// The last supervisor may have taken its cgroups with it; one that is started has to find them.
+	if _, err := c.tree.Supervisor(); err != nil {
+		c.log.Warn("supervisor gets no cgroup of its own", "err", err)
+	}
 	client, err := supervisor.Ensure(ctx, c.ensure)
 	if err != nil {
 		return nil, nil, err

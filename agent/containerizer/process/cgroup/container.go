@@ -42,12 +42,32 @@ func (t *Tree) Supervisor() ([]string, error) {
 	var dirs []string
 	for _, b := range t.bases {
 		dir := filepath.Join(b.dir, "supervisor")
-		if err := t.cfg.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := t.mkdir(b, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		dirs = append(dirs, dir)
 	}
 	return dirs, nil
+}
+
+// mkdir makes a cgroup in a base, and the base again where it is gone: a supervisor that ends in order takes its cgroups
+// with it, and the base when that is empty, while the agent may live on and start another one.
+func (t *Tree) mkdir(b base, dir string) error {
+	err := t.cfg.Mkdir(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := t.cfg.Mkdir(b.dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if b.unified {
+		for _, controller := range b.has {
+			if err := enable(b.dir, controller); err != nil {
+				return fmt.Errorf("cannot pass on %s: %w", controller, err)
+			}
+		}
+	}
+	return t.cfg.Mkdir(dir)
 }
 
 func (t *Tree) create(name string, limits *Limits) (dirs []string, err error) {
@@ -61,10 +81,10 @@ func (t *Tree) create(name string, limits *Limits) (dirs []string, err error) {
 	}()
 	for _, b := range t.bases {
 		dir := filepath.Join(b.dir, name)
-		err := t.cfg.Mkdir(dir)
+		err := t.mkdir(b, dir)
 		if errors.Is(err, fs.ErrExist) {
 			if err = os.Remove(dir); err == nil {
-				err = t.cfg.Mkdir(dir)
+				err = t.mkdir(b, dir)
 			}
 		}
 		if err != nil {
