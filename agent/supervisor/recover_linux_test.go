@@ -437,14 +437,14 @@ func startOnce(t *testing.T, c *Client, spec Spec) error {
 // A disk that can't take an exit holds it up; it is told once it was written.
 func TestExitWaitsForTheDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("an immutable folder takes root")
+		lacking(t, "an immutable folder takes root")
 	}
 	n := newNode(t)
 	c := n.connect()
 	k := c.start(n.gated("w", 5))
 	dir := filepath.Join(n.dir, "containers")
 	if err := unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, ""); err != nil {
-		t.Skipf("cannot mount: %v", err)
+		lacking(t, "cannot mount: %v", err)
 	}
 	mounted := true
 	defer func() {

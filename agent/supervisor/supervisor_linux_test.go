@@ -350,7 +350,7 @@ func TestLongPath(t *testing.T) {
 
 func TestStrangerIsRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("becoming somebody else takes root")
+		lacking(t, "becoming somebody else takes root")
 	}
 	n := newNode(t)
 	n.connect()
@@ -466,4 +466,13 @@ func TestFolderMustBeOurs(t *testing.T) {
 	if _, err := Ensure(t.Context(), Config{Dir: filepath.Join(dir, "sv"), Command: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("missing command: got %v", err)
 	}
+}
+
+// lacking skips a test for want of something, and says why. In CI, where everything should be there, that is a failure.
+func lacking(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
 }

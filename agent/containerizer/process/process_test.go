@@ -557,7 +557,7 @@ func TestMemoryLimit(t *testing.T) {
 	n := newNode(t)
 	c, x := n.begin()
 	if !c.tree.Has("memory") {
-		t.Skipf("no memory limits here: %s", c.tree.Lacks())
+		lacking(t, "no memory limits here: %s", c.tree.Lacks())
 	}
 	spec := n.shell("oom", "exec tail /dev/zero")
 	spec.MemBytes, spec.CPUs = 32<<20, 0.5
@@ -627,4 +627,13 @@ func TestDescriptorsAreGivenBack(t *testing.T) {
 	if after := count(); after > before+2 {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
+}
+
+// lacking skips a test for want of something, and says why. In CI, where everything should be there, that is a failure.
+func lacking(t *testing.T, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
 }
