@@ -25,9 +25,11 @@ var allowed = map[string][]string{
 	"gossip/record":     {},
 	"gossip/catalog":    {"gossip/record"},
 	"gossip":            {"gossip/..."},
+	"gossip/api":        {"gossip/...", "master/mesos/..."},
 	"agent/supervisor":  {},
 	"agent":             {"agent/...", "gossip/record", "gossip/catalog", "master/mesos/...", "master/nodeapi"},
 	"dns":               {"dns/...", "gossip/record", "gossip/catalog"},
+	"dns/api":           {"dns/...", "gossip/record", "gossip/catalog", "master/mesos/server"},
 	"marathon":          {"marathon/...", "master/mesos/...", "master/election/...", "master/store/..."},
 	"master":            {"master/...", "gossip/record", "gossip/catalog"},
 	"master/mesos":      {"master/mesos/..."},
@@ -47,6 +49,7 @@ var joinedByCmd = map[string][]string{
 	"master":   {"master/api", "master/web", "master/store/boltstore", "master/election/zkelection", "master/store/zkstore"},
 	"marathon": {"marathon/api", "marathon/web", "master/store/boltstore", "master/store/zkstore"},
 	"dns":      {"dns/api"},
+	"gossip":   {"gossip/api"},
 }
 
 // onlyHere gives each package of others that may move under us one folder to live in, so that a break touches one place.
@@ -59,7 +62,7 @@ var onlyHere = map[string][]string{
 	"github.com/miekg/dns":                        {"dns", "dns/records", "dns/forward"},
 	"github.com/opencontainers/runc/libcontainer": {"agent/containerizer/libct"},
 	"github.com/docker/docker":                    {"agent/containerizer/docker"},
-	"github.com/gofiber/fiber":                    {"agent/api", "master/api", "dns/api", "marathon/api", "master/mesos/server"},
+	"github.com/gofiber/fiber":                    {"agent/api", "gossip/api", "master/api", "dns/api", "marathon/api", "master/mesos/server"},
 	"github.com/valyala/fasthttp":                 {"agent/api", "master/api", "dns/api", "marathon/api", "master/mesos/server"},
 }
 

@@ -31,6 +31,8 @@ type Config struct {
 	// Metrics is where the agent's numbers are registered and what /metrics/prometheus shows; nil makes one of its own.
 	Metrics *prometheus.Registry
 	Log     *slog.Logger
+	// Mount adds routes of others, such as the view of the mesh, ahead of the answer to unknown paths; may be nil.
+	Mount func(*fiber.App)
 }
 
 // Server is the API of one agent.
@@ -79,6 +81,9 @@ func New(a *agent.Agent, cfg Config) (*Server, error) {
 	s.app.All("/files/read", s.withState(s.read))
 	s.app.All("/files/download", s.withState(s.download))
 	s.app.All("/files/debug", s.withState(s.debug))
+	if cfg.Mount != nil {
+		cfg.Mount(s.app)
+	}
 	s.app.Use(func(*fiber.Ctx) error { return server.Errorf(fiber.StatusNotFound, "404 Not Found.") })
 	return s, nil
 }

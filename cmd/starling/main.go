@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"starling/agent/supervisor"
+	"starling/cmd/internal/cli"
 	"starling/cmd/internal/flags"
 	"starling/cmd/internal/node"
 )
@@ -27,12 +28,17 @@ roles:
   marathon    keeps long-running apps alive, over REST
   dns         only listens to the mesh and answers DNS
 
+commands that ask a running node:
+  mesh        who is in the mesh, what each node has, and what changes
+
 other commands:
   keygen      print a new cluster key
   version     print the version
 
 starling COMMAND --help lists the flags of a command.
 `
+
+var commands = []string{"dev", "agent", "master", "marathon", "dns", "mesh", "keygen", "version", "help"}
 
 // The exit codes.
 const (
@@ -65,6 +71,9 @@ func command(ctx context.Context, args []string) int {
 		fmt.Fprint(os.Stderr, about)
 		return exitUsage
 	}
+	if args[0] == "mesh" {
+		return cli.Mesh(ctx, cli.Streams{Out: os.Stdout, Err: os.Stderr}, args[1:], os.Environ())
+	}
 	io := node.Streams{Out: os.Stdout, Err: os.Stderr}
 	var run func(context.Context, node.Streams, []string, []string) error
 	switch args[0] {
@@ -87,7 +96,11 @@ func command(ctx context.Context, args []string) int {
 		fmt.Print(about)
 		return exitOK
 	default:
-		fmt.Fprintf(os.Stderr, "starling: unknown command %q\n\n%s", args[0], about)
+		hint := ""
+		if near := flags.Nearest(args[0], commands); near != "" {
+			hint = "; did you mean " + near + "?"
+		}
+		fmt.Fprintf(os.Stderr, "starling: unknown command %q%s\n\n%s", args[0], hint, about)
 		return exitUsage
 	}
 	err := run(ctx, io, args[1:], os.Environ())

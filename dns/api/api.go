@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -21,6 +21,7 @@ import (
 
 	"starling/dns"
 	"starling/dns/records"
+	"starling/master/mesos/server"
 )
 
 // Config is what the API needs beside the server that it tells of.
@@ -29,6 +30,10 @@ type Config struct {
 	Version string
 	// Metrics may be nil, then /metrics is not there.
 	Metrics prometheus.Gatherer
+	// Log gets what went wrong inside. None: it is dropped.
+	Log *slog.Logger
+	// Mount adds routes of others, such as the view of the mesh, which look after methods themselves; may be nil.
+	Mount func(*fiber.App)
 }
 
 // API serves one DNS server's records.
@@ -39,10 +44,12 @@ type API struct {
 
 // New returns the API of a server.
 func New(s *dns.Server, c Config) *API {
-	a := &API{server: s, app: fiber.New(fiber.Config{
-		DisableStartupMessage: true, Immutable: true, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, BodyLimit: 64 << 10,
-		UnescapePath: false,
+	a := &API{server: s, app: server.NewApp(server.Options{
+		Log: c.Log, ReadTimeout: 10 * time.Second, IdleTimeout: time.Minute, BodyLimit: 64 << 10, Grace: 2 * time.Second,
 	})}
+	if c.Mount != nil {
+		c.Mount(a.app)
+	}
 	a.app.Use(func(ctx *fiber.Ctx) error {
 		if m := ctx.Method(); m != fiber.MethodGet && m != fiber.MethodHead {
 			ctx.Set(fiber.HeaderAllow, "GET, HEAD")
@@ -72,16 +79,8 @@ func New(s *dns.Server, c Config) *API {
 	return a
 }
 
-// Serve answers requests on the listener until ctx ends.
-func (a *API) Serve(ctx context.Context, l net.Listener) error {
-	stopped := make(chan error, 1)
-	stop := context.AfterFunc(ctx, func() { stopped <- a.app.ShutdownWithTimeout(2 * time.Second) })
-	err := a.app.Listener(l)
-	if stop() {
-		return err
-	}
-	return errors.Join(err, <-stopped)
-}
+// Serve answers requests on the listener, which it closes, until ctx ends.
+func (a *API) Serve(ctx context.Context, l net.Listener) error { return server.Serve(ctx, a.app, l) }
 
 func send(ctx *fiber.Ctx, v any) error {
 	var b bytes.Buffer

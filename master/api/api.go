@@ -34,7 +34,7 @@ type Config struct {
 	// Gatherer is what /metrics/prometheus shows; nil shows the master's numbers alone.
 	Gatherer prometheus.Gatherer
 	Log      *slog.Logger
-	// Mount adds routes of others, such as the web UI, ahead of the answer to unknown paths; may be nil.
+	// Mount adds routes of others, such as the web UI or the view of the mesh, ahead of the answer to unknown paths; may be nil.
 	Mount func(*fiber.App)
 }
 

@@ -181,12 +181,9 @@ func (s *Set) isIgnored(name string) bool {
 }
 
 func (s *Set) unknown(given string) error {
-	best, distance := "", 4
-	s.VisitAll(func(f *flag.Flag) {
-		if d := editDistance(normal(given), f.Name); d < distance {
-			best, distance = f.Name, d
-		}
-	})
+	var names []string
+	s.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	best := Nearest(normal(given), names)
 	if best == "" {
 		return fmt.Errorf("unknown flag --%s; see %s --help", given, s.Name())
 	}
@@ -324,6 +321,17 @@ func (s *Set) Usage(w io.Writer, about string) {
 func isBool(f *flag.Flag) bool {
 	b, ok := f.Value.(interface{ IsBoolFlag() bool })
 	return ok && b.IsBoolFlag()
+}
+
+// Nearest returns the name that somebody may have meant who wrote another one; empty where none is near.
+func Nearest(given string, names []string) string {
+	best, distance := "", min(4, 1+max(1, (len(given)+1)/2))
+	for _, name := range names {
+		if d := editDistance(given, name); d < distance {
+			best, distance = name, d
+		}
+	}
+	return best
 }
 
 // editDistance is the number of single-character insertions, deletions and replacements between two short words

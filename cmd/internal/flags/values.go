@@ -1,9 +1,11 @@
 package flags
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"os"
 	"strconv"
@@ -143,4 +145,20 @@ func (p *Path) Set(s string) error {
 func isPath(f *flag.Flag) bool {
 	_, ok := f.Value.(*Path)
 	return ok
+}
+
+// HostPort checks what people write as an address: host, host:port, or either with "http://" before it. It returns host:port.
+func HostPort(s, defaultPort string) (string, error) {
+	s = strings.TrimSuffix(strings.TrimPrefix(s, "http://"), "/")
+	if strings.Contains(s, "://") {
+		return "", fmt.Errorf("%q: only http is spoken", s)
+	}
+	if _, _, err := net.SplitHostPort(s); err != nil {
+		s = net.JoinHostPort(strings.Trim(s, "[]"), defaultPort)
+	}
+	host, _, err := net.SplitHostPort(s)
+	if err != nil || host == "" {
+		return "", errors.New("not host:port")
+	}
+	return s, nil
 }

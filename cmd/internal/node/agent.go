@@ -19,6 +19,8 @@ import (
 	"starling/agent/sandbox"
 	"starling/agent/supervisor"
 	"starling/cmd/internal/flags"
+	dnsapi "starling/dns/api"
+	gossipapi "starling/gossip/api"
 	"starling/master/nodeapi"
 )
 
@@ -150,11 +152,13 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	r.closers = append(r.closers, func() { daemon.Close() })
 	r.add("containerizer", func(ctx context.Context) error { <-ctx.Done(); return containers.Close() })
 	r.add("gossip", mesh.Run)
-	if err := r.serveDNS(&a.dns, mesh, o.dnsAside, o.httpAside); err != nil {
+	if err := r.serveDNS(&a.dns, mesh, dnsapi.Config{}, o.dnsAside, o.httpAside); err != nil {
 		return err
 	}
 	r.addSlow("agent", c.StopTimeout+time.Second, daemon.Run)
-	api, err := agentapi.New(daemon, agentapi.Config{Verifier: nodeapi.NewVerifier(key, nil), Metrics: r.metrics, Log: r.log})
+	api, err := agentapi.New(daemon, agentapi.Config{
+		Verifier: nodeapi.NewVerifier(key, nil), Metrics: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
+	})
 	if err != nil {
 		return err
 	}

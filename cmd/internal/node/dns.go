@@ -16,6 +16,7 @@ import (
 	"starling/dns"
 	dnsapi "starling/dns/api"
 	"starling/dns/records"
+	gossipapi "starling/gossip/api"
 	"starling/gossip/catalog"
 	"starling/gossip/record"
 
@@ -44,8 +45,9 @@ func (d *dnsFlags) register(s *flags.Set, port int) {
 	s.UintVar(&d.ttl, "dns-ttl", uint(d.zone.TTL), "how long an answer may be kept, in `seconds`")
 }
 
-// serveDNS adds a DNS server over the mesh, and its HTTP API. Ports that nobody asked for move aside.
-func (r *role) serveDNS(d *dnsFlags, source dns.Source, portAside, httpAside bool) error {
+// serveDNS adds a DNS server over the mesh, and its HTTP API with what the role adds to that. Ports that nobody asked for
+// move aside.
+func (r *role) serveDNS(d *dnsFlags, source dns.Source, more dnsapi.Config, portAside, httpAside bool) error {
 	if d.port == 0 {
 		return nil
 	}
@@ -78,7 +80,8 @@ func (r *role) serveDNS(d *dnsFlags, source dns.Source, portAside, httpAside boo
 	if err != nil {
 		return err
 	}
-	api := dnsapi.New(server, dnsapi.Config{Version: Version(), Metrics: r.metrics})
+	more.Version, more.Metrics, more.Log = Version(), r.metrics, r.log.With("component", "dns/api")
+	api := dnsapi.New(server, more)
 	r.add("dns api", func(ctx context.Context) error { return api.Serve(ctx, l) })
 	return nil
 }
@@ -135,7 +138,7 @@ func (r *role) dnsOnly(m *meshFlags, d *dnsFlags) error {
 	}
 	mesh.Set(record.Assignment{Key: catalog.KeyNode, Value: node})
 	r.add("gossip", mesh.Run)
-	return r.serveDNS(d, mesh, !r.set.IsSet("dns-port"), !r.set.IsSet("dns-http-port"))
+	return r.serveDNS(d, mesh, dnsapi.Config{Mount: gossipapi.Mount(mesh)}, !r.set.IsSet("dns-port"), !r.set.IsSet("dns-http-port"))
 }
 
 // mesosDNSFile is what is honoured of a Mesos-DNS configuration. Its keys are compared without regard to case, which

@@ -101,7 +101,7 @@ func (r *role) marathon(m *marathonFlags, portAside bool) error {
 		if strings.HasPrefix(address, "zk://") {
 			return usagef("--master: finding masters in ZooKeeper is not built in yet; name them as http://host:port")
 		}
-		hp, err := hostPort(address, strconv.Itoa(masterPort))
+		hp, err := flags.HostPort(address, strconv.Itoa(masterPort))
 		if err != nil {
 			return usagef("--master: %w", err)
 		}

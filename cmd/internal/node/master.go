@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"starling/cmd/internal/flags"
+	gossipapi "starling/gossip/api"
 	"starling/gossip/catalog"
 	"starling/gossip/record"
 	"starling/master"
@@ -131,7 +132,9 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 		return err
 	}
 	r.metrics.MustRegister(master.NewCollector(daemon))
-	api := masterapi.New(masterapi.Config{Master: daemon, Verifier: nodeapi.NewVerifier(key, nil), Gatherer: r.metrics, Log: r.log})
+	api := masterapi.New(masterapi.Config{
+		Master: daemon, Verifier: nodeapi.NewVerifier(key, nil), Gatherer: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
+	})
 	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
 	r.add("gossip", mesh.Run)
 	r.add("master", daemon.Run)

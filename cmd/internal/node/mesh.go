@@ -3,9 +3,7 @@ package node
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,19 +83,3 @@ func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, []byte, error) 
 
 // meshDir is where a member keeps what it remembers of the mesh.
 func meshDir(dir string) string { return filepath.Join(dir, "mesh") }
-
-// hostPort checks what people write as an address.
-func hostPort(s, defaultPort string) (string, error) {
-	s = strings.TrimSuffix(strings.TrimPrefix(s, "http://"), "/")
-	if strings.Contains(s, "://") {
-		return "", fmt.Errorf("%q: only http is spoken", s)
-	}
-	if _, _, err := net.SplitHostPort(s); err != nil {
-		s = net.JoinHostPort(strings.Trim(s, "[]"), defaultPort)
-	}
-	host, _, err := net.SplitHostPort(s)
-	if err != nil || host == "" {
-		return "", errors.New("not host:port")
-	}
-	return s, nil
-}

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/gossip/catalog"
+	"starling/master/mesos"
+)
+
+// maxSummary bounds a summary in bytes.
+const maxSummary = 300
+
+// summary says in a few words what a message of the catalog holds.
+func summary(msg proto.Message) string {
+	text := ""
+	switch m := msg.(type) {
+	case *catalog.Node:
+		text = words(strings.Join(m.GetRoles(), ","), m.GetHostname(), hostPort(m.GetAddress(), m.GetPort()), m.GetVersion(),
+			named("region", m.GetRegion()), named("zone", m.GetZone()))
+	case *catalog.Resources:
+		text = "free " + sum(m.GetFree()).String() + ", of " + sum(m.GetTotal()).String()
+	case *catalog.Health:
+		parts := m.GetProblems()
+		if m.GetDraining() {
+			parts = append([]string{"draining"}, parts...)
+		}
+		if text = strings.Join(parts, "; "); text == "" {
+			text = "well"
+		}
+	case *catalog.Leader:
+		text = words("leads with epoch "+strconv.FormatUint(m.GetEpoch(), 10), named("at", hostPort(m.GetAddress(), m.GetPort())))
+	case *catalog.Task:
+		text = task(m)
+	}
+	if len(text) > maxSummary {
+		text = strings.ToValidUTF8(text[:maxSummary], "") + "..."
+	}
+	return text
+}
+
+func task(m *catalog.Task) string {
+	health := ""
+	if m.Healthy != nil {
+		health = "unhealthy"
+		if m.GetHealthy() {
+			health = "healthy"
+		}
+	}
+	ports := ""
+	for _, p := range m.GetDiscovery().GetPorts() {
+		ports += " " + strconv.FormatUint(uint64(p.GetNumber()), 10)
+	}
+	return words(mesos.TaskState(m.GetState()).String(), health, m.GetName(), named("of", m.GetFrameworkName()),
+		strings.Join(m.GetAddresses(), " "), named("ports", strings.TrimSpace(ports)))
+}
+
+// String writes the resources for people.
+func (r *Resources) String() string {
+	text := fmt.Sprintf("%s cpus, %s MiB, disk %s MiB, %d ports", number(r.CPUs), number(r.Mem), number(r.Disk), r.Ports)
+	if r.GPUs != 0 {
+		text += ", " + number(r.GPUs) + " gpus"
+	}
+	return text
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
+
+func named(name, value string) string {
+	if value == "" {
+		return ""
+	}
+	return name + " " + value
+}
+
+// words joins what is not empty.
+func words(parts ...string) string {
+	var said []string
+	for _, p := range parts {
+		if p != "" {
+			said = append(said, p)
+		}
+	}
+	return strings.Join(said, " ")
+}
