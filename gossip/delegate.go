@@ -99,12 +99,17 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 	}
 }
 
-// AckPayload is unused so far.
-func (d *delegate) AckPayload() []byte { return nil }
+// AckPayload goes along with the answer to a probe: where this node is.
+func (d *delegate) AckPayload() []byte { return d.m.locator.answer() }
 
 // NotifyPingComplete is called when a node answered a probe of this one.
-func (d *delegate) NotifyPingComplete(n *memberlist.Node, _ time.Duration, _ []byte) {
+func (d *delegate) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, payload []byte) {
 	d.m.lives(n.Name)
+	if len(payload) > 0 {
+		if err := d.m.locator.observe(n.Name, rtt, payload); err != nil {
+			d.m.metrics.refused.Inc()
+		}
+	}
 }
 
 // lives is called with every sign of life that comes from a node itself. A suspicion is taken back by the first one: until the next

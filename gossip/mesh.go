@@ -32,6 +32,7 @@ type Mesh struct {
 	queue   *queue
 	peers   *peerBook
 	metrics *metrics
+	locator *locator
 	ml      atomic.Pointer[memberlist.Memberlist] // nil before Run
 
 	transport *transport
@@ -119,6 +120,9 @@ func New(cfg Config) (*Mesh, error) {
 		m.log.Warn("remembered peers lost", "err", err)
 	}
 	m.peers = newPeerBook(cfg.NodeID, remembered)
+	if m.locator, err = newLocator(); err != nil {
+		return nil, err
+	}
 	if m.metrics, err = newMetrics(cfg.Metrics, m); err != nil {
 		return nil, fmt.Errorf("cannot register the metrics of the mesh: %w", err)
 	}

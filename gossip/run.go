@@ -45,6 +45,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	group.Go(func() error { m.synchronise(groupCtx); return nil })
 	group.Go(func() error { m.watch(groupCtx); return nil })
 	group.Go(func() error { m.join(groupCtx); return nil })
+	group.Go(func() error { m.locate(groupCtx); return nil })
 	group.Go(func() error { return m.contest(groupCtx) })
 	if m.cfg.Discover {
 		group.Go(func() error { m.discover(groupCtx); return nil })

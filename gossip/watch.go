@@ -95,6 +95,7 @@ func (m *Mesh) onEvent(e event) {
 	case eventLeave:
 		m.dropDoubt(name)
 		m.peers.left(name, now)
+		m.locator.forget(name)
 		if m.saidBye(name) {
 			m.setLiveness(now, name, record.Left)
 		} else {

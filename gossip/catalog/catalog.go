@@ -2,7 +2,7 @@
 //
 // A record is a map of keys to opaque values (package record); every value here is one small protobuf message of our
 // own with plain scalars, so that neither the mesh nor DNS links the Mesos messages. The agent writes node, res, health
-// and its tasks; a leading master writes leader; everyone else only reads. Nothing starts, ends or is deleted because
+// and its tasks; a leading master writes leader; the mesh itself writes coord; everyone else only reads. Nothing starts, ends or is deleted because
 // of a record alone.
 //
 // A value that does not decode is to be treated as absent, and counted by the reader.
@@ -18,6 +18,8 @@ const (
 	KeyResources = "res"
 	KeyHealth    = "health"
 	KeyLeader    = "leader"
+	// KeyCoordinate is written by the mesh itself.
+	KeyCoordinate = "coord"
 	// PrefixTask begins the key of every task.
 	PrefixTask = "task/"
 )

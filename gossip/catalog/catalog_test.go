@@ -35,6 +35,7 @@ func messages() map[string]proto.Message {
 			Addresses: []string{"172.17.0.2", "fd00::2"}, Resources: resources, Role: "a/b", ContainerId: "c", Launched: 1793534400000000001, Checked: true,
 			Discovery: &Discovery{Name: "web", Visibility: 2, Environment: "prod", Location: "l", Version: "1", Ports: []*Port{{Number: 31000, Name: "http", Protocol: "tcp"}}},
 		},
+		"coord":  &Coordinate{Vector: []int32{-40000, 12, 0, 1, -1, 300, 7, 40000}, Height: 10, Adjustment: -25, Error: 120},
 		"leader": &Leader{Epoch: 7, Hostname: "m1", Address: "10.0.0.9", Port: 5050, MasterId: "m"},
 	}
 }

@@ -34,6 +34,7 @@ type Network struct {
 	loss    float64
 	latency time.Duration
 	jitter  time.Duration
+	place   func(from, to string) time.Duration
 	cut     func(from, to string) bool
 	packets uint64
 	bytes   uint64
@@ -56,6 +57,14 @@ func (n *Network) SetLatency(latency, jitter time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.latency, n.jitter = latency, jitter
+}
+
+// SetDistances gives the network a geography: a packet from one host to another takes as long as f says, beside what SetLatency says. f is
+// called with IP addresses, under a lock; nil puts all hosts into one place.
+func (n *Network) SetDistances(f func(from, to string) time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.place = f
 }
 
 // Cut drops everything from one host to another for which f says so; nil heals the network. f is called with IP addresses.
@@ -92,6 +101,9 @@ func (n *Network) travel(from, to string) (delay time.Duration, arrives bool) {
 	delay = n.latency
 	if n.jitter > 0 {
 		delay += time.Duration(n.rng.Int64N(int64(n.jitter)))
+	}
+	if n.place != nil {
+		delay += n.place(from, to)
 	}
 	return delay, n.cut == nil || !n.cut(from, to)
 }
