@@ -4,15 +4,21 @@
 //	GET /mesh/members       every node that is known here: []Member, in order of names
 //	GET /mesh/nodes/NAME    one node's whole record: Node. NAME is a name, a host name that one node alone has, or
 //	                        what one name alone begins with
+//	GET /mesh/watch         what changes from now on, as it does: a stream of Event, each a line of JSON. A heartbeat comes
+//	                        when nothing changes; a reader that is too slow is told that it missed something, and one
+//	                        that does not read at all is cut off
 //
 // What is told is this node's copy and this node's opinion: others may know more. Refusals are sentences in plain text:
-// 404 for a node that is not known, 405 for another method. Handlers work on immutable snapshots, and hold no lock while they
+// 404 for a node that is not known, 405 for another method, 503 where too many watch. Handlers work on immutable snapshots, and hold no lock while they
 // encode. Nothing here is secret that is not in the mesh already, and no key ever is.
 package api
 
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
+	"strings"
+	"sync/atomic"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -35,11 +41,13 @@ var _ Mesh = (*gossip.Mesh)(nil)
 const (
 	PathMembers = "/mesh/members"
 	PathNodes   = "/mesh/nodes/" // followed by a name
+	PathWatch   = "/mesh/watch"
 )
 
 // api is the handlers of one node.
 type api struct {
-	mesh Mesh
+	mesh     Mesh
+	watchers atomic.Int32 // streams that are open
 }
 
 // Mount returns the function that adds the routes to an application made by server.NewApp, ahead of the answer to unknown
@@ -47,16 +55,17 @@ type api struct {
 func Mount(m Mesh) func(*fiber.App) {
 	a := &api{mesh: m}
 	return func(app *fiber.App) {
-		app.All(PathMembers, reads(a.members))
-		app.All(PathNodes+":name", reads(a.node))
+		app.All(PathMembers, only(a.members, fiber.MethodGet, fiber.MethodHead))
+		app.All(PathNodes+":name", only(a.node, fiber.MethodGet, fiber.MethodHead))
+		app.All(PathWatch, only(a.watch, fiber.MethodGet))
 	}
 }
 
-// reads refuses methods that do more than read.
-func reads(h fiber.Handler) fiber.Handler {
+// only refuses other methods than those named.
+func only(h fiber.Handler, methods ...string) fiber.Handler {
 	return func(c *fiber.Ctx) error {
-		if m := c.Method(); m != fiber.MethodGet && m != fiber.MethodHead {
-			c.Set(fiber.HeaderAllow, "GET, HEAD")
+		if !slices.Contains(methods, c.Method()) {
+			c.Set(fiber.HeaderAllow, strings.Join(methods, ", "))
 			return fiber.ErrMethodNotAllowed
 		}
 		return h(c)

@@ -135,8 +135,11 @@ func TestMembersTellWhatIsKnown(t *testing.T) {
 		set(t, catalog.KeyResources, &catalog.Resources{
 			Total: []*catalog.Resource{{Name: "cpus", Milli: 4000}, {Name: "mem", Milli: 1024000}},
 			Free: []*catalog.Resource{
-				{Name: "cpus", Milli: 1500}, {Name: "cpus", Milli: 500, Reservations: []*catalog.Reservation{{Role: "db"}}},
-				{Name: "cpus", Milli: 9000, Extra: []byte{1}}, {Name: "mem", Milli: 512000}, {Name: "disk", Milli: 7000},
+				{Name: "cpus", Milli: 1500},
+				{Name: "cpus", Milli: 500, Reservations: []*catalog.Reservation{{Role: "db"}}},
+				{Name: "cpus", Milli: 9000, Extra: []byte{1}},
+				{Name: "mem", Milli: 512000},
+				{Name: "disk", Milli: 7000},
 				{Name: "ports", Kind: catalog.Kind_RANGES, Ranges: []*catalog.Range{{Begin: 31000, End: 31009}, {Begin: 5, End: 4}, {Begin: 0, End: 1 << 63}}},
 			},
 		}),

@@ -123,7 +123,9 @@ func (g *group) run(ctx context.Context, io Streams, args, environ []string) int
 	}
 	c := &call{args: set.Args(), client: newClient(nodes), print: &printer{out: io.Out, json: common.output == "json"}}
 	defer c.client.close()
-	if err := cmd.run(ctx, c); err != nil {
+	if err := cmd.run(ctx, c); errors.Is(err, context.Canceled) {
+		return fail(exitFailure, name, errors.New("interrupted"))
+	} else if err != nil {
 		return fail(exitFailure, name, err)
 	}
 	return exitOK

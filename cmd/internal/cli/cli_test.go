@@ -200,7 +200,7 @@ func TestNobodyOnThisMachineIsExplained(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
-		"mesh": {"--help"}, "members": {"members", "--help"}, "get": {"get", "x", "-h"},
+		"mesh": {"--help"}, "members": {"members", "--help"}, "get": {"get", "x", "-h"}, "watch": {"watch", "--help"},
 	} {
 		out, errs, code := mesh(t, nil, args...)
 		if code != 0 || errs != "" {

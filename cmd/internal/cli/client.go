@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,7 @@ const (
 	wholeTimeout  = time.Minute      // until its end, streams apart
 	maxAnswer     = 256 << 20        // bytes
 	maxRefusal    = 4 << 10          // bytes of the text of an error
+	maxLine       = 1 << 20          // bytes of a line of a stream
 )
 
 // client asks one node: the first of its addresses at which anybody listens.
@@ -73,6 +75,40 @@ func (c *client) get(ctx context.Context, path string, v any) ([]byte, error) {
 		return nil, fmt.Errorf("%s does not answer as a node of the mesh does: %w", res.Request.Host, err)
 	}
 	return body, nil
+}
+
+// lines asks for a stream and calls each with every line of it, until ctx ends (then the error is nil), the stream does, or
+// nothing has come for longer than silence.
+func (c *client) lines(ctx context.Context, path string, silence time.Duration, each func(line []byte) error) error {
+	patience, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	res, err := c.do(patience, http.MethodGet, path, nil)
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return err
+	}
+	defer res.Body.Close()
+	quiet := time.AfterFunc(silence, giveUp)
+	defer quiet.Stop()
+	in := bufio.NewScanner(res.Body)
+	in.Buffer(nil, maxLine)
+	for in.Scan() {
+		quiet.Reset(silence)
+		if err := each(in.Bytes()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case patience.Err() != nil:
+		return fmt.Errorf("%s has said nothing for %v", res.Request.Host, silence)
+	case in.Err() != nil:
+		return fmt.Errorf("%s broke off: %w", res.Request.Host, reason(in.Err()))
+	}
+	return fmt.Errorf("%s ended the stream", res.Request.Host)
 }
 
 // do sends a request and returns a successful answer, whose body the caller closes.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/url"
@@ -25,6 +26,10 @@ func Mesh(ctx context.Context, io Streams, args, environ []string) int {
 				name: "get", takes: "NODE", min: 1, max: 1,
 				about:   "Show all that a node says of itself; NODE is its name, how that begins, or its host name.",
 				example: "starling mesh get 7e96229f", run: get,
+			},
+			{
+				name: "watch", about: "Print what changes, as it does, until Ctrl-C. With -o json, each change is a line of JSON.",
+				example: "starling mesh watch -o json | grep task/", run: watch,
 			},
 		},
 	}
@@ -94,10 +99,7 @@ func get(ctx context.Context, c *call) error {
 	}
 	rows := make([][]string, 0, len(n.Keys))
 	for _, k := range n.Keys {
-		says := k.Summary
-		if k.Problem != "" {
-			says = k.Problem
-		}
+		says := cmp.Or(k.Problem, k.Summary)
 		rows = append(rows, []string{k.Key, strconv.FormatUint(k.Version, 10), fmt.Sprintf("%d B", k.Size), says})
 	}
 	if err := c.print.text(""); err != nil {

@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// stream answers a watch with some lines and then as the test says.
+func stream(t *testing.T, text string, then func(*http.Request)) string {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, text)
+		w.(http.Flusher).Flush()
+		then(r)
+	}))
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+const someEvents = `{"time":"2026-11-21T10:00:00.5Z","what":"begin","node":"a","nodes":3}
+{"time":"2026-11-21T10:00:01Z","what":"set","node":"b","key":"task/f/t","version":4,"size":9,"summary":"TASK_RUNNING web\u001b[2J"}
+{"time":"2026-11-21T10:00:02Z","what":"heartbeat"}
+{"time":"2026-11-21T10:00:03Z","what":"delete","node":"b","key":"task/f/t"}
+{"time":"2026-11-21T10:00:03Z","what":"new","node":"c","state":"alive"}
+{"time":"2026-11-21T10:00:03Z","what":"state","node":"c","state":"dead","was":"suspect"}
+{"time":"2026-11-21T10:00:03Z","what":"restart","node":"c"}
+{"time":"2026-11-21T10:00:03Z","what":"reaped","node":"c"}
+{"time":"2026-11-21T10:00:03Z","what":"lagged"}
+{"time":"2026-11-21T10:00:03Z","what":"novel","node":"c","summary":"thing"}
+`
+
+// untilLines is a writer that ends a context once it has that many lines.
+type untilLines struct {
+	got bytes.Buffer
+	n   int
+	end func()
+}
+
+func (u *untilLines) Write(p []byte) (int, error) {
+	n, err := u.got.Write(p)
+	if strings.Count(u.got.String(), "\n") >= u.n {
+		u.end()
+	}
+	return n, err
+}
+
+func TestWatchPrintsALineForEachChange(t *testing.T) {
+	addr := stream(t, someEvents, func(r *http.Request) { <-r.Context().Done() })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &untilLines{n: 9, end: cancel}
+	var errs bytes.Buffer
+	code := Mesh(ctx, Streams{out, &errs}, []string{"watch", "--agent", addr}, nil)
+	want := `2026-11-21T10:00:00.500Z  3 nodes are known to a; changes from here on
+2026-11-21T10:00:01.000Z  b  task/f/t: TASK_RUNNING web\x1b[2J
+2026-11-21T10:00:03.000Z  b  task/f/t is gone
+2026-11-21T10:00:03.000Z  c  is new, alive
+2026-11-21T10:00:03.000Z  c  is dead, was suspect
+2026-11-21T10:00:03.000Z  c  has started anew
+2026-11-21T10:00:03.000Z  c  is forgotten
+2026-11-21T10:00:03.000Z  changes came faster than they were read, and some are missing here
+2026-11-21T10:00:03.000Z  c  novel thing
+`
+	if got := out.got.String(); got != want || code != 0 || errs.Len() > 0 {
+		t.Errorf("code %d, %q\n%s\nwant\n%s", code, &errs, got, want)
+	}
+}
+
+func TestWatchAsJSONPrintsLines(t *testing.T) {
+	addr := stream(t, someEvents, func(*http.Request) {})
+	out, errs, code := mesh(t, nil, "watch", "--agent", addr, "-o", "json")
+	if lines := strings.Split(out, "\n"); len(lines) != 10 || lines[1] != strings.Split(someEvents, "\n")[1] || strings.Contains(out, "heartbeat") {
+		t.Errorf("%s", out)
+	}
+	if code != 1 || !strings.Contains(errs, "ended the stream") {
+		t.Errorf("code %d, %q; want 1, as the node went away", code, errs)
+	}
+}
+
+func TestWatchSaysWhyItEnds(t *testing.T) {
+	for _, tc := range []struct{ text, want string }{
+		{"hello\n", "does not answer as one of the mesh does"},
+		{`{"what":"refused","summary":"32 others"}` + "\n", "the node refuses: 32 others"},
+	} {
+		addr := stream(t, tc.text, func(*http.Request) {})
+		if _, errs, code := mesh(t, nil, "watch", "--agent", addr); code != 1 || !strings.Contains(errs, tc.want) {
+			t.Errorf("%q: code %d, %q; want %q", tc.text, code, errs, tc.want)
+		}
+	}
+	// A node that was cut off says nothing.
+	addr := stream(t, someEvents, func(r *http.Request) { <-r.Context().Done() })
+	c := newClient([]string{addr})
+	defer c.close()
+	n := 0
+	err := c.lines(t.Context(), "/mesh/watch", 50*time.Millisecond, func([]byte) error { n++; return nil })
+	if err == nil || !strings.Contains(err.Error(), "has said nothing for 50ms") || n != 10 {
+		t.Errorf("lines = %v after %d lines", err, n)
+	}
+	// Before an answer too, Ctrl-C is no failure.
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if code := Mesh(ended, Streams{io.Discard, io.Discard}, []string{"watch", "--agent", addr}, nil); code != 0 {
+		t.Errorf("interrupted watch: code %d, want 0", code)
+	}
+	if code := Mesh(ended, Streams{io.Discard, io.Discard}, []string{"members", "--agent", addr}, nil); code != 1 {
+		t.Errorf("interrupted members: code %d, want 1", code)
+	}
+}
