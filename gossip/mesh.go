@@ -261,6 +261,9 @@ func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
 		return res, err
 	}
 	m.metrics.deltasIn.Inc()
+	if res.Aged {
+		m.metrics.lag.Observe(res.Age.Seconds())
+	}
 	if generation, doubted := m.doubted(res.Node); doubted && res.Generation > generation && len(res.Keys) > 0 {
 		m.lives(res.Node) // it has started anew since
 	}
@@ -290,7 +293,7 @@ func (m *Mesh) pass(node string, generation uint64, keys []string) {
 // sendLarge tells what does not fit into a datagram over streams.
 func (m *Mesh) sendLarge(node string, generation uint64, keys []string) {
 	for _, k := range keys {
-		delta := m.records.Entries(nil, node, generation, []string{k})
+		delta := m.records.AgedEntries(time.Now(), nil, node, generation, []string{k})
 		if delta == nil {
 			continue
 		}

@@ -26,6 +26,7 @@ type metrics struct {
 	repairsIn, repairsOut prometheus.Counter
 	refused, streamOnly   prometheus.Counter
 	dropped               *prometheus.CounterVec
+	lag                   prometheus.Histogram
 }
 
 var (
@@ -49,6 +50,11 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 	x.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "Messages and deltas that were malformed or beyond the limits."})
 	x.streamOnly = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_stream_only_total", Help: "Probes that were answered over a stream but not by datagrams: UDP may be blocked."})
 	x.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_dropped_total", Help: "What was dropped because a queue was full or a send failed."}, []string{"what"})
+	x.lag = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "starling_gossip_convergence_lag_seconds",
+		Help:    "How old changes of other nodes were when they arrived here: the time they spent at each node on their way, without the network.",
+		Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 600},
+	})
 	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend} {
 		x.dropped.WithLabelValues(what)
 	}
@@ -56,7 +62,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 		return x, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.streamOnly, x.dropped, &collector{m}} {
+	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.streamOnly, x.dropped, x.lag, &collector{m}} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, err)
 			continue

@@ -160,7 +160,7 @@ func (q *queue) pack(now time.Time, overhead, limit int) [][]byte {
 		}
 	}
 	if len(nodes) > 0 {
-		msgs = append(msgs, q.encode(nodes, groups))
+		msgs = append(msgs, q.encode(now, nodes, groups))
 	}
 	for _, it := range sent {
 		q.remove(it)
@@ -175,7 +175,7 @@ func (q *queue) pack(now time.Time, overhead, limit int) [][]byte {
 	return msgs
 }
 
-func (q *queue) encode(nodes []string, groups map[string][]*queued) []byte {
+func (q *queue) encode(now time.Time, nodes []string, groups map[string][]*queued) []byte {
 	hot := appendHeader(make([]byte, 0, q.largest), kindHot)
 	var keys []string
 	var delta []byte
@@ -184,7 +184,7 @@ func (q *queue) encode(nodes []string, groups map[string][]*queued) []byte {
 		for _, it := range groups[n] {
 			keys = append(keys, it.key)
 		}
-		if delta = q.records.Entries(delta[:0], n, groups[n][0].generation, keys); len(delta) > 0 {
+		if delta = q.records.AgedEntries(now, delta[:0], n, groups[n][0].generation, keys); len(delta) > 0 {
 			hot = appendBlob(hot, delta)
 		}
 	}

@@ -123,7 +123,7 @@ func (m *Mesh) onDigests(msg *message) {
 			m.outbid(d.Generation)
 		}
 		if v.Newer {
-			repairs.add(m.records.Delta(d.Node, v.Since))
+			repairs.add(m.records.AgedDelta(now, d.Node, v.Since))
 		}
 		if v.Older {
 			ask.digests = append(ask.digests, v.Mine)
@@ -131,7 +131,7 @@ func (m *Mesh) onDigests(msg *message) {
 	}
 	if msg.mask != 0 {
 		for _, d := range m.records.Digests(func(n string) bool { return msg.mask>>record.Bucket(n)&1 == 1 && !told[n] }) {
-			repairs.add(m.records.Delta(d.Node, 0))
+			repairs.add(m.records.AgedDelta(now, d.Node, 0))
 		}
 	}
 	if len(ask.digests) > 0 && msg.flags&wantReply != 0 {

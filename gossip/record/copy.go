@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // span is a range of versions, the first one exclusive.
@@ -101,6 +102,7 @@ type change struct {
 	news    []*item // applied, in order of versions
 	removed int     // items taken out without a tombstone
 	visible []string
+	at      time.Time // when
 }
 
 // merge works out what a delta of the same generation makes of the copy. The copy itself stays as it is.
@@ -211,5 +213,8 @@ func (c *copied) commit(ch *change) {
 	}
 	next := *c.snap
 	next.table, next.version, next.floor = ch.edit.table, ch.version, ch.floor
+	if len(ch.news) > 0 {
+		next.updated = ch.at
+	}
 	c.snap, c.spans = &next, ch.spans
 }

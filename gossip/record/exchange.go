@@ -19,6 +19,10 @@ type Result struct {
 	// Ahead is set where the message was about the own node and claims more than the own node has written: the
 	// generation has to be raised (Raise) above the one given here.
 	Ahead bool
+	// Aged is set where the newest entry of the message was news about a node of which something was held before, and whoever sent it knew how
+	// old the change is. Age is that, by the time it has spent at each node on its way; its time on the network is not in it.
+	Aged bool
+	Age  time.Duration
 }
 
 // Apply merges a delta or a whole record. What it knows already changes nothing. The error wraps ErrFormat, ErrVersion or ErrLimit, and
@@ -41,10 +45,20 @@ func (m *Map) Apply(now time.Time, wire []byte) (Result, error) {
 	if r == nil || err != nil {
 		return res, err
 	}
+	if d.age > 0 {
+		born := m.clock(now) - d.age.duration()
+		for _, e := range d.entries {
+			e.born = born
+		}
+	}
 	ch, err := r.merge(d, &m.limits)
 	if err != nil {
 		return res, fmt.Errorf("cannot apply a delta: %w", err)
 	}
+	if cur := m.records[d.node]; d.age > 0 && cur != nil && cur.snap.generation > 0 && len(ch.news) > 0 && ch.news[len(ch.news)-1].version == last(d.entries) {
+		res.Aged, res.Age = true, d.age.duration()
+	}
+	ch.at = now
 	if fresh {
 		m.adopt(now, d.node, r)
 	}
@@ -122,7 +136,10 @@ func (m *Map) promote(node string) {
 // Delta returns the wire form of what changed in a node's record since a version of its present generation: a delta, or
 // the whole record where that version is below the floor. It is nil where nothing is held that is newer; a record that is still empty
 // is sent all the same, as it replaces one of an older generation. The caller owns it.
-func (m *Map) Delta(node string, since uint64) []byte {
+func (m *Map) Delta(node string, since uint64) []byte { return m.AgedDelta(time.Time{}, node, since) }
+
+// AgedDelta is Delta with the age of the newest change in it, for whoever measures how fast changes travel.
+func (m *Map) AgedDelta(now time.Time, node string, since uint64) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.records[node]
@@ -147,7 +164,24 @@ func (m *Map) Delta(node string, since uint64) []byte {
 	} else if tail := max(since, last(d.entries)); tail < r.snap.version {
 		d.tail = span{tail, r.snap.version}
 	}
+	d.age = m.age(now, d)
 	return d.appendWire(make([]byte, 0, size))
+}
+
+// age returns how old the newest entry of a message is; 0 without a time, or where that is not known.
+func (m *Map) age(now time.Time, d *delta) age {
+	if n := len(d.entries); n > 0 && !now.IsZero() && d.entries[n-1].born != 0 {
+		return newAge(m.clock(now) - d.entries[n-1].born)
+	}
+	return 0
+}
+
+// clock counts from the first time that this Map was told, so that a clock that is set in between matters as little as now lets it.
+func (m *Map) clock(now time.Time) time.Duration {
+	if m.began.IsZero() {
+		m.began = now
+	}
+	return now.Sub(m.began) + 1
 }
 
 func last(es []entry) uint64 {
@@ -160,6 +194,11 @@ func last(es []entry) uint64 {
 // Entries appends the wire form of the newest entries of some keys of one generation of a node: a hot delta. Keys that
 // are not held are left out, as is all of it where the generation is another one by now.
 func (m *Map) Entries(dst []byte, node string, generation uint64, keys []string) []byte {
+	return m.AgedEntries(time.Time{}, dst, node, generation, keys)
+}
+
+// AgedEntries is Entries with the age of the newest of them, for whoever measures how fast changes travel.
+func (m *Map) AgedEntries(now time.Time, dst []byte, node string, generation uint64, keys []string) []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.generation(node, generation)
@@ -176,6 +215,7 @@ func (m *Map) Entries(dst []byte, node string, generation uint64, keys []string)
 		return dst
 	}
 	d.sort()
+	d.age = m.age(now, d)
 	return d.appendWire(dst)
 }
 

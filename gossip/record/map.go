@@ -24,6 +24,7 @@ type Map struct {
 	reaped  map[string]reaped
 	summary Summary
 	history history
+	began   time.Time // see clock
 }
 
 var _ Reader = (*Map)(nil)
@@ -174,7 +175,7 @@ func (m *Map) TrySet(now time.Time, changes ...Assignment) (version uint64, chan
 			continue
 		}
 		ch.version++
-		it := &item{key: a.Key, version: ch.version, deleted: a.Value == nil}
+		it := &item{key: a.Key, version: ch.version, born: m.clock(now), deleted: a.Value == nil}
 		if it.deleted {
 			m.tombs = append(m.tombs, tomb{it.version, now})
 		} else {
@@ -185,6 +186,7 @@ func (m *Map) TrySet(now time.Time, changes ...Assignment) (version uint64, chan
 	if len(ch.news) == 0 {
 		return r.snap.version, nil, err
 	}
+	ch.at = now
 	m.prune(now, ch)
 	m.apply(r, ch)
 	for _, it := range ch.news {

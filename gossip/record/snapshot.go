@@ -14,6 +14,7 @@ type Snapshot struct {
 	floor      uint64
 	liveness   Liveness
 	since      time.Time
+	updated    time.Time
 	table      table
 }
 
@@ -31,6 +32,10 @@ func (s *Snapshot) Liveness() Liveness { return s.liveness }
 
 // Since returns when Liveness last changed, by the clock of this node.
 func (s *Snapshot) Since() time.Time { return s.since }
+
+// Updated returns when the newest news of the record arrived here, by the clock of this node; zero where nothing but the name is known.
+// Of the own record it is when it was last changed.
+func (s *Snapshot) Updated() time.Time { return s.updated }
 
 // Len returns the number of keys, without deleted ones.
 func (s *Snapshot) Len() int { return s.table.live }

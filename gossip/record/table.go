@@ -3,6 +3,7 @@ package record
 import (
 	"slices"
 	"strings"
+	"time"
 )
 
 // item is one entry of a record. It is never modified once it is in a table.
@@ -11,6 +12,8 @@ type item struct {
 	value   []byte
 	ext     string // bytes that a newer version of the format added to the entry: kept and passed on
 	version uint64
+	// born is when the change was made, by the clock of this Map: see Map.clock. It is 0 where nobody told.
+	born    time.Duration
 	deleted bool
 }
 

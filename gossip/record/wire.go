@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 )
 
 // The wire format of a delta or a whole record. All numbers are unsigned varints, all byte strings are preceded by
@@ -19,7 +20,8 @@ import (
 //	[to]                  only with headerWhole: the version up to which the record is whole
 //	[to, covers]          only with headerTail: like an entry without key at the end, where the newest entry that the
 //	                      sender had was superseded by one that came early
-//	[ext]        bytes    only with headerExt: for versions to come, skipped
+//	[ext]        bytes    only with headerExt: the age of the newest entry in milliseconds when it was sent; what follows that, or
+//	                      cannot be read, is for versions to come and skipped
 //	count
 //	count times, in order of versions:
 //	  flags               entryDeleted, entryExt
@@ -35,6 +37,7 @@ import (
 // History:
 //
 //	1  2026-11  first version
+//	   2026-11  the age in the extension of the header
 const formatVersion = 1
 
 const (
@@ -62,7 +65,28 @@ type delta struct {
 	whole      bool
 	to         uint64 // only if whole
 	tail       span   // only if not empty
+	age        age    // of the newest entry
 	entries    []entry
+}
+
+// age is how old a change is, in milliseconds and one more: 0 means that it is not known. Each node adds the time that a change has
+// spent there; what it spent on the network is not in it, and no two clocks are compared.
+type age uint64
+
+// maxAge is the oldest age that is believed: thirty years.
+const maxAge = age(1e12)
+
+func newAge(d time.Duration) age { return age(max(d, 0).Round(time.Millisecond)/time.Millisecond) + 1 }
+
+func (a age) duration() time.Duration { return time.Duration(a-1) * time.Millisecond }
+
+// parseAge reads the extension of a header, whatever a later release has made of it.
+func parseAge(ext []byte) age {
+	v, n := binary.Uvarint(ext)
+	if n <= 0 || v >= uint64(maxAge) {
+		return 0
+	}
+	return age(v) + 1
 }
 
 func appendBytes[T string | []byte](dst []byte, b T) []byte {
@@ -79,6 +103,9 @@ func (d *delta) appendWire(dst []byte) []byte {
 	if d.tail.to > 0 {
 		flags |= headerTail
 	}
+	if d.age > 0 {
+		flags |= headerExt
+	}
 	dst = binary.AppendUvarint(dst, flags)
 	dst = appendBytes(dst, d.node)
 	dst = binary.AppendUvarint(dst, d.generation)
@@ -88,6 +115,9 @@ func (d *delta) appendWire(dst []byte) []byte {
 	}
 	if d.tail.to > 0 {
 		dst = binary.AppendUvarint(binary.AppendUvarint(dst, d.tail.to), d.tail.to-d.tail.from)
+	}
+	if d.age > 0 {
+		dst = appendBytes(dst, binary.AppendUvarint(nil, uint64(d.age-1)))
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(d.entries)))
 	last := uint64(0)
@@ -207,7 +237,7 @@ func parseDelta(wire []byte, limits *Limits) (*delta, error) {
 		}
 	}
 	if flags&headerExt != 0 {
-		p.bytes("header extension", -1)
+		d.age = parseAge(p.bytes("header extension", -1))
 	}
 	count := p.uvarint("number of entries")
 	switch {
