@@ -7,9 +7,11 @@
 //	GET /mesh/watch         what changes from now on, as it does: a stream of Event, each a line of JSON. A heartbeat comes
 //	                        when nothing changes; a reader that is too slow is told that it missed something, and one
 //	                        that does not read at all is cut off
+//	GET /mesh/rtt?a=A&b=B   how far two nodes are from each other: RTT. They are named as above; without one of them,
+//	                        the node that answers is meant
 //
 // What is told is this node's copy and this node's opinion: others may know more. Refusals are sentences in plain text:
-// 404 for a node that is not known, 405 for another method, 503 where too many watch. Handlers work on immutable snapshots, and hold no lock while they
+// 404 for a node or a distance that is not known, 405 for another method, 503 where too many watch. Handlers work on immutable snapshots, and hold no lock while they
 // encode. Nothing here is secret that is not in the mesh already, and no key ever is.
 package api
 
@@ -19,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gofiber/fiber/v2"
 
@@ -33,6 +36,9 @@ type Mesh interface {
 	Self() string
 	// Members returns all nodes of which something is held, this one included, in order of names.
 	Members() []gossip.Member
+	// RTT estimates the round trip between two nodes. The error wraps catalog.ErrNoCoordinate where one of them has not
+	// said where it is.
+	RTT(a, b string) (time.Duration, error)
 }
 
 var _ Mesh = (*gossip.Mesh)(nil)
@@ -42,6 +48,7 @@ const (
 	PathMembers = "/mesh/members"
 	PathNodes   = "/mesh/nodes/" // followed by a name
 	PathWatch   = "/mesh/watch"
+	PathRTT     = "/mesh/rtt"
 )
 
 // api is the handlers of one node.
@@ -57,6 +64,7 @@ func Mount(m Mesh) func(*fiber.App) {
 	return func(app *fiber.App) {
 		app.All(PathMembers, only(a.members, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathNodes+":name", only(a.node, fiber.MethodGet, fiber.MethodHead))
+		app.All(PathRTT, only(a.rtt, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathWatch, only(a.watch, fiber.MethodGet))
 	}
 }

@@ -40,6 +40,11 @@ func (f *fake) Members() []gossip.Member {
 	return out
 }
 
+// RTT reads the records, as the mesh does.
+func (f *fake) RTT(a, b string) (time.Duration, error) {
+	return catalog.RTT(f.Snapshot(a), f.Snapshot(b))
+}
+
 // other adds the record of another node, and returns its owner's map.
 func (f *fake) other(t testing.TB, name string, l record.Liveness, changes ...record.Assignment) *record.Map {
 	t.Helper()
@@ -248,9 +253,37 @@ func TestNodesAreFoundByWhatPeopleType(t *testing.T) {
 	}
 }
 
+func TestRTTBetweenNodes(t *testing.T) {
+	f := newFake(t, "self", record.Limits{})
+	f.Set(time.Now(), set(t, catalog.KeyCoordinate, &catalog.Coordinate{Vector: []int32{0}}))
+	f.other(t, "edge1", record.Alive, set(t, catalog.KeyNode, agentNode("one.example")), set(t, catalog.KeyCoordinate, &catalog.Coordinate{Vector: []int32{-4000}}))
+	f.other(t, "edge2", record.Alive, set(t, catalog.KeyCoordinate, &catalog.Coordinate{Vector: []int32{8250}, Height: 50}))
+	f.other(t, "new", record.Alive)
+	base, _ := serve(t, f)
+	for query, want := range map[string]RTT{
+		"a=edge1&b=edge2":       {"edge1", "edge2", 0.0123},
+		"a=one.example&b=edge2": {"edge1", "edge2", 0.0123},
+		"b=edge1":               {"self", "edge1", 0.004},
+		"a=edge1":               {"edge1", "self", 0.004},
+		"":                      {"self", "self", 0},
+	} {
+		var got RTT
+		if status, body := request(t, "GET", base+"/mesh/rtt?"+query, &got); status != 200 || got != want {
+			t.Errorf("%q: %d %s, want %+v", query, status, body, want)
+		}
+	}
+	for query, want := range map[string]string{
+		"a=edge1&b=nobody": `no node "nobody" is known here`, "a=nobody": `no node "nobody" is known here`, "b=new": "no network coordinate yet",
+	} {
+		if status, body := request(t, "GET", base+"/mesh/rtt?"+query, nil); status != 404 || !strings.Contains(body, want) {
+			t.Errorf("%q: %d %s, want 404 with %q", query, status, body, want)
+		}
+	}
+}
+
 func TestOnlyReadingIsAllowed(t *testing.T) {
 	base, _ := serve(t, newFake(t, "self", record.Limits{}))
-	for _, path := range []string{"/mesh/members", "/mesh/nodes/self", "/slave(1)/mesh/members"} {
+	for _, path := range []string{"/mesh/members", "/mesh/nodes/self", "/mesh/rtt", "/slave(1)/mesh/members"} {
 		for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PATCH"} {
 			if status, body := request(t, method, base+path, nil); status != 405 || !strings.Contains(body, "405 Method Not Allowed") {
 				t.Errorf("%s %s: %d %s, want 405", method, path, status, body)

@@ -91,6 +91,8 @@ func messageOf(key string) proto.Message {
 		return &catalog.Health{}
 	case catalog.KeyLeader:
 		return &catalog.Leader{}
+	case catalog.KeyCoordinate:
+		return &catalog.Coordinate{}
 	}
 	if strings.HasPrefix(key, catalog.PrefixTask) {
 		return &catalog.Task{}

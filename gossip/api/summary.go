@@ -33,6 +33,8 @@ func summary(msg proto.Message) string {
 		}
 	case *catalog.Leader:
 		text = words("leads with epoch "+strconv.FormatUint(m.GetEpoch(), 10), named("at", hostPort(m.GetAddress(), m.GetPort())))
+	case *catalog.Coordinate:
+		text = fmt.Sprintf("place in the network, unsure by %.0f %%", float64(m.GetError())/10)
 	case *catalog.Task:
 		text = task(m)
 	}

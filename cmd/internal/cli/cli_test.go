@@ -112,6 +112,25 @@ func TestGetShowsARecord(t *testing.T) {
 	}
 }
 
+func TestRTT(t *testing.T) {
+	n := newNode(t)
+	n.answers["/mesh/rtt?a=x%26&b=y"] = `{"a":"x&","b":"y","seconds":0.01234}`
+	n.answers["/mesh/rtt?b=y"] = `{"a":"here","b":"y","seconds":0.0001239}`
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"rtt", "x&", "y"}, "12.3 ms\n"},
+		{[]string{"rtt", "x&", "--output=table", "y"}, "12.3 ms\n"},
+		{[]string{"rtt", "y"}, "0.124 ms\n"},
+		{[]string{"rtt", "-o", "json", "y"}, "{\n  \"a\": \"here\",\n  \"b\": \"y\",\n  \"seconds\": 0.0001239\n}\n"},
+	} {
+		if out, errs, code := mesh(t, nil, append(tc.args, "--agent", n.addr)...); out != tc.want || code != 0 {
+			t.Errorf("%q: code %d, %q %q, want %q", tc.args, code, out, errs, tc.want)
+		}
+	}
+}
+
 func TestWrongCommandsAreExplained(t *testing.T) {
 	dead := unusedAddress(t)
 	n := newNode(t)
@@ -200,7 +219,7 @@ func TestNobodyOnThisMachineIsExplained(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
-		"mesh": {"--help"}, "members": {"members", "--help"}, "get": {"get", "x", "-h"}, "watch": {"watch", "--help"},
+		"mesh": {"--help"}, "members": {"members", "--help"}, "get": {"get", "x", "-h"}, "watch": {"watch", "--help"}, "rtt": {"rtt", "--help"},
 	} {
 		out, errs, code := mesh(t, nil, args...)
 		if code != 0 || errs != "" {

@@ -28,6 +28,11 @@ func Mesh(ctx context.Context, io Streams, args, environ []string) int {
 				example: "starling mesh get 7e96229f", run: get,
 			},
 			{
+				name: "rtt", takes: "A [B]", min: 1, max: 2,
+				about:   "Print the round trip between two nodes, named as for get; with one, that from the node that is asked.",
+				example: "starling mesh rtt edge1 edge2", run: rtt,
+			},
+			{
 				name: "watch", about: "Print what changes, as it does, until Ctrl-C. With -o json, each change is a line of JSON.",
 				example: "starling mesh watch -o json | grep task/", run: watch,
 			},
