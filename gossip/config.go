@@ -1,8 +1,6 @@
 package gossip
 
 import (
-	"crypto/hkdf"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +10,8 @@ import (
 
 	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"starling/gossip/keyring"
 )
 
 // DefaultPort is the port of the mesh, for datagrams and streams alike.
@@ -25,13 +25,7 @@ const (
 )
 
 // Secret is key material. It is never printed.
-type Secret []byte
-
-// LogValue hides the secret.
-func (Secret) LogValue() slog.Value { return slog.StringValue("[redacted]") }
-
-// String hides the secret.
-func (Secret) String() string { return "[redacted]" }
+type Secret = keyring.Secret
 
 // Config says how a node takes part in the mesh. DefaultConfig fills in the defaults named here.
 type Config struct {
@@ -57,11 +51,12 @@ type Config struct {
 
 	// Profile is one of lan, wan, local. Default lan.
 	Profile string
-	// Key is the secret of the cluster, 16 bytes or more; everything is encrypted with AES-256-GCM under a key derived from it.
-	// Without it nothing is encrypted or authenticated.
+	// Key is the secret of the cluster, 16 to 256 bytes; everything is encrypted with AES-256-GCM under a key derived from it.
+	// Without it nothing is encrypted or authenticated. Where StateDir holds a keyring that a rotation has made of this key, that is
+	// followed; a key that has nothing to do with that keyring replaces it.
 	Key Secret
 
-	// StateDir keeps the generation counter and the peers of the last run. Empty: nothing is remembered.
+	// StateDir keeps the generation counter, the peers of the last run, and the keyring once the key was rotated. Empty: nothing is remembered.
 	StateDir string
 	// ReapAfter is how long a dead or departed node's record is kept. Default 24 h.
 	ReapAfter time.Duration
@@ -127,8 +122,8 @@ func (c *Config) Validate() error {
 	default:
 		fail("Profile %q is not one of lan, wan, local", c.Profile)
 	}
-	if n := len(c.Key); n > 0 && n < 16 {
-		fail("Key has %d bytes, at least 16 are needed", n)
+	if n := len(c.Key); n > 0 && (n < keyring.MinSecret || n > keyring.MaxSecret) {
+		fail("Key has %d bytes, %d to %d are needed", n, keyring.MinSecret, keyring.MaxSecret)
 	}
 	if c.ReapAfter <= 0 {
 		fail("ReapAfter %v is not positive", c.ReapAfter)
@@ -166,11 +161,6 @@ func splitSeed(s string) (host string, port int, err error) {
 		}
 	}
 	return host, int(n), nil
-}
-
-// meshKey derives the key of the mesh from the secret of the cluster, so that neither tells another use's key.
-func meshKey(secret Secret, cluster string) ([]byte, error) {
-	return hkdf.Key(sha256.New, secret, []byte(cluster), "starling mesh 1", 32)
 }
 
 // profile is what a profile sets beside memberlist's own values.

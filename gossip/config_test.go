@@ -65,18 +65,6 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-func TestKeysOfClustersDiffer(t *testing.T) {
-	secret := Secret(strings.Repeat("s", 32))
-	a, err := meshKey(secret, "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, _ := meshKey(secret, "b")
-	if len(a) != 32 || bytes.Equal(a, b) || bytes.Equal(a, secret) {
-		t.Errorf("keys %x and %x", a, b)
-	}
-}
-
 func TestGenerationsGrowAndNeverMeet(t *testing.T) {
 	dir := t.TempDir()
 	last := uint64(0)

@@ -39,7 +39,7 @@ func (m *Mesh) join(ctx context.Context) {
 			for _, p := range m.peers.due(now, maxAddresses) {
 				tried = append(tried, p.Address())
 			}
-			if m.tryAll(ctx, tried) {
+			if m.tryAll(ctx, tried) || m.tryOtherKey(ctx, tried) {
 				pause = firstJoin
 				m.log.Info("mesh joined", "dur", time.Since(alone).Round(time.Millisecond))
 			} else if now.After(sayNext) {
@@ -143,6 +143,7 @@ func (m *Mesh) tryAll(ctx context.Context, addrs []string) bool {
 		}
 		if _, err := m.ml.Load().Join([]string{a}); err != nil {
 			m.log.Debug("peer not reached", "addr", a, "err", err)
+			m.logs.turnedAway(a, err)
 			continue
 		}
 		if m.countMembers() > 0 { // it may have been this node itself under another address

@@ -74,6 +74,22 @@ func (a *logAdapter) foreign(line string) {
 	}
 }
 
+// turnedAway warns of a peer that this node cannot join for its key or cluster, like foreign. A peer of another cluster hangs up without a word.
+func (a *logAdapter) turnedAway(addr string, err error) {
+	reason := err.Error()
+	foreign := strings.Contains(reason, "EOF")
+	for _, w := range foreignWords {
+		foreign = foreign || strings.Contains(strings.ToLower(reason), strings.ToLower(w))
+	}
+	host := addr
+	if i := strings.LastIndexByte(addr, ':'); i > 0 {
+		host = addr[:i]
+	}
+	if foreign && a.due(host) {
+		a.log.Warn("turned away by what seems to have another cluster key or name", "addr", addr, "reason", reason)
+	}
+}
+
 // due tells whether a warning may be given again.
 func (a *logAdapter) due(about string) bool {
 	a.mu.Lock()

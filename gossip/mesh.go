@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"starling/gossip/keyring"
 	"starling/gossip/record"
 )
 
@@ -73,6 +74,11 @@ type Mesh struct {
 	doubt map[string]uint64
 
 	raised time.Time // when the own generation was last raised; belongs to watch
+
+	keys       *keys      // nil without a key
+	rotating   sync.Mutex // held by RotateKey
+	rotation   rotation
+	challenges challenges
 }
 
 var _ record.Reader = (*Mesh)(nil)
@@ -105,6 +111,8 @@ func New(cfg Config) (*Mesh, error) {
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
 		ahead: make(chan uint64, 1),
 	}
+	m.rotation.start = make(chan keyring.Request, 1)
+	m.challenges.init()
 	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: func() { m.metrics.streamOnly.Inc() }}
 	var err error
 	if m.state, err = openState(cfg.StateDir); err != nil {
@@ -130,11 +138,12 @@ func New(cfg Config) (*Mesh, error) {
 		m.metrics.unregister()
 		return nil, err
 	}
+	m.acknowledge()
 	return m, nil
 }
 
 // configure makes memberlist's configuration and binds.
-func (m *Mesh) configure() error {
+func (m *Mesh) configure() (err error) {
 	conf := m.profile.memberlist
 	conf.Name = m.cfg.NodeID
 	conf.Label = m.cfg.Cluster
@@ -145,13 +154,10 @@ func (m *Mesh) configure() error {
 	conf.Delegate, conf.Events, conf.Conflict, conf.Ping = d, d, d, d
 	largest := conf.UDPBufferSize - datagramOverhead - len(conf.Label) - 2
 	if len(m.cfg.Key) > 0 {
-		key, err := meshKey(m.cfg.Key, m.cfg.Cluster)
-		if err != nil {
-			return fmt.Errorf("cannot derive the key of the mesh: %w", err)
-		}
-		if conf.Keyring, err = memberlist.NewKeyring(nil, key); err != nil {
+		if m.keys, err = newKeys(m.state, &m.cfg, m.log); err != nil {
 			return fmt.Errorf("cannot make the keyring of the mesh: %w", err)
 		}
+		conf.Keyring = m.keys.memberlist
 		largest -= encryptionOverhead
 	}
 	m.queue = newQueue(m.records, maxQueue, largest, m.cfg.GossipRate)

@@ -1,11 +1,13 @@
 package gossip
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
 
+	"starling/gossip/keyring"
 	"starling/gossip/record"
 )
 
@@ -19,6 +21,7 @@ import (
 //	bye      name, generation                       a node leaves on purpose; passed on
 //	claim    name, nonce, uptime in ms, address     "are you another one of my name?"
 //	held     name, nonce, uptime in ms, address     "yes, and I was here first"
+//	keys     name, serial, repeated secret          the cluster's keyring, to a node that is behind; only where all is encrypted
 //
 // Unknown kinds are counted and dropped, so a later release may add some.
 //
@@ -37,6 +40,7 @@ const (
 	kindBye
 	kindClaim
 	kindHeld
+	kindKeys
 )
 
 // Flags of summaries and digests.
@@ -61,9 +65,10 @@ type message struct {
 	flags   uint64
 	mask    uint64
 	digests []record.Digest
-	number  uint64 // a generation or a nonce
+	number  uint64 // a generation, a nonce or a serial
 	uptime  time.Duration
 	addr    string
+	secrets []Secret
 }
 
 func appendHeader(dst []byte, k kind) []byte { return append(dst, messageVersion, byte(k)) }
@@ -100,6 +105,11 @@ func (m *message) append(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, m.number)
 		dst = binary.AppendUvarint(dst, uint64(m.uptime.Milliseconds()))
 		dst = appendBlob(dst, m.addr)
+	case kindKeys:
+		dst = binary.AppendUvarint(dst, m.number)
+		for _, s := range m.secrets {
+			dst = appendBlob(dst, []byte(s))
+		}
 	}
 	return dst
 }
@@ -190,6 +200,12 @@ func parseMessage(b []byte) (*message, error) {
 		m.number = r.uvarint()
 		m.uptime = time.Duration(min(r.uvarint(), 1<<40)) * time.Millisecond
 		m.addr = string(r.blob())
+	case kindKeys:
+		m.node = r.name()
+		m.number = r.uvarint()
+		for len(r.b) > 0 && len(m.secrets) < keyring.MaxSecrets {
+			m.secrets = append(m.secrets, Secret(bytes.Clone(r.blob()))) // they outlive the message
+		}
 	default:
 		return nil, fmt.Errorf("%w: kind %d is not known", errMessage, m.kind)
 	}

@@ -27,6 +27,7 @@ type metrics struct {
 	refused, streamOnly   prometheus.Counter
 	dropped               *prometheus.CounterVec
 	lag                   prometheus.Histogram
+	keyrings              *prometheus.CounterVec
 }
 
 var (
@@ -58,11 +59,15 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend} {
 		x.dropped.WithLabelValues(what)
 	}
+	x.keyrings = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_keyrings_total", Help: "Keyrings that peers sent, by what became of them."}, []string{"result"})
+	for _, result := range []string{keyringTaken, keyringOld, keyringRefused, keyringNotKept} {
+		x.keyrings.WithLabelValues(result)
+	}
 	if r == nil {
 		return x, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.streamOnly, x.dropped, x.lag, &collector{m}} {
+	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.streamOnly, x.dropped, x.lag, x.keyrings, &collector{m}} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, err)
 			continue

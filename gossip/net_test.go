@@ -69,7 +69,7 @@ func TestRealSockets(t *testing.T) {
 	for _, m := range []*Mesh{b, c} {
 		eventually(t, m, "a's record", func() bool {
 			s := m.Snapshot("a")
-			return s != nil && s.Liveness() == record.Alive && s.Version() == 1
+			return s != nil && s.Liveness() == record.Alive && s.Version() == a.Snapshot("a").Version()
 		})
 	}
 	eventually(t, b, "c", func() bool { s := b.Snapshot("c"); return s != nil && s.Liveness() == record.Alive })

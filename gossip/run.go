@@ -47,6 +47,10 @@ func (m *Mesh) Run(ctx context.Context) error {
 	group.Go(func() error { m.join(groupCtx); return nil })
 	group.Go(func() error { m.locate(groupCtx); return nil })
 	group.Go(func() error { return m.contest(groupCtx) })
+	if m.keys != nil {
+		group.Go(func() error { m.keepKeys(groupCtx); return nil })
+		group.Go(func() error { m.rotate(groupCtx); return nil })
+	}
 	if m.cfg.Discover {
 		group.Go(func() error { m.discover(groupCtx); return nil })
 	}
@@ -180,5 +184,7 @@ func (m *Mesh) handle(b []byte) {
 		m.onBye(msg, b)
 	case kindClaim, kindHeld:
 		m.onClaim(msg)
+	case kindKeys:
+		m.onKeys(msg)
 	}
 }

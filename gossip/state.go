@@ -15,9 +15,11 @@ import (
 //
 //	generation.json   {"version":1,"generation":N}                             before each start, and when it had to be raised
 //	peers.json        {"version":1,"peers":[{"name":..,"addr":..,"seen":..}]}  now and then, and at the end
+//	keyring.json      {"version":1,"serial":N,"secrets":[..],"ancestors":[..]} when the key of the cluster is rotated
 //
-// Both are written beside, synced and renamed. Nothing breaks if they are lost: the generation is learned from the peers, the peers
-// from seeds. A generation is a counter of starts with random low bits, so that a life that begins with an empty disk does not
+// They are written beside, synced and renamed. Nothing breaks if the first two are lost: the generation is learned from the peers, the
+// peers from seeds. For the keyring the file that the operator gave takes its place, which is too old where that key was rotated away. A
+// generation is a counter of starts with random low bits, so that a life that begins with an empty disk does not
 // share a generation with an earlier one.
 type stateDir struct {
 	dir string // empty: nothing is kept

@@ -65,7 +65,7 @@ func serve(t *testing.T, key []byte) *served {
 	if s.agent, err = agent.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	api, err := New(s.agent, Config{Verifier: nodeapi.NewVerifier(key, nil), Log: cfg.Log})
+	api, err := New(s.agent, Config{Verifier: nodeapi.NewVerifier(nodeapi.OneKey(key), nil), Log: cfg.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func (s *served) launch(key []byte, id string) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	client := nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(key, nil)})
+	client := nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(nodeapi.OneKey(key), nil)})
 	defer client.Close()
 	reply, err := client.Call(s.t.Context(), s.addr, &nodeapi.Call{
 		Epoch: 3, Leader: "127.0.0.1:5050", AgentId: agentID,
@@ -162,13 +162,13 @@ func TestNodeProtocol(t *testing.T) {
 	key := []byte("a key that is long enough for this")
 	s := serve(t, key)
 	s.launch(key, "t1")
-	stranger := nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner([]byte("another key, as long as the other"), nil)})
+	stranger := nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(nodeapi.OneKey([]byte("another key, as long as the other")), nil)})
 	defer stranger.Close()
 	call := &nodeapi.Call{Epoch: 3, AgentId: agentID, Leader: "x:1", Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}}}
 	if _, err := stranger.Call(t.Context(), s.addr, call); err == nil {
 		t.Error("a call without the key was obeyed")
 	}
-	client := nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(key, nil)})
+	client := nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(nodeapi.OneKey(key), nil)})
 	defer client.Close()
 	reply, err := client.Call(t.Context(), s.addr, call)
 	if err != nil || len(reply.GetDescription().GetTasks()) != 1 || len(reply.GetDescription().GetFrameworks()) != 1 {

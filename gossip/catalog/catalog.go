@@ -2,8 +2,8 @@
 //
 // A record is a map of keys to opaque values (package record); every value here is one small protobuf message of our
 // own with plain scalars, so that neither the mesh nor DNS links the Mesos messages. The agent writes node, res, health
-// and its tasks; a leading master writes leader; the mesh itself writes coord; everyone else only reads. Nothing starts, ends or is deleted because
-// of a record alone.
+// and its tasks; a leading master writes leader; the mesh itself writes coord and keys; everyone else only reads. Nothing starts, ends
+// or is deleted because of a record alone.
 //
 // A value that does not decode is to be treated as absent, and counted by the reader.
 package catalog
@@ -18,8 +18,9 @@ const (
 	KeyResources = "res"
 	KeyHealth    = "health"
 	KeyLeader    = "leader"
-	// KeyCoordinate is written by the mesh itself.
+	// KeyCoordinate and KeyKeys are written by the mesh itself.
 	KeyCoordinate = "coord"
+	KeyKeys       = "keys"
 	// PrefixTask begins the key of every task.
 	PrefixTask = "task/"
 )

@@ -1128,6 +1128,62 @@ func (x *Coordinate) GetError() uint32 {
 	return 0
 }
 
+// Keys, at key "keys": which secrets of the cluster the node holds. By it the nodes acknowledge the steps of a rotation. Written by the mesh
+// itself, where the cluster has a key.
+type Keys struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many steps of rotations the node has followed.
+	Serial uint64 `protobuf:"varint,1,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Fingerprints of the secrets that the node accepts, 8 bytes each; the first one is what it sends with.
+	Fingerprints  [][]byte `protobuf:"bytes,2,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keys) Reset() {
+	*x = Keys{}
+	mi := &file_gossip_catalog_catalog_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keys) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keys) ProtoMessage() {}
+
+func (x *Keys) ProtoReflect() protoreflect.Message {
+	mi := &file_gossip_catalog_catalog_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keys.ProtoReflect.Descriptor instead.
+func (*Keys) Descriptor() ([]byte, []int) {
+	return file_gossip_catalog_catalog_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Keys) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
+}
+
+func (x *Keys) GetFingerprints() [][]byte {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return nil
+}
+
 var File_gossip_catalog_catalog_proto protoreflect.FileDescriptor
 
 const file_gossip_catalog_catalog_proto_rawDesc = "" +
@@ -1225,7 +1281,10 @@ const file_gossip_catalog_catalog_proto_rawDesc = "" +
 	"\n" +
 	"adjustment\x18\x03 \x01(\x11R\n" +
 	"adjustment\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\rR\x05error*1\n" +
+	"\x05error\x18\x04 \x01(\rR\x05error\"B\n" +
+	"\x04Keys\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\x04R\x06serial\x12\"\n" +
+	"\ffingerprints\x18\x02 \x03(\fR\ffingerprints*1\n" +
 	"\x04Kind\x12\n" +
 	"\n" +
 	"\x06SCALAR\x10\x00\x12\n" +
@@ -1247,7 +1306,7 @@ func file_gossip_catalog_catalog_proto_rawDescGZIP() []byte {
 }
 
 var file_gossip_catalog_catalog_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_gossip_catalog_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_gossip_catalog_catalog_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_gossip_catalog_catalog_proto_goTypes = []any{
 	(Kind)(0),           // 0: starling.catalog.Kind
 	(*Node)(nil),        // 1: starling.catalog.Node
@@ -1263,6 +1322,7 @@ var file_gossip_catalog_catalog_proto_goTypes = []any{
 	(*Port)(nil),        // 11: starling.catalog.Port
 	(*Leader)(nil),      // 12: starling.catalog.Leader
 	(*Coordinate)(nil),  // 13: starling.catalog.Coordinate
+	(*Keys)(nil),        // 14: starling.catalog.Keys
 }
 var file_gossip_catalog_catalog_proto_depIdxs = []int32{
 	2,  // 0: starling.catalog.Node.attributes:type_name -> starling.catalog.Attribute
@@ -1296,7 +1356,7 @@ func file_gossip_catalog_catalog_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_gossip_catalog_catalog_proto_rawDesc), len(file_gossip_catalog_catalog_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,6 +36,7 @@ func messages() map[string]proto.Message {
 			Discovery: &Discovery{Name: "web", Visibility: 2, Environment: "prod", Location: "l", Version: "1", Ports: []*Port{{Number: 31000, Name: "http", Protocol: "tcp"}}},
 		},
 		"coord":  &Coordinate{Vector: []int32{-40000, 12, 0, 1, -1, 300, 7, 40000}, Height: 10, Adjustment: -25, Error: 120},
+		"keys":   &Keys{Serial: 300, Fingerprints: [][]byte{{1, 2, 3, 4, 5, 6, 7, 8}, {0xff, 2, 3, 4, 5, 6, 7, 8}}},
 		"leader": &Leader{Epoch: 7, Hostname: "m1", Address: "10.0.0.9", Port: 5050, MasterId: "m"},
 	}
 }

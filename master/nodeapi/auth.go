@@ -44,11 +44,30 @@ var encoding = base64.RawURLEncoding
 // errTime refuses a request for its clock alone: the signature is right. The sender may sign again by our clock.
 var errTime = fmt.Errorf("%w: clock is outside of the window", ErrUnauthenticated)
 
-// derive makes the key of this protocol from the cluster key; nil from an empty one.
-func derive(clusterKey []byte) []byte {
+// Keys returns the keys of the cluster: the first one signs, all are accepted. While the cluster's key is replaced there are two of them.
+// It is asked for every request, from any goroutine; what it returns is neither modified nor kept. Where it returns none, nothing is
+// accepted, neither here nor by others. A nil Keys switches authentication off.
+type Keys func() [][]byte
+
+// OneKey returns Keys that never change, nil (off) for an empty key.
+func OneKey(clusterKey []byte) Keys {
 	if len(clusterKey) == 0 {
 		return nil
 	}
+	keys := [][]byte{clusterKey}
+	return func() [][]byte { return keys }
+}
+
+// signing derives the key to sign with.
+func (k Keys) signing() []byte {
+	if all := k(); len(all) > 0 {
+		return derive(all[0])
+	}
+	return nil
+}
+
+// derive makes the key of this protocol from a cluster key.
+func derive(clusterKey []byte) []byte {
 	key, err := hkdf.Key(sha256.New, clusterKey, nil, labelKey, sha256.Size)
 	if err != nil {
 		// The only errors are of lengths, which are constants here.
@@ -84,36 +103,37 @@ func sameMAC(want []byte, got string) bool {
 
 // Signer signs requests. It is safe for use by several goroutines; a nil Signer signs nothing.
 type Signer struct {
-	key []byte
-	now func() time.Time
+	keys Keys
+	now  func() time.Time
 }
 
-// NewSigner returns a signer for the cluster key, nil (off) for an empty one. A nil now is time.Now.
-func NewSigner(clusterKey []byte, now func() time.Time) *Signer {
-	if len(clusterKey) == 0 {
+// NewSigner returns a signer with the cluster's keys, nil (off) for nil ones. A nil now is time.Now.
+func NewSigner(keys Keys, now func() time.Time) *Signer {
+	if keys == nil {
 		return nil
 	}
 	if now == nil {
 		now = time.Now
 	}
-	return &Signer{key: derive(clusterKey), now: now}
+	return &Signer{keys: keys, now: now}
 }
 
-// sign returns the headers of a request; offset is what the receiver's clock is ahead of ours.
-func (s *Signer) sign(method, path string, body []byte, offset time.Duration) (clock, nonce, sum string) {
+// sign returns the headers of a request; offset is what the receiver's clock is ahead of ours. The key is that which the answer is sealed with.
+func (s *Signer) sign(method, path string, body []byte, offset time.Duration) (key []byte, clock, nonce, sum string) {
+	key = s.keys.signing()
 	var b [nonceLen]byte
 	rand.Read(b[:]) // never fails: it ends the process instead
 	clock = strconv.FormatInt(s.now().Add(offset).UnixMilli(), 10)
 	nonce = encoding.EncodeToString(b[:])
-	return clock, nonce, encoding.EncodeToString(requestMAC(s.key, method, path, clock, nonce, body))
+	return key, clock, nonce, encoding.EncodeToString(requestMAC(key, method, path, clock, nonce, body))
 }
 
 // Verifier checks requests and seals answers. It is safe for use by several goroutines; a nil Verifier lets everything
 // pass and seals nothing.
 type Verifier struct {
-	key []byte
-	now func() time.Time
-	cap int
+	keys Keys
+	now  func() time.Time
+	cap  int
 
 	mu sync.Mutex // guards what follows; never held while calling out
 	// seen are the nonces of the window, and order the same from oldest to newest arrival.
@@ -129,10 +149,10 @@ type taken struct {
 	clock int64
 }
 
-// NewVerifier returns a verifier for the cluster key, nil (off) for an empty one. A now that is given must never go back;
+// NewVerifier returns a verifier with the cluster's keys, nil (off) for nil ones. A now that is given must never go back;
 // nil is the wall clock as it was now, advanced by the monotonic one, so that setting the machine's clock changes nothing.
-func NewVerifier(clusterKey []byte, now func() time.Time) *Verifier {
-	if len(clusterKey) == 0 {
+func NewVerifier(keys Keys, now func() time.Time) *Verifier {
+	if keys == nil {
 		return nil
 	}
 	if now == nil {
@@ -140,32 +160,55 @@ func NewVerifier(clusterKey []byte, now func() time.Time) *Verifier {
 		now = func() time.Time { return start.Add(time.Since(start)) }
 	}
 	return &Verifier{
-		key: derive(clusterKey), now: now, cap: maxNonces, seen: make(map[[nonceLen]byte]struct{}), floor: now().UnixMilli() - 1,
+		keys: keys, now: now, cap: maxNonces, seen: make(map[[nonceLen]byte]struct{}), floor: now().UnixMilli() - 1,
 	}
 }
 
-// verify returns the nonce of a request that is authentic and was not taken before. With errTime the nonce is valid too,
-// to seal the refusal with; with any other error it is empty.
-func (v *Verifier) verify(r Request) (nonce string, err error) {
+// seal is what the answer to an authentic request is authenticated with: the key and the nonce of the request. The key may not be the
+// newest one, or one that is still accepted when the answer is made, but it is one that the sender knows. The zero seal is none.
+type seal struct {
+	key   []byte
+	nonce string
+}
+
+// verify returns the seal for the answer to a request that is authentic and was not taken before. With errTime the seal is valid too; with any
+// other error it is zero.
+func (v *Verifier) verify(r Request) (seal, error) {
 	clock, nonce := r.Header(headerTime), r.Header(headerNonce)
 	sum := r.Header(headerMAC)
 	if clock == "" || nonce == "" || sum == "" {
-		return "", fmt.Errorf("%w: signature is missing", ErrUnauthenticated)
+		return seal{}, fmt.Errorf("%w: signature is missing", ErrUnauthenticated)
 	}
-	if !sameMAC(requestMAC(v.key, r.Method, r.Path, clock, nonce, r.Body), sum) {
-		return "", fmt.Errorf("%w: signature is wrong", ErrUnauthenticated)
+	key := v.signedWith(r, clock, nonce, sum)
+	if key == nil {
+		return seal{}, fmt.Errorf("%w: signature is wrong", ErrUnauthenticated)
 	}
 	// From here on the sender has the key; what is odd is a fault, not an attack by an outsider.
 	var t taken
 	raw, err := encoding.DecodeString(nonce)
 	if err != nil || len(raw) != nonceLen {
-		return "", fmt.Errorf("%w: nonce is not of %d bytes", ErrUnauthenticated, nonceLen)
+		return seal{}, fmt.Errorf("%w: nonce is not of %d bytes", ErrUnauthenticated, nonceLen)
 	}
 	copy(t.nonce[:], raw)
 	if t.clock, err = strconv.ParseInt(clock, 10, 64); err != nil {
-		return "", fmt.Errorf("%w: clock is not a number", ErrUnauthenticated)
+		return seal{}, fmt.Errorf("%w: clock is not a number", ErrUnauthenticated)
 	}
-	return nonce, v.take(t)
+	err = v.take(t)
+	if err != nil && !isTime(err) {
+		return seal{}, err
+	}
+	return seal{key, nonce}, err
+}
+
+// signedWith returns the derived key that a request is signed with, nil if it is none that is accepted.
+func (v *Verifier) signedWith(r Request, clock, nonce, sum string) []byte {
+	for _, k := range v.keys() {
+		key := derive(k)
+		if sameMAC(requestMAC(key, r.Method, r.Path, clock, nonce, r.Body), sum) {
+			return key
+		}
+	}
+	return nil
 }
 
 // take remembers a nonce, or refuses it.
@@ -191,10 +234,10 @@ func (v *Verifier) take(t taken) error {
 	return nil
 }
 
-// seal returns the headers that authenticate an answer to the request with this nonce.
-func (v *Verifier) seal(nonce string, status int, epoch string, body []byte) (clock, sum string) {
-	clock = strconv.FormatInt(v.now().UnixMilli(), 10)
-	return clock, encoding.EncodeToString(replyMAC(v.key, nonce, status, clock, epoch, body))
+// headers returns the headers that authenticate an answer.
+func (s seal) headers(now time.Time, status int, epoch string, body []byte) (clock, sum string) {
+	clock = strconv.FormatInt(now.UnixMilli(), 10)
+	return clock, encoding.EncodeToString(replyMAC(s.key, s.nonce, status, clock, epoch, body))
 }
 
 // isTime tells a refusal for the clock alone from others.

@@ -146,12 +146,12 @@ func (c *Client) once(ctx context.Context, addr, path string, body []byte) ([]by
 		return nil, fmt.Errorf("address %q: %w", addr, err)
 	}
 	req.Header.Set("Content-Type", ContentType)
-	var nonce string
+	var with seal
 	if c.signer != nil {
 		var clock, sum string
-		clock, nonce, sum = c.signer.sign(http.MethodPost, path, body, c.offset(addr))
+		with.key, clock, with.nonce, sum = c.signer.sign(http.MethodPost, path, body, c.offset(addr))
 		req.Header.Set(headerTime, clock)
-		req.Header.Set(headerNonce, nonce)
+		req.Header.Set(headerNonce, with.nonce)
 		req.Header.Set(headerMAC, sum)
 	}
 	resp, err := c.http.Do(req)
@@ -169,17 +169,17 @@ func (c *Client) once(ctx context.Context, addr, path string, body []byte) ([]by
 	if len(got) > MaxBody {
 		return nil, fmt.Errorf("answer of %q: %w", addr, ErrTooLarge)
 	}
-	return c.judge(addr, nonce, resp, got)
+	return c.judge(addr, with, resp, got)
 }
 
 // judge says what an answer means, after making sure that it comes from a node with the key.
-func (c *Client) judge(addr, nonce string, resp *http.Response, body []byte) ([]byte, error) {
+func (c *Client) judge(addr string, with seal, resp *http.Response, body []byte) ([]byte, error) {
 	epoch := resp.Header.Get(headerEpoch)
 	known, _ := strconv.ParseUint(epoch, 10, 64) // 0, which tells nothing, where it is none
 	refused := refusal(addr, resp.StatusCode, string(body), known)
 	if c.signer != nil {
 		clock := resp.Header.Get(headerTime)
-		sealed := sameMAC(replyMAC(c.signer.key, nonce, resp.StatusCode, clock, epoch, body), resp.Header.Get(headerMAC))
+		sealed := with.key != nil && sameMAC(replyMAC(with.key, with.nonce, resp.StatusCode, clock, epoch, body), resp.Header.Get(headerMAC))
 		switch {
 		case sealed && resp.StatusCode == http.StatusUnauthorized:
 			if c.learn(addr, clock) {

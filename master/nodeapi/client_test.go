@@ -79,13 +79,13 @@ func TestCallReachesTheHandlerAndItsReplyReturns(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got *Call
 			addr := start(t, &endpoint{
-				verifier: NewVerifier(key, nil),
+				verifier: NewVerifier(OneKey(key), nil),
 				call: func(_ context.Context, c *Call) (*Reply, error) {
 					got = c
 					return &Reply{Delta: []byte("delta")}, nil
 				},
 			})
-			reply, err := client(t, ClientConfig{Signer: NewSigner(key, nil)}).Call(t.Context(), addr, killCall())
+			reply, err := client(t, ClientConfig{Signer: NewSigner(OneKey(key), nil)}).Call(t.Context(), addr, killCall())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -117,10 +117,10 @@ func TestErrorsTravel(t *testing.T) {
 		for _, key := range [][]byte{nil, []byte("secret")} {
 			t.Run(fmt.Sprintf("%s, key of %d bytes", tt.name, len(key)), func(t *testing.T) {
 				addr := start(t, &endpoint{
-					verifier: NewVerifier(key, nil),
+					verifier: NewVerifier(OneKey(key), nil),
 					report:   func(context.Context, *Report) error { return tt.err },
 				})
-				err := client(t, ClientConfig{Signer: NewSigner(key, nil)}).Report(t.Context(), addr, &Report{Epoch: 1, AgentId: "a"})
+				err := client(t, ClientConfig{Signer: NewSigner(OneKey(key), nil)}).Report(t.Context(), addr, &Report{Epoch: 1, AgentId: "a"})
 				refused, ok := errors.AsType[*Refusal](err)
 				if !ok {
 					t.Fatalf("want a refusal, got %v", err)
@@ -161,10 +161,10 @@ func TestForgedAnswersStandForNoError(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			addr := start(t, &endpoint{
-				verifier: NewVerifier(key, nil), mangle: tt.mangle,
+				verifier: NewVerifier(OneKey(key), nil), mangle: tt.mangle,
 				call: func(context.Context, *Call) (*Reply, error) { return &Reply{}, nil },
 			})
-			_, err := client(t, ClientConfig{Signer: NewSigner(key, nil)}).Call(t.Context(), addr, killCall())
+			_, err := client(t, ClientConfig{Signer: NewSigner(OneKey(key), nil)}).Call(t.Context(), addr, killCall())
 			if err == nil {
 				t.Fatal("want an error, got none")
 			}
@@ -178,14 +178,14 @@ func TestForgedAnswersStandForNoError(t *testing.T) {
 func TestKeysMustMatch(t *testing.T) {
 	reached := false
 	addr := start(t, &endpoint{
-		verifier: NewVerifier([]byte("secret"), nil),
+		verifier: NewVerifier(OneKey([]byte("secret")), nil),
 		call: func(context.Context, *Call) (*Reply, error) {
 			reached = true
 			return &Reply{}, nil
 		},
 	})
 	for name, key := range map[string][]byte{"no key": nil, "another key": []byte("other")} {
-		_, err := client(t, ClientConfig{Signer: NewSigner(key, nil)}).Call(t.Context(), addr, killCall())
+		_, err := client(t, ClientConfig{Signer: NewSigner(OneKey(key), nil)}).Call(t.Context(), addr, killCall())
 		if !errors.Is(err, ErrUnauthenticated) {
 			t.Errorf("%s: want %v, got %v", name, ErrUnauthenticated, err)
 		}
@@ -202,7 +202,7 @@ func TestWrongClocksCostOneRoundTrip(t *testing.T) {
 		t.Run(off.String(), func(t *testing.T) {
 			var requests, calls atomic.Int32
 			e := &endpoint{
-				verifier: NewVerifier(key, nil),
+				verifier: NewVerifier(OneKey(key), nil),
 				call: func(context.Context, *Call) (*Reply, error) {
 					calls.Add(1)
 					return &Reply{}, nil
@@ -210,7 +210,7 @@ func TestWrongClocksCostOneRoundTrip(t *testing.T) {
 				mangle: func(*Response) { requests.Add(1) },
 			}
 			addr := start(t, e)
-			c := client(t, ClientConfig{Signer: NewSigner(key, func() time.Time { return time.Now().Add(off) })})
+			c := client(t, ClientConfig{Signer: NewSigner(OneKey(key), func() time.Time { return time.Now().Add(off) })})
 			for range 3 {
 				if _, err := c.Call(t.Context(), addr, killCall()); err != nil {
 					t.Fatal(err)
@@ -255,11 +255,11 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 }
 
 func TestAKeptConnectionThatTheNodeClosedIsReplaced(t *testing.T) {
-	e := &endpoint{verifier: NewVerifier([]byte("secret"), nil), call: func(context.Context, *Call) (*Reply, error) { return &Reply{}, nil }}
+	e := &endpoint{verifier: NewVerifier(OneKey([]byte("secret")), nil), call: func(context.Context, *Call) (*Reply, error) { return &Reply{}, nil }}
 	s := httptest.NewServer(e)
 	defer s.Close()
 	addr := strings.TrimPrefix(s.URL, "http://")
-	c := client(t, ClientConfig{Signer: NewSigner([]byte("secret"), nil)})
+	c := client(t, ClientConfig{Signer: NewSigner(OneKey([]byte("secret")), nil)})
 	for i := range 5 {
 		if _, err := c.Call(t.Context(), addr, killCall()); err != nil {
 			t.Fatalf("call %d: %v", i, err)

@@ -20,6 +20,9 @@
 // by hours or years, so a receiver that refuses a request for its time alone says, under its own HMAC, what its clock
 // is, and the sender signs again with that. Without a key nothing is signed and nothing is checked.
 //
+// While the cluster's key is replaced there are two (Keys): a request is signed with the first and accepted with either, and an answer is
+// sealed with the key of its request. So no call fails as long as the two ends' keys are no more than one step of a rotation apart.
+//
 // A key derived from the cluster key means that any node can command any node. That is enough on one machine and on a
 // site of one trust; between machines that do not trust each other the protocol belongs on mutual TLS, with the role in
 // the certificate (ClientConfig.TLS).

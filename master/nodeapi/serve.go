@@ -63,29 +63,29 @@ func serve(v *Verifier, r Request, handle func() (proto.Message, error)) Respons
 			Header: map[string]string{"Content-Type": "text/plain; charset=utf-8", "Allow": http.MethodPost},
 		}
 	}
-	var nonce string
+	var with seal
 	if v != nil {
 		var err error
-		if nonce, err = v.verify(r); err != nil {
-			return respond(v, nonce, nil, err)
+		if with, err = v.verify(r); err != nil {
+			return respond(v, with, nil, err)
 		}
 	}
 	if len(r.Body) > MaxBody {
-		return respond(v, nonce, nil, ErrTooLarge)
+		return respond(v, with, nil, ErrTooLarge)
 	}
 	m, err := handle()
 	if err != nil {
-		return respond(v, nonce, nil, err)
+		return respond(v, with, nil, err)
 	}
 	body, err := proto.Marshal(m)
 	if err == nil && len(body) > MaxBody {
 		err = fmt.Errorf("answer has %d bytes, %d are allowed", len(body), MaxBody)
 	}
-	return respond(v, nonce, body, err)
+	return respond(v, with, body, err)
 }
 
 // respond seals whatever answers a request that had the key, refusals included: a forged one could depose a leader.
-func respond(v *Verifier, nonce string, body []byte, err error) Response {
+func respond(v *Verifier, with seal, body []byte, err error) Response {
 	status, text := Status(err)
 	resp := Response{Status: status, Header: map[string]string{"Content-Type": ContentType}, Body: body, Err: err}
 	if err != nil {
@@ -97,8 +97,8 @@ func respond(v *Verifier, nonce string, body []byte, err error) Response {
 		epoch = strconv.FormatUint(stale.Known, 10)
 		resp.Header[headerEpoch] = epoch
 	}
-	if v != nil && nonce != "" && (err == nil || isTime(err) || !errors.Is(err, ErrUnauthenticated)) {
-		resp.Header[headerTime], resp.Header[headerMAC] = v.seal(nonce, status, epoch, resp.Body)
+	if v != nil && with.nonce != "" && (err == nil || isTime(err) || !errors.Is(err, ErrUnauthenticated)) {
+		resp.Header[headerTime], resp.Header[headerMAC] = with.headers(v.now(), status, epoch, resp.Body)
 	}
 	return resp
 }

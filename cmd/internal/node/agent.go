@@ -119,7 +119,7 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	mesh, key, err := r.mesh(&a.mesh, id, meshDir(r.place.dir))
+	mesh, keys, err := r.mesh(&a.mesh, id, meshDir(r.place.dir))
 	if err != nil {
 		return err
 	}
@@ -140,7 +140,7 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	c.Region, c.Zone, c.Version = a.region, a.zone, Version()
 	c.Resources, c.Attributes, c.Problems = found, attributes, problems
 	c.Mesh, c.Containerizer = mesh, containers
-	c.Reporter = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(key, nil)})
+	c.Reporter = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(keys, nil)})
 	c.SwitchUser = a.switchUser && os.Geteuid() == 0
 	c.EndTasksAtStop, c.GCDelay, c.GCHeadroom = o.endTasks, a.gcDelay.Std(), a.gcHeadroom
 	c.ShutdownGrace = a.shutdownGrace.Std()
@@ -157,7 +157,7 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	}
 	r.addSlow("agent", c.StopTimeout+time.Second, daemon.Run)
 	api, err := agentapi.New(daemon, agentapi.Config{
-		Verifier: nodeapi.NewVerifier(key, nil), Metrics: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
+		Verifier: nodeapi.NewVerifier(keys, nil), Metrics: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
 	})
 	if err != nil {
 		return err

@@ -105,7 +105,7 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 		return err
 	}
 	r.closers = append(r.closers, func() { documents.Close() })
-	mesh, key, err := r.mesh(&m.mesh, id, meshDir(r.place.dir))
+	mesh, keys, err := r.mesh(&m.mesh, id, meshDir(r.place.dir))
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	// What the agents refused counts as heard too: a master whose store was lost climbs above it in one step.
 	var daemon *master.Master
 	c.Contender = election.NewAlone(documents, func() uint64 { return daemon.EpochFloor() })
-	c.Client = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(key, nil)})
+	c.Client = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(keys, nil)})
 	c.Roles, c.OfferTimeout, c.RootSubmissions, c.FilterGPUResources = m.roles, m.offerTimeout.Std(), m.rootSubmissions, m.filterGPUs
 	c.MaxCompletedFrameworks, c.MaxCompletedTasks, c.MaxUnreachableTasks = m.keepFrameworks, m.keepTasks, m.keepUnreachable
 	c.Log = r.log
@@ -133,7 +133,7 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	}
 	r.metrics.MustRegister(master.NewCollector(daemon))
 	api := masterapi.New(masterapi.Config{
-		Master: daemon, Verifier: nodeapi.NewVerifier(key, nil), Gatherer: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
+		Master: daemon, Verifier: nodeapi.NewVerifier(keys, nil), Gatherer: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
 	})
 	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
 	r.add("gossip", mesh.Run)

@@ -4,12 +4,14 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"starling/cmd/internal/flags"
 	"starling/gossip"
+	"starling/master/nodeapi"
 )
 
 // meshFlags are the settings of every member of the mesh.
@@ -31,17 +33,25 @@ func (m *meshFlags) register(s *flags.Set) {
 }
 
 // key reads the cluster's key; nil where none was given.
-func (m *meshFlags) key() ([]byte, error) {
+func (m *meshFlags) key(log *slog.Logger) (gossip.Secret, error) {
 	if m.keyFile == "" {
 		return nil, nil
 	}
-	data, err := os.ReadFile(string(m.keyFile))
+	if info, err := os.Stat(string(m.keyFile)); err == nil && info.Mode().Perm()&0o077 != 0 {
+		log.Warn("the cluster key can be read or written by others: chmod 600", "path", string(m.keyFile), "mode", info.Mode().Perm().String())
+	}
+	return readKey("cluster-key-file", string(m.keyFile))
+}
+
+// readKey reads the key in the file that a flag names.
+func readKey(flag, path string) (gossip.Secret, error) {
+	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read --cluster-key-file: %w", err)
+		return nil, fmt.Errorf("cannot read --%s: %w", flag, err)
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
 	if err != nil || len(key) != keyLength {
-		return nil, fmt.Errorf("%s does not hold a cluster key; make one with starling keygen", m.keyFile)
+		return nil, fmt.Errorf("%s does not hold a cluster key; make one with starling keygen", path)
 	}
 	return key, nil
 }
@@ -55,10 +65,10 @@ func newKey() string {
 	return base64.StdEncoding.EncodeToString(key)
 }
 
-// mesh adds the role's membership in the mesh. The folder remembers peers and the generation; it differs for each member
-// in one process.
-func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, []byte, error) {
-	key, err := m.key()
+// mesh adds the role's membership in the mesh, and returns the keys of the node protocol, nil where the cluster has none. The folder
+// remembers peers, the generation and a key that was rotated; it differs for each member in one process.
+func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, nodeapi.Keys, error) {
+	key, err := m.key(r.log)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,7 +88,10 @@ func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, []byte, error) 
 		return nil, nil, fmt.Errorf("cannot join the mesh: %w", err)
 	}
 	r.closers = append(r.closers, func() { mesh.Close() })
-	return mesh, key, nil
+	if key == nil {
+		return mesh, nil, nil
+	}
+	return mesh, mesh.Secrets, nil
 }
 
 // meshDir is where a member keeps what it remembers of the mesh.
