@@ -62,6 +62,11 @@ type Config struct {
 	ReapAfter time.Duration
 	// GossipRate bounds what hot deltas may take, in bytes a second sent by this node. Default 16 KiB/s.
 	GossipRate int
+	// RepairRate bounds what this node sends to peers that lack something, and of values too large for a datagram, in bytes a second. It
+	// may send 64 seconds' worth at once. Default 128 KiB/s.
+	RepairRate int
+	// Bulk says of which keys changes may wait: they are told after those of all others, and half as often. Default: of none.
+	Bulk func(key string) bool
 
 	// Log is required. What memberlist says goes to it at debug level.
 	Log *slog.Logger
@@ -76,7 +81,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Cluster: "starling", BindAddr: "0.0.0.0", BindPort: DefaultPort, Profile: ProfileLAN,
-		ReapAfter: 24 * time.Hour, GossipRate: 16 << 10,
+		ReapAfter: 24 * time.Hour, GossipRate: 16 << 10, RepairRate: 128 << 10,
 	}
 }
 
@@ -130,6 +135,9 @@ func (c *Config) Validate() error {
 	}
 	if c.GossipRate < 1<<10 {
 		fail("GossipRate %d is below 1,024 bytes a second", c.GossipRate)
+	}
+	if c.RepairRate < 1<<10 {
+		fail("RepairRate %d is below 1,024 bytes a second", c.RepairRate)
 	}
 	if c.Log == nil {
 		fail("Log is missing")

@@ -27,7 +27,7 @@ func TestValidateNamesEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("everything is wrong and nobody noticed")
 	}
-	for _, want := range []string{"NodeID", "Cluster", "BindAddr", "BindPort", "AdvertiseAddr", "AdvertisePort", `"a:b:c"`, `"host:0"`, `""`, "Profile", "Key", "ReapAfter", "GossipRate", "Log"} {
+	for _, want := range []string{"NodeID", "Cluster", "BindAddr", "BindPort", "AdvertiseAddr", "AdvertisePort", `"a:b:c"`, `"host:0"`, `""`, "Profile", "Key", "ReapAfter", "GossipRate", "RepairRate", "Log"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("nothing about %s in:\n%v", want, err)
 		}

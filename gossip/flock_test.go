@@ -135,7 +135,11 @@ func (f *flock) within(limit time.Duration, what string, cond func() bool) time.
 
 func (n *node) states() string {
 	var b strings.Builder
-	for _, m := range n.Members() {
+	for i, m := range n.Members() {
+		if i == 50 {
+			b.WriteString("...")
+			break
+		}
 		fmt.Fprintf(&b, "%s=%s/%d ", strings.TrimPrefix(m.Name, "node-"), m.Liveness, m.Version)
 	}
 	return b.String()

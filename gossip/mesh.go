@@ -31,6 +31,7 @@ type Mesh struct {
 	records *record.Map
 	state   *stateDir
 	queue   *queue
+	freight *freight
 	peers   *peerBook
 	metrics *metrics
 	locator *locator
@@ -51,9 +52,12 @@ type Mesh struct {
 	inbox   chan []byte
 	pending atomic.Int64 // bytes in the inbox
 	// events are memberlist's opinions. After a drop, reconciling with its list of members makes good.
-	events chan event
+	events chan *event
 	// outbox is what goes over streams, which may take seconds each; senders are a few goroutines.
-	outbox chan parcel
+	outbox  chan parcel
+	waiting atomic.Int64 // bytes in the outbox
+	// bulk hands freight to the same senders. It has no buffer: what is put together waits for one of them.
+	bulk chan parcel
 	// kick wakes the goroutine that sends hot deltas; one token is enough, as it then sends all there is.
 	kick chan struct{}
 	// rejoin wakes the goroutine that looks for peers.
@@ -107,7 +111,8 @@ func New(cfg Config) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, profile: newProfile(cfg.Profile), log: cfg.Log.With("component", "gossip"),
 		nonce: rand.Uint64(), started: time.Now(), byes: map[string]bye{}, doubt: map[string]uint64{},
-		inbox: make(chan []byte, 4096), events: make(chan event, 4096), outbox: make(chan parcel, 256),
+		inbox: make(chan []byte, 4096), events: make(chan *event, 4096), outbox: make(chan parcel, 256),
+		bulk: make(chan parcel),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
 		ahead: make(chan uint64, 1),
 	}
@@ -161,6 +166,8 @@ func (m *Mesh) configure() (err error) {
 		largest -= encryptionOverhead
 	}
 	m.queue = newQueue(m.records, maxQueue, largest, m.cfg.GossipRate)
+	m.queue.bulk = m.cfg.Bulk
+	m.freight = newFreight(m.records, m.cfg.RepairRate)
 	inner := m.cfg.Transport
 	if inner == nil {
 		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
@@ -211,6 +218,8 @@ const (
 	encryptionOverhead = 29
 	// maxQueue bounds the entries that wait to be told.
 	maxQueue = 16384
+	// maxWaiting bounds the bytes in the outbox.
+	maxWaiting = 16 << 20
 )
 
 // Close releases the sockets of a Mesh that was never run.
@@ -290,24 +299,12 @@ func (m *Mesh) pass(node string, generation uint64, keys []string) {
 	if m.ml.Load() == nil {
 		return // anti-entropy tells them when there is somebody to tell
 	}
-	if large := m.queue.push(node, generation, keys); len(large) > 0 {
-		m.sendLarge(node, generation, large)
+	for _, key := range m.queue.push(node, generation, keys) {
+		if !m.freight.news(node, generation, key) {
+			m.metrics.dropped.WithLabelValues(dropLarge).Inc()
+		}
 	}
 	wake(m.kick)
-}
-
-// sendLarge tells what does not fit into a datagram over streams.
-func (m *Mesh) sendLarge(node string, generation uint64, keys []string) {
-	for _, k := range keys {
-		delta := m.records.AgedEntries(time.Now(), nil, node, generation, []string{k})
-		if delta == nil {
-			continue
-		}
-		body := (&message{kind: kindHot, deltas: [][]byte{delta}}).append(nil)
-		for _, p := range m.peers.random(m.profile.fanout, node) {
-			m.post(p, body)
-		}
-	}
 }
 
 // outbid has the own generation raised above one that somebody else holds a record of. The disk is written to for it, so that is left
@@ -345,11 +342,15 @@ func wake(c chan struct{}) {
 
 // post hands a message to the senders; where they are too far behind, it is dropped and counted.
 func (m *Mesh) post(to memberlist.Node, body []byte) {
-	select {
-	case m.outbox <- parcel{to, body}:
-	default:
-		m.metrics.dropped.WithLabelValues(dropOutbox).Inc()
+	if m.waiting.Add(int64(len(body))) <= maxWaiting {
+		select {
+		case m.outbox <- parcel{to, body}:
+			return
+		default:
+		}
 	}
+	m.waiting.Add(-int64(len(body)))
+	m.metrics.dropped.WithLabelValues(dropOutbox).Inc()
 }
 
 // closeQuietly is for what is given up anyway.

@@ -14,6 +14,8 @@ const (
 	dropOutbox = "outbox"
 	dropEvent  = "event"
 	dropSend   = "send"
+	dropRepair = "repair" // what a peer lacks, while there are enough others to serve
+	dropLarge  = "large"  // a value too large for a datagram
 )
 
 type metrics struct {
@@ -56,7 +58,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 		Help:    "How old changes of other nodes were when they arrived here: the time they spent at each node on their way, without the network.",
 		Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 600},
 	})
-	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend} {
+	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend, dropRepair, dropLarge} {
 		x.dropped.WithLabelValues(what)
 	}
 	x.keyrings = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_keyrings_total", Help: "Keyrings that peers sent, by what became of them."}, []string{"result"})

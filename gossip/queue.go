@@ -10,13 +10,15 @@ import (
 )
 
 // queue holds what is to be told to others: not messages but keys, whose newest values are packed when a datagram leaves.
-// So a newer change of a key replaces an older one, and the queue holds no key twice. What was told less often goes first.
+// So a newer change of a key replaces an older one, and the queue holds no key twice. What was told less often goes first, and what
+// may wait begins as if it had been told half of its times: it goes behind what is urgent, and is told half as often.
 // All methods may be called from any goroutine; none blocks.
 type queue struct {
 	records *record.Map
 	max     int // entries; beyond, those that were told most often are dropped
 	// largest is the size of the largest entry that is told by datagrams.
 	largest int
+	bulk    func(key string) bool // keys that may wait; nil: none
 
 	mu     sync.Mutex
 	limit  int // how often an entry is sent
@@ -64,7 +66,11 @@ func (q *queue) push(node string, generation uint64, keys []string) (large []str
 			q.remove(q.items[entryKey{node, k}])
 			large = append(large, k)
 		default:
-			q.add(&queued{entryKey: entryKey{node, k}, generation: generation})
+			it := &queued{entryKey: entryKey{node, k}, generation: generation}
+			if q.bulk != nil && q.bulk(k) {
+				it.tier = q.limit / 2
+			}
+			q.add(it)
 		}
 	}
 	return large
@@ -78,7 +84,14 @@ func (q *queue) pushRaw(node string, raw []byte) {
 }
 
 func (q *queue) add(it *queued) {
-	q.remove(q.items[it.entryKey])
+	if old := q.items[it.entryKey]; old != nil {
+		if old.tier == it.tier {
+			// It keeps its place: a key that changes faster than its turn comes would else never be told.
+			old.generation, old.raw = it.generation, it.raw
+			return
+		}
+		q.remove(old)
+	}
 	if len(q.items) >= q.max {
 		for i := len(q.tiers) - 1; i >= 0; i-- {
 			if e := q.tiers[i].Front(); e != nil {
@@ -106,8 +119,12 @@ func (q *queue) remove(it *queued) {
 	}
 }
 
-// maxMisses is how many entries that do not fit are looked at in each row before a datagram is closed.
-const maxMisses = 8
+const (
+	// maxMisses is how many entries that do not fit are looked at in each row before a datagram is closed.
+	maxMisses = 8
+	// minRoom is the room in a datagram below which nothing more is looked for.
+	minRoom = 64
+)
 
 // pack makes the messages of one datagram, of at most limit bytes with overhead bytes for each. It returns nil if there is
 // nothing to tell, or the rate is used up.
@@ -124,7 +141,7 @@ func (q *queue) pack(now time.Time, overhead, limit int) [][]byte {
 	var sent []*queued
 	for _, tier := range q.tiers {
 		misses := 0
-		for e := tier.Front(); e != nil && misses < maxMisses; {
+		for e := tier.Front(); e != nil && misses < maxMisses && (free >= minRoom || len(sent) == 0); {
 			it := e.Value.(*queued)
 			e = e.Next()
 			if it.raw != nil {
@@ -198,7 +215,7 @@ func (q *queue) state() (entries int, drops uint64) {
 	return len(q.items), q.drops
 }
 
-// bucket is a token bucket over bytes. It may be overdrawn once, by less than a datagram.
+// bucket is a token bucket over bytes. It may be overdrawn once, by what is sent in one piece.
 type bucket struct {
 	rate, burst, tokens float64
 	last                time.Time
@@ -213,3 +230,8 @@ func (b *bucket) ready(now time.Time) bool {
 }
 
 func (b *bucket) take(n int) { b.tokens -= float64(n) }
+
+// wait returns how long it takes until the bucket is ready.
+func (b *bucket) wait() time.Duration {
+	return time.Duration((1-b.tokens)/b.rate*float64(time.Second)) + 1
+}

@@ -177,3 +177,77 @@ func BenchmarkPack(b *testing.B) {
 		}
 	}
 }
+
+// What may wait goes behind what is urgent, however late that comes, and is told half as often.
+func TestQueueTellsTheUrgentFirst(t *testing.T) {
+	own := record.NewMap("n", 1)
+	q := newQueue(own, 1000, 300, 1<<30)
+	q.bulk = func(key string) bool { return !strings.HasPrefix(key, "task/") }
+	for i := range 30 {
+		key := fmt.Sprint("res/", i)
+		own.Set(epoch, assign(key, strings.Repeat("x", 60)))
+		q.push("n", 1, []string{key})
+	}
+	own.Set(epoch, assign("task/f/1", "finished"))
+	q.push("n", 1, []string{"task/f/1"})
+	told := map[string]int{}
+	first := ""
+	for range 1000 {
+		for _, b := range q.pack(epoch, 3, 300) {
+			m, err := parseMessage(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range m.deltas {
+				res, err := record.NewMap("fresh", 1).Apply(epoch, d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, k := range res.Keys {
+					told[k]++
+				}
+				if first == "" {
+					first = strings.Join(res.Keys, " ")
+				}
+			}
+		}
+	}
+	if !strings.Contains(first, "task/f/1") {
+		t.Errorf("the first datagram told %q, want the task's end in it", first)
+	}
+	if told["task/f/1"] != 3 || told["res/0"] != 2 {
+		t.Errorf("the task was told %d times and what may wait %d times, want 3 and 2", told["task/f/1"], told["res/0"])
+	}
+}
+
+// A key that changes faster than its turn comes is told all the same.
+func TestQueueStarvesNoBusyKey(t *testing.T) {
+	own := record.NewMap("n", 1)
+	q := newQueue(own, 1000, 300, 1<<30)
+	told := 0
+	for i := range 200 {
+		for k := range 40 { // one datagram holds three of them
+			key := fmt.Sprint("k", k)
+			own.Set(epoch, assign(key, strings.Repeat("x", 60)+fmt.Sprint(i)))
+			q.push("n", 1, []string{key})
+		}
+		for _, b := range q.pack(epoch, 3, 300) {
+			m, err := parseMessage(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range m.deltas {
+				res, err := record.NewMap("fresh", 1).Apply(epoch, d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if slices.Contains(res.Keys, "k39") {
+					told++
+				}
+			}
+		}
+	}
+	if told < 5 || told > 25 {
+		t.Errorf("the last of forty busy keys was told %d times in 200 datagrams of three, want its share of 15", told)
+	}
+}

@@ -42,6 +42,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() error { m.receive(groupCtx); return nil })
 	group.Go(func() error { m.gossip(groupCtx); return nil })
+	group.Go(func() error { m.carry(groupCtx); return nil })
 	group.Go(func() error { m.synchronise(groupCtx); return nil })
 	group.Go(func() error { m.watch(groupCtx); return nil })
 	group.Go(func() error { m.join(groupCtx); return nil })
@@ -96,14 +97,22 @@ func (m *Mesh) send(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case p := <-m.outbox:
-			if err := m.ml.Load().SendReliable(&p.to, p.body); err != nil {
-				m.metrics.dropped.WithLabelValues(dropSend).Inc()
-				m.log.Debug("message not sent", "peer", p.to.Name, "addr", p.to.Address(), "err", err)
-				continue
-			}
-			m.metrics.deltasOut.Inc()
+			m.waiting.Add(-int64(len(p.body)))
+			m.deliver(p)
+		case p := <-m.bulk:
+			m.deliver(p)
 		}
 	}
+}
+
+// deliver sends a parcel over a stream.
+func (m *Mesh) deliver(p parcel) {
+	if err := m.ml.Load().SendReliable(&p.to, p.body); err != nil {
+		m.metrics.dropped.WithLabelValues(dropSend).Inc()
+		m.log.Debug("message not sent", "peer", p.to.Name, "addr", p.to.Address(), "err", err)
+		return
+	}
+	m.metrics.deltasOut.Inc()
 }
 
 // gossip sends hot deltas: at once when there was nothing to tell for a while, else a round at a time.

@@ -13,9 +13,6 @@ import (
 	"starling/gossip/record"
 )
 
-// maxRepair is the size at which a stream message of repairs is closed.
-const maxRepair = 256 << 10
-
 // synchronise shows a summary of all records to a random node, again and again. If the two hold the same, as is
 // usual, that one datagram is all it costs, whatever the number of nodes.
 func (m *Mesh) synchronise(ctx context.Context) {
@@ -27,11 +24,16 @@ func (m *Mesh) synchronise(ctx context.Context) {
 		}
 		for _, p := range m.peers.random(1, "") {
 			m.metrics.rounds.Inc()
-			m.tell(p, &message{
-				kind: kindSummary, node: m.cfg.NodeID, flags: flags, summary: m.records.Summary(),
-				addr: net.JoinHostPort(m.host, strconv.Itoa(m.port)),
-			})
+			m.tell(p, m.summary(flags))
 		}
+	}
+}
+
+// summary makes the message that begins a round.
+func (m *Mesh) summary(flags uint64) *message {
+	return &message{
+		kind: kindSummary, node: m.cfg.NodeID, flags: flags, summary: m.records.Summary(),
+		addr: net.JoinHostPort(m.host, strconv.Itoa(m.port)),
 	}
 }
 
@@ -106,14 +108,14 @@ func (m *Mesh) calledBy(msg *message) {
 	}
 }
 
-// onDigests sends what the other side lacks, and asks for what it has more.
+// onDigests has sent what the other side lacks, and asks for what it has more.
 func (m *Mesh) onDigests(msg *message) {
 	peer, known := m.peerOf(msg.node)
 	if !known {
 		return
 	}
 	now := time.Now()
-	var repairs repairs
+	var lacks []need
 	ask := &message{kind: kindDigests, node: m.cfg.NodeID, flags: msg.flags & overStream}
 	told := make(map[string]bool, len(msg.digests))
 	for _, d := range msg.digests {
@@ -123,7 +125,7 @@ func (m *Mesh) onDigests(msg *message) {
 			m.outbid(d.Generation)
 		}
 		if v.Newer {
-			repairs.add(m.records.AgedDelta(now, d.Node, v.Since))
+			lacks = append(lacks, need{d.Node, v.Since})
 		}
 		if v.Older {
 			ask.digests = append(ask.digests, v.Mine)
@@ -131,44 +133,14 @@ func (m *Mesh) onDigests(msg *message) {
 	}
 	if msg.mask != 0 {
 		for _, d := range m.records.Digests(func(n string) bool { return msg.mask>>record.Bucket(n)&1 == 1 && !told[n] }) {
-			repairs.add(m.records.AgedDelta(now, d.Node, 0))
+			lacks = append(lacks, need{node: d.Node})
 		}
 	}
 	if len(ask.digests) > 0 && msg.flags&wantReply != 0 {
 		m.tell(peer, ask)
 	}
-	for _, body := range repairs.messages() {
-		m.metrics.repairsOut.Inc()
-		if len(body) <= m.queue.largest && msg.mask != ^uint64(0) && msg.flags&overStream == 0 {
-			if m.ml.Load().SendBestEffort(&peer, body) == nil {
-				continue
-			}
-		}
-		m.post(peer, body)
+	stream := msg.mask == ^uint64(0) || msg.flags&overStream != 0
+	if len(lacks) > 0 && !m.freight.repair(now, peer, lacks, stream) {
+		m.metrics.dropped.WithLabelValues(dropRepair).Inc()
 	}
-}
-
-// repairs packs deltas into messages for one peer.
-type repairs struct {
-	done [][]byte
-	msg  []byte
-}
-
-func (r *repairs) add(delta []byte) {
-	if delta == nil {
-		return
-	}
-	if r.msg == nil {
-		r.msg = appendHeader(nil, kindRepair)
-	}
-	if r.msg = appendBlob(r.msg, delta); len(r.msg) > maxRepair {
-		r.done, r.msg = append(r.done, r.msg), nil
-	}
-}
-
-func (r *repairs) messages() [][]byte {
-	if r.msg != nil {
-		r.done, r.msg = append(r.done, r.msg), nil
-	}
-	return r.done
 }

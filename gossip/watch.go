@@ -60,7 +60,7 @@ func (m *Mesh) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case e := <-m.events:
-			m.onEvent(e)
+			m.onEvent(*e)
 		case above := <-m.ahead:
 			m.raise(above)
 		case <-reconcile.C:

@@ -46,3 +46,7 @@ func ParseTaskKey(key string) (frameworkID, taskID string, ok bool) {
 	}
 	return strings.Cut(rest, "/")
 }
+
+// MayWait tells whether changes of a key may be told later than those of others: all but what a task does, its end above all, and who
+// leads.
+func MayWait(key string) bool { return key != KeyLeader && !strings.HasPrefix(key, PrefixTask) }

@@ -112,3 +112,11 @@ func TestTaskKeys(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatTasksDoAndWhoLeadsDoesNotWait(t *testing.T) {
+	for key, want := range map[string]bool{KeyResources: true, KeyHealth: true, KeyNode: true, KeyLeader: false, TaskKey("f", "t"): false} {
+		if got := MayWait(key); got != want {
+			t.Errorf("MayWait(%q) is %v, want %v", key, got, want)
+		}
+	}
+}

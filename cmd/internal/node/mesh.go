@@ -11,6 +11,7 @@ import (
 
 	"starling/cmd/internal/flags"
 	"starling/gossip"
+	"starling/gossip/catalog"
 	"starling/master/nodeapi"
 )
 
@@ -83,6 +84,7 @@ func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, nodeapi.Keys, e
 	c.BindPort, c.AdvertiseAddr = int(m.port), r.place.address
 	c.Join, c.Discover, c.Profile, c.Key = m.join, m.discover, m.profile, key
 	c.StateDir, c.Log, c.Metrics = dir, r.log, r.metrics
+	c.Bulk = catalog.MayWait
 	mesh, err := gossip.New(c)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot join the mesh: %w", err)
