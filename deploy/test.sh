@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # command:package
-needed="python3:python3 dig:dnsutils gcc:gcc protoc:protobuf-compiler git:git"
+needed="python3:python3 dig:dnsutils gcc:gcc protoc:protobuf-compiler git:git ip:iproute2 iptables:iptables"
 
 missing=""
 for pair in $needed; do

@@ -23,6 +23,16 @@ type Cluster struct {
 	Master   string // base URL
 	DNS      string // host:port
 	probes   string // where probe tasks leave their files
+	// network is where the cluster runs; nil is this machine.
+	network *Network
+}
+
+// request does an HTTP request to a part of the cluster.
+func (c *Cluster) request(method, url, body string) (int, string, error) {
+	if c.network != nil {
+		return c.network.Request(method, url, body)
+	}
+	return Request(method, url, body)
 }
 
 // App is what the tests read of an app.
@@ -48,7 +58,7 @@ type Task struct {
 }
 
 func (c *Cluster) App(id string) (App, error) {
-	_, body, err := Request("GET", c.Marathon+"/v2/apps"+id, "")
+	_, body, err := c.request("GET", c.Marathon+"/v2/apps"+id, "")
 	if err != nil {
 		return App{}, err
 	}
@@ -82,7 +92,12 @@ func (c *Cluster) Running(id string, n int) []Task {
 // resolver asks the cluster's DNS server alone.
 func (c *Cluster) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, c.DNS)
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		if c.network != nil {
+			return c.network.dial(ctx, network, c.DNS)
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, c.DNS)
 	}}
 }
 
@@ -114,6 +129,22 @@ func (c *Cluster) Endpoints(name string, n int) []string {
 	return found
 }
 
+// EndpointsAt waits until SRV names exactly n endpoints of an app, all at one address.
+func (c *Cluster) EndpointsAt(name, addr string, n int) []string {
+	c.t.Helper()
+	var found []string
+	Eventually(c.t, 30*time.Second, fmt.Sprintf("the endpoints of %s are at %s", name, addr), func() error {
+		found = c.Endpoints(name, n)
+		for _, e := range found {
+			if host, _, _ := net.SplitHostPort(e); host != addr {
+				return fmt.Errorf("they are %v", found)
+			}
+		}
+		return nil
+	})
+	return found
+}
+
 // ProbeApp posts an app whose tasks are probes.
 func (c *Cluster) ProbeApp(id string, instances int, more ...string) {
 	c.t.Helper()
@@ -132,7 +163,7 @@ func (c *Cluster) ProbeApp(id string, instances int, more ...string) {
 		}
 	}
 	body, _ := json.Marshal(def)
-	if _, _, err := Request("POST", c.Marathon+"/v2/apps", string(body)); err != nil {
+	if _, _, err := c.request("POST", c.Marathon+"/v2/apps", string(body)); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -171,7 +202,7 @@ func (c *Cluster) Answers(tasks []Task) map[string]int {
 			if len(t.Ports) != 1 {
 				return fmt.Errorf("it has ports %v", t.Ports)
 			}
-			_, body, err := Request("GET", fmt.Sprintf("http://%s:%d/", t.Host, t.Ports[0]), "")
+			_, body, err := c.request("GET", fmt.Sprintf("http://%s:%d/", t.Host, t.Ports[0]), "")
 			if err != nil {
 				return err
 			}
@@ -223,7 +254,7 @@ func (c *Cluster) AllAnswer(name string, n int) {
 	Eventually(c.t, 30*time.Second, fmt.Sprintf("all %d endpoints of %s answer", n, name), func() error {
 		different := map[string]bool{}
 		for _, e := range c.Endpoints(name, n) {
-			_, body, err := Request("GET", "http://"+e+"/", "")
+			_, body, err := c.request("GET", "http://"+e+"/", "")
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,7 +32,13 @@ func Main(m *testing.M) int {
 	if dir := os.Getenv(probeVariable); dir != "" {
 		probe(dir)
 	}
+	if pid := os.Getenv(janitorVariable); pid != "" {
+		runJanitor(pid)
+	}
+	// Else a thread that enters a namespace might be the first one, which cannot be given up.
+	runtime.LockOSThread()
 	flag.Parse()
+	parallel()
 	tmp, err := os.MkdirTemp("", "starling-hosts-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,6 +55,17 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// parallel lets more tests run at once than there are processors, if nobody chose a number: those that say they can spend nearly all
+// of their time waiting.
+func parallel() {
+	const name = "test.parallel"
+	chosen := false
+	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == name })
+	if f := flag.Lookup(name); f != nil && !chosen {
+		_ = f.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
+	}
 }
 
 // probe serves "task-id pid", after it left a file named after its task in dir that holds its process id. A file that is
@@ -75,6 +93,8 @@ type Process struct {
 	t    testing.TB
 	name string
 	args []string
+	// host is where it runs; nil is this machine.
+	host *Host
 	cmd  *exec.Cmd
 	out  *output
 	done chan struct{}
@@ -102,7 +122,26 @@ func (o *output) String() string {
 // the end of the test, and must then exit with 0 within ten seconds.
 func Start(t testing.TB, health, name string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, name: name, args: args, out: &output{}}
+	return start(t, nil, health, name, args...)
+}
+
+// Start runs a role on the host; see the function of that name.
+func (h *Host) Start(health, name string, args ...string) *Process {
+	h.network.t.Helper()
+	return start(h.network.t, h, health, name, args...)
+}
+
+func start(t testing.TB, host *Host, health, name string, args ...string) *Process {
+	t.Helper()
+	p := launch(t, host, name, args...)
+	p.Healthy(health)
+	return p
+}
+
+// launch does what start does but wait.
+func launch(t testing.TB, host *Host, name string, args ...string) *Process {
+	t.Helper()
+	p := &Process{t: t, name: name, args: args, host: host, out: &output{}}
 	p.run()
 	t.Cleanup(func() {
 		p.Terminate()
@@ -110,7 +149,6 @@ func Start(t testing.TB, health, name string, args ...string) *Process {
 			t.Logf("--- %s %s\n%s", name, strings.Join(args, " "), p.out)
 		}
 	})
-	p.Healthy(health)
 	return p
 }
 
@@ -120,7 +158,11 @@ func (p *Process) run() {
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	// A group of its own: a signal to the test's group must not reach it, as under an init system.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := p.cmd.Start(); err != nil {
+	begin := p.cmd.Start
+	if p.host != nil {
+		begin = func() error { return inside(p.host.netns, p.cmd.Start) }
+	}
+	if err := begin(); err != nil {
 		p.t.Fatalf("cannot start %s: %v", p.name, err)
 	}
 	cmd, done := p.cmd, make(chan struct{})
@@ -136,9 +178,17 @@ func (p *Process) Healthy(health string) {
 			p.t.Fatalf("%s ended: %v\n%s", p.name, p.cmd.ProcessState, p.out)
 		default:
 		}
-		_, _, err := Request("GET", health, "")
+		_, _, err := p.request("GET", health, "")
 		return err
 	})
+}
+
+// request does an HTTP request from where the process is.
+func (p *Process) request(method, url, body string) (int, string, error) {
+	if p.host != nil {
+		return p.host.network.Request(method, url, body)
+	}
+	return Request(method, url, body)
 }
 
 // Kill ends the process as a crash would, and waits until it is gone.
@@ -155,6 +205,7 @@ func (p *Process) Terminate() {
 	default:
 	}
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a test that failed may have left it paused
 	select {
 	case <-p.done:
 		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
@@ -174,6 +225,12 @@ func (p *Process) Terminate() {
 // Eventually waits until check succeeds, and fails the test with its last complaint otherwise.
 func Eventually(t testing.TB, limit time.Duration, what string, check func() error) {
 	t.Helper()
+	eventually(t, limit, 20*time.Millisecond, what, check)
+}
+
+// eventually is Eventually at another pace.
+func eventually(t testing.TB, limit, pace time.Duration, what string, check func() error) {
+	t.Helper()
 	deadline := time.Now().Add(limit)
 	for {
 		err := check()
@@ -183,7 +240,7 @@ func Eventually(t testing.TB, limit time.Duration, what string, check func() err
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %v: %s: %v", limit, what, err)
 		}
-		time.Sleep(20 * time.Millisecond) // the pace of asking, not a wait for a result
+		time.Sleep(pace) // of asking, not a wait for a result
 	}
 }
 
@@ -191,6 +248,10 @@ var httpClient = &http.Client{Timeout: 15 * time.Second}
 
 // Request does one HTTP request and returns an error unless the answer is a success.
 func Request(method, url, body string) (int, string, error) {
+	return request(httpClient, method, url, body)
+}
+
+func request(client *http.Client, method, url, body string) (int, string, error) {
 	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, "", err
@@ -198,7 +259,7 @@ func Request(method, url, body string) (int, string, error) {
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	res, err := httpClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -246,14 +307,32 @@ var ports = struct {
 // PID is the number of the running process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
+// CPU is the processor time that the running process has used.
+func (p *Process) CPU() time.Duration {
+	p.t.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	user, _ := strconv.ParseInt(string(fields[11]), 10, 64)
+	system, _ := strconv.ParseInt(string(fields[12]), 10, 64)
+	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
+}
+
 // workDir makes a folder for a role. At the end of the test, when the role has been stopped, every process that was started
 // out of it is ended: tasks outlive their agent, and must not outlive the test.
 func workDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	t.Cleanup(func() {
+		left := cgroups{}
+		defer left.remove()
 		Eventually(t, 10*time.Second, "no process is left of "+dir, func() error {
 			supervisors, tasks := processesOf(dir)
+			for _, pid := range append(supervisors, tasks...) {
+				left.note(pid)
+			}
 			for _, pid := range tasks {
 				_ = syscall.Kill(pid, syscall.SIGKILL)
 			}

@@ -1,0 +1,117 @@
+package hosts
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A second node with the identity of a running one, from a cloned disk, ends by itself and says why; the first and everybody else
+// notice nothing.
+func TestCloneOfALivingAgentEnds(t *testing.T) {
+	t.Parallel()
+	w := NewNetwork(t, 4)
+	agents := w.start(w.Hosts[:3])
+	Agree(t, 20*time.Second, agents...)
+	first := agents[1]
+	clone := workDir(t)
+	copyFile(t, filepath.Join(first.Dir, "agent-id"), filepath.Join(clone, "agent-id"))
+	copyDir(t, filepath.Join(first.Dir, "meta"), filepath.Join(clone, "meta"))
+	copyDir(t, filepath.Join(first.Dir, "mesh"), filepath.Join(clone, "mesh"))
+	marks := markAll(agents)
+	began := time.Now()
+	var second *Agent
+	During(t, agents, alive(agents), func() {
+		second = w.Hosts[3].Agent(clone, "--cluster-key-file", first.args[4])
+		select {
+		case <-second.done:
+		case <-time.After(15 * time.Second):
+			t.Fatal("the second one is still there after 15 s")
+		}
+		t.Logf("the second one ended after %v", time.Since(began))
+		if d := time.Since(began); d > 5*time.Second {
+			t.Errorf("the second one took %v to end, want 5 s", d)
+		}
+		<-time.After(5 * time.Second)
+	})
+	if code := second.cmd.ProcessState.ExitCode(); code <= 0 || !strings.Contains(second.Since(0), "another node with this name is alive") {
+		t.Errorf("the second one ended with code %d, want a failure with the reason:\n%s", code, second.Since(0))
+	}
+	for key, n := range countChanges(agents, marks) {
+		t.Errorf("%s changed its mind about %s %d times", key.By, key.Of, n)
+	}
+	Agree(t, time.Second, agents...)
+}
+
+func copyFile(t testing.TB, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.WriteFile(to, data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func copyDir(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An agent whose address changes, while it runs or while it is down, keeps its name and its tasks, and is at its new place for
+// everybody soon.
+func TestAddressChanges(t *testing.T) {
+	t.Parallel()
+	for _, running := range []bool{false} {
+		name := "while down"
+		if running {
+			name = "while running"
+		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f, c := NewFlockWithTasks(t, 4)
+			Agree(t, 20*time.Second, f.Agents...)
+			mover := f.Agents[3]
+			c.ProbeApp("/probe", 2, onlyOn(mover))
+			before := c.Answers(c.Running("/probe", 2))
+			id := mover.ID
+			if !running {
+				mover.Kill()
+			}
+			mover.Host.Move(44)
+			began := time.Now()
+			if !running {
+				mover.Restart()
+			}
+			Agree(t, 20*time.Second, f.Agents...)
+			for _, e := range c.EndpointsAt("probe", mover.Host.Addr, 2) {
+				Eventually(t, 10*time.Second, e+" answers", func() error {
+					_, body, err := f.Request("GET", "http://"+e, "")
+					if task, pid, _ := strings.Cut(body, " "); err == nil && fmt.Sprint(before[task]) != pid {
+						t.Fatalf("task %s is process %s, want %d", task, pid, before[task])
+					}
+					return err
+				})
+			}
+			t.Logf("at its new address for all, in DNS too, in %v", time.Since(began))
+			if d := time.Since(began); d > 20*time.Second {
+				t.Errorf("the new address was everywhere after %v, want 20 s", d)
+			}
+			if mover.Ready(); mover.ID != id {
+				t.Errorf("it is %s now, was %s", mover.ID, id)
+			}
+			c.pids()
+		})
+	}
+}
+
+// onlyOn is the part of an app's definition that puts it on one agent.
+func onlyOn(a *Agent) string {
+	return fmt.Sprintf(`{"constraints":[["hostname","CLUSTER","%s"]]}`, a.Host.Addr)
+}
