@@ -56,11 +56,14 @@ func (f *fake) other(t testing.TB, name string, l record.Liveness, changes ...re
 	return m
 }
 
+// newsAge is how long ago the fake says that news came.
+const newsAge = 10 * time.Second
+
 // change has the owner of a record change it, and brings the news here.
 func (f *fake) change(t testing.TB, m *record.Map, changes ...record.Assignment) {
 	t.Helper()
 	m.Set(time.Now(), changes...)
-	if _, err := f.Apply(time.Now(), m.Delta(m.Self(), 0)); err != nil {
+	if _, err := f.Apply(time.Now().Add(-newsAge), m.Delta(m.Self(), 0)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -182,8 +185,8 @@ func TestMembersTellWhatIsKnown(t *testing.T) {
 	if e.APIAddress != "10.0.0.9:5051" || e.Hostname != "edge1.example" || e.Zone != "cellar" || e.Tasks != 2 || !e.Draining || len(e.Problems) != 1 || e.Generation != 3 {
 		t.Errorf("edge1 is %+v", e)
 	}
-	if e.Age < 0 || e.Since.IsZero() {
-		t.Errorf("edge1's age is %v, since %v", e.Age, e.Since)
+	if since := time.Since(e.Since); e.Age < 10 || e.Age > 40 || since < time.Minute || since > 2*time.Minute {
+		t.Errorf("edge1's age is %v s, its state of %v ago, want 10 s and a minute", e.Age, since)
 	}
 	if l := by["self"].Leader; l == nil || *l != (Leader{4, "10.0.0.1:5050"}) {
 		t.Errorf("leader %+v, want epoch 4", l)

@@ -29,7 +29,7 @@ type Member struct {
 	// Version is up to which version of its record this node has all of it; Generation is which start of the node wrote it.
 	Version    uint64 `json:"version"`
 	Generation uint64 `json:"generation"`
-	// Age is how many seconds ago the newest change of its record arrived here.
+	// Age is how many seconds ago the newest change of its record arrived here; where none has, the state changed.
 	Age float64 `json:"age"`
 	// Since is when the state last changed, by the clock of the node that answers.
 	Since time.Time `json:"since,omitzero"`
@@ -95,6 +95,9 @@ func (a *api) member(now time.Time, known *gossip.Member, s *record.Snapshot) Me
 	}
 	if s != nil {
 		m.Version, m.Generation = s.Version(), s.Generation()
+		if at := s.Updated(); !at.IsZero() {
+			m.Age = seconds(now, at)
+		}
 		m.fill(s)
 	}
 	return m
