@@ -22,7 +22,7 @@ func summary(msg proto.Message) string {
 		text = words(strings.Join(m.GetRoles(), ","), m.GetHostname(), hostPort(m.GetAddress(), m.GetPort()), m.GetVersion(),
 			named("region", m.GetRegion()), named("zone", m.GetZone()))
 	case *catalog.Resources:
-		text = "free " + sum(m.GetFree()).String() + ", of " + sum(m.GetTotal()).String()
+		text = resources(sum(m.GetFree()), sum(m.GetTotal()))
 	case *catalog.Health:
 		parts := m.GetProblems()
 		if m.GetDraining() {
@@ -60,11 +60,23 @@ func task(m *catalog.Task) string {
 		strings.Join(m.GetAddresses(), " "), named("ports", strings.TrimSpace(ports)))
 }
 
-// String writes the resources for people.
-func (r *Resources) String() string {
-	text := fmt.Sprintf("%s cpus, %s MiB, disk %s MiB, %d ports", number(r.CPUs), number(r.Mem), number(r.Disk), r.Ports)
-	if r.GPUs != 0 {
-		text += ", " + number(r.GPUs) + " gpus"
+// resources says what is free of what there is.
+func resources(free, total *Resources) string {
+	text := "free: "
+	for _, r := range []struct {
+		name        string
+		free, total float64
+		unit        string
+	}{
+		{"cpus", free.CPUs, total.CPUs, ", "},
+		{"gpus", free.GPUs, total.GPUs, ", "},
+		{"mem", free.Mem, total.Mem, " MiB, "},
+		{"disk", free.Disk, total.Disk, " MiB, "},
+		{"ports", float64(free.Ports), float64(total.Ports), ""},
+	} {
+		if r.name != "gpus" || r.total != 0 {
+			text += r.name + " " + number(r.free) + " of " + number(r.total) + r.unit
+		}
 	}
 	return text
 }
