@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -46,6 +47,9 @@ type Config struct {
 
 	// Join names seeds, as host or host:port. A name may have several addresses. All are tried until one answers.
 	Join []string
+	// Allow are the networks that this node talks with; whatever comes from elsewhere is dropped unread, and nothing is sent there. The address
+	// that this node advertises has to be in one of them. Default: all networks.
+	Allow []netip.Prefix
 	// Discover makes this node find others, and be found, by mDNS on the local network.
 	Discover bool
 
@@ -120,6 +124,20 @@ func (c *Config) Validate() error {
 	for _, s := range c.Join {
 		if _, _, err := splitSeed(s); err != nil {
 			fail("Join: %v", err)
+		}
+	}
+	for _, p := range c.Allow {
+		if !p.IsValid() {
+			fail("Allow: %v is not a network", p)
+		} else if p.Addr().Is4In6() {
+			fail("Allow: %v has to be written as a network of IPv4", p)
+		}
+	}
+	for _, s := range c.Join {
+		if host, _, err := splitSeed(s); err == nil {
+			if ip, err := netip.ParseAddr(host); err == nil && !networks(c.Allow).has(ip) {
+				fail("Join: %s is in none of the allowed networks %v", s, networks(c.Allow))
+			}
 		}
 	}
 	switch c.Profile {

@@ -111,7 +111,7 @@ func (d *delegate) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, pay
 	d.m.lives(n.Name)
 	if len(payload) > 0 {
 		if err := d.m.locator.observe(n.Name, rtt, payload); err != nil {
-			d.m.metrics.refused.Inc()
+			d.m.metrics.refusedCoordinates.Inc()
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,8 @@ type Mesh struct {
 	peers   *peerBook
 	metrics *metrics
 	locator *locator
+	// elsewhere counts what came from, or would have gone to, networks that are not allowed.
+	elsewhere tally
 	ml      atomic.Pointer[memberlist.Memberlist] // nil before Run
 
 	transport *transport
@@ -180,6 +183,8 @@ func (m *Mesh) configure() (err error) {
 	}
 	m.transport = newTransport(inner, conf.TCPTimeout, m.metrics)
 	conf.Transport = m.transport
+	conf.CIDRsAllowed = networks(m.cfg.Allow).memberlist()
+	m.transport.allow, m.transport.refuse = m.cfg.Allow, m.refuse
 	if err := m.advertise(conf); err != nil {
 		closeQuietly(closer(m.transport.close))
 		return err
@@ -200,6 +205,10 @@ func (m *Mesh) advertise(conf *memberlist.Config) error {
 	ip, port, err := m.transport.FinalAdvertiseAddr(host, port)
 	if err != nil {
 		return fmt.Errorf("cannot advertise %q: %w", host, err)
+	}
+	if own, ok := netip.AddrFromSlice(ip); !ok || !networks(m.cfg.Allow).has(own) {
+		return fmt.Errorf("cannot be in the mesh at %v: it is in none of the allowed networks %v; advertise an address that is, or allow its network",
+			ip, networks(m.cfg.Allow))
 	}
 	m.host, m.port = ip.String(), port
 	conf.AdvertiseAddr, conf.AdvertisePort = m.host, m.port

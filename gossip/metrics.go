@@ -26,10 +26,12 @@ type metrics struct {
 	bytesIn, bytesOut     prometheus.Counter
 	rounds                prometheus.Counter
 	repairsIn, repairsOut prometheus.Counter
-	refused, streamOnly   prometheus.Counter
-	dropped               *prometheus.CounterVec
-	lag                   prometheus.Histogram
-	keyrings              *prometheus.CounterVec
+	streamOnly            prometheus.Counter
+	// What was refused: messages and deltas of ours, coordinates, and what comes from networks that are not allowed.
+	refused, refusedCoordinates, refusedNetwork prometheus.Counter
+	dropped                                     *prometheus.CounterVec
+	lag                                         prometheus.Histogram
+	keyrings                                    *prometheus.CounterVec
 }
 
 var (
@@ -50,7 +52,8 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 	x.bytesIn, x.bytesOut, bytes = direction("starling_gossip_network_bytes_total", "Bytes of datagrams and streams, membership included.")
 	x.repairsIn, x.repairsOut, repairs = direction("starling_gossip_repairs_total", "Entries that anti-entropy brought, and messages that it sent.")
 	x.rounds = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_sync_rounds_total", Help: "Rounds of anti-entropy begun."})
-	x.refused = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "Messages and deltas that were malformed or beyond the limits."})
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "What was malformed, beyond the limits, or from where it may not come."}, []string{"what"})
+	x.refused, x.refusedCoordinates, x.refusedNetwork = refused.WithLabelValues("message"), refused.WithLabelValues("coordinate"), refused.WithLabelValues("network")
 	x.streamOnly = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_stream_only_total", Help: "Probes that were answered over a stream but not by datagrams: UDP may be blocked."})
 	x.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_dropped_total", Help: "What was dropped because a queue was full or a send failed."}, []string{"what"})
 	x.lag = prometheus.NewHistogram(prometheus.HistogramOpts{
@@ -69,7 +72,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 		return x, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, x.refused, x.streamOnly, x.dropped, x.lag, x.keyrings, &collector{m}} {
+	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, refused, x.streamOnly, x.dropped, x.lag, x.keyrings, &collector{m}} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, err)
 			continue

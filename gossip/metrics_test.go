@@ -32,6 +32,18 @@ func gathered(t *testing.T, g prometheus.Gatherer) map[string]*dto.MetricFamily 
 	return byName
 }
 
+// counted returns the value of a counter with one label.
+func counted(t *testing.T, g prometheus.Gatherer, name, label string) float64 {
+	t.Helper()
+	for _, m := range gathered(t, g)[name].GetMetric() {
+		if len(m.GetLabel()) == 1 && m.GetLabel()[0].GetValue() == label {
+			return m.GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s of %q", name, label)
+	return 0
+}
+
 // How old a change is when it arrives is measured everywhere, whichever way it took.
 func TestConvergenceLagIsMeasured(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {

@@ -81,7 +81,7 @@ func TestRealSockets(t *testing.T) {
 	b.Set(assign("huge", strings.Repeat("x", 60_000)))
 	want := b.Snapshot("b").Version()
 	for _, m := range []*Mesh{a, c} {
-		eventually(t, m, "all sizes", func() bool { return m.Snapshot("b").Version() == want })
+		eventually(t, m, "all sizes", func() bool { return m.Snapshot("b").Version() >= want })
 	}
 	if ms := c.Members(); len(ms) != 3 || ms[0].Address != "127.0.0.1" || ms[0].Port != port || ms[1].Liveness != record.Alive {
 		t.Errorf("members: %+v", ms)
@@ -134,7 +134,7 @@ func TestDiscovery(t *testing.T) {
 	a := real(t, "a", "127.0.0.1", discover)
 	b := real(t, "b", "127.0.0.2", discover)
 	a.Set(assign("node", "a"))
-	eventually(t, b, "a by mDNS", func() bool { return b.Snapshot("a") != nil && b.Snapshot("a").Version() == 1 })
+	eventually(t, b, "a by mDNS", func() bool { return b.Snapshot("a") != nil && b.Snapshot("a").Version() >= 1 })
 }
 
 func gather(t *testing.T, m *Mesh) []*dto.MetricFamily {

@@ -17,6 +17,9 @@ type transport struct {
 	metrics *metrics
 	packets chan *memberlist.Packet
 	streams chan net.Conn
+	// allow are the networks that the transport talks with; refuse is told of the others. Both are set before the pump runs.
+	allow  networks
+	refuse func(addr string) error
 
 	ctx    context.Context // of dials
 	hangUp context.CancelFunc
@@ -52,6 +55,9 @@ func (t *transport) pump() {
 			if p == nil {
 				continue
 			}
+			if t.foreign(p.From) {
+				continue
+			}
 			t.metrics.bytesIn.Add(float64(len(p.Buf)))
 			select {
 			case t.packets <- p:
@@ -59,6 +65,10 @@ func (t *transport) pump() {
 			}
 		case c := <-t.inner.StreamCh():
 			if c == nil {
+				continue
+			}
+			if t.foreign(c.RemoteAddr()) {
+				closeQuietly(c)
 				continue
 			}
 			select {
@@ -70,6 +80,15 @@ func (t *transport) pump() {
 			return
 		}
 	}
+}
+
+// foreign tells whether a peer is in none of the allowed networks.
+func (t *transport) foreign(from net.Addr) bool {
+	if len(t.allow) == 0 || t.allow.hasAddr(from.String()) {
+		return false
+	}
+	_ = t.refuse(from.String())
+	return true
 }
 
 // close shuts down, whether memberlist ever used the transport or not, and waits for the pump.
@@ -85,6 +104,9 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 }
 
 func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
+	if !t.allow.hasAddr(addr.Addr) {
+		return time.Time{}, t.refuse(addr.Addr)
+	}
 	t.metrics.bytesOut.Add(float64(len(b)))
 	if t.aware != nil {
 		return t.aware.WriteToAddress(b, addr)
@@ -114,6 +136,9 @@ func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Dur
 }
 
 func (t *transport) dial(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	if !t.allow.hasAddr(addr.Addr) {
+		return nil, t.refuse(addr.Addr)
+	}
 	if _, ok := t.inner.(*memberlist.NetTransport); ok {
 		d := net.Dialer{Timeout: timeout}
 		return d.DialContext(t.ctx, "tcp", addr.Addr)

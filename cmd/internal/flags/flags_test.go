@@ -2,6 +2,7 @@ package flags
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,4 +181,21 @@ func FuzzParse(f *testing.F) {
 		s, _ := newSet()
 		_ = s.Parse([]string{a, b}, []string{a})
 	})
+}
+
+func TestNetworks(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "10.0.0.0/8": "10.0.0.0/8", " 10.1.2.3/8 , fd00::1/8,": "10.0.0.0/8,fd00::/8", "10.1.2.3,fd00::1": "10.1.2.3/32,fd00::1/128",
+	} {
+		var n Networks
+		if err := n.Set(in); err != nil || n.String() != want {
+			t.Errorf("%q is %q (%v), want %q", in, n.String(), err, want)
+		}
+	}
+	for _, in := range []string{"10.0.0.0/33", "host", "10.0.0.0/8,x", "fe80::1%eth0"} {
+		n := Networks{netip.MustParsePrefix("10.0.0.0/8")}
+		if err := n.Set(in); err == nil || n.String() != "10.0.0.0/8" {
+			t.Errorf("%q: %v and %q, want an error and what was there before", in, err, n.String())
+		}
+	}
 }

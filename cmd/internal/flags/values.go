@@ -106,6 +106,37 @@ func (ip *IP) Set(s string) error {
 	return nil
 }
 
+// Networks is a comma-separated list of networks, as 10.0.0.0/8; a bare address is a network of one.
+type Networks []netip.Prefix
+
+// String joins the networks.
+func (n *Networks) String() string {
+	var all []string
+	for _, p := range *n {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, ",")
+}
+
+// Set replaces the networks, and refuses what is none.
+func (n *Networks) Set(s string) error {
+	var items List
+	_ = items.Set(s) // never fails
+	var all Networks
+	for _, item := range items {
+		p, err := netip.ParsePrefix(item)
+		if ip, e := netip.ParseAddr(item); e == nil && ip.Zone() == "" {
+			p, err = netip.PrefixFrom(ip, ip.BitLen()), nil
+		}
+		if err != nil {
+			return fmt.Errorf("not a network: %q (write 10.0.0.0/8 or 10.1.2.3)", item)
+		}
+		all = append(all, p.Masked())
+	}
+	*n = all
+	return nil
+}
+
 // Port is a TCP or UDP port; 0 lets the system choose, or switches a listener off where the flag says so.
 type Port int
 

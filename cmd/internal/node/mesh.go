@@ -19,6 +19,7 @@ import (
 type meshFlags struct {
 	port     flags.Port
 	join     flags.List
+	allow    flags.Networks
 	discover bool
 	profile  string
 	keyFile  flags.Path
@@ -28,6 +29,7 @@ func (m *meshFlags) register(s *flags.Set) {
 	m.port, m.discover, m.profile = gossip.DefaultPort, true, gossip.ProfileLAN
 	s.Var(&m.port, "mesh-port", "the `port` of the mesh, TCP and UDP")
 	s.Var(&m.join, "join", "`host[:port],...` of nodes of the mesh; one that answers is enough, and they are tried for ever")
+	s.Var(&m.allow, "mesh-allow", "`network,...` that the mesh talks with, as 10.0.0.0/8 (all); what comes from elsewhere is dropped unread")
 	s.BoolVar(&m.discover, "discover", m.discover, "find other nodes on the local network by mDNS")
 	s.StringVar(&m.profile, "mesh-profile", m.profile, "what the links are like: `lan`, wan or local")
 	s.Var(&m.keyFile, "cluster-key-file", "a `file` with the cluster's key, made by starling keygen (none: nothing is encrypted)")
@@ -82,6 +84,7 @@ func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, nodeapi.Keys, e
 		c.BindAddr = r.place.bind
 	}
 	c.BindPort, c.AdvertiseAddr = int(m.port), r.place.address
+	c.Allow = m.allow
 	c.Join, c.Discover, c.Profile, c.Key = m.join, m.discover, m.profile, key
 	c.StateDir, c.Log, c.Metrics = dir, r.log, r.metrics
 	c.Bulk = catalog.MayWait
