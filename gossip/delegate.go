@@ -23,6 +23,14 @@ const (
 	eventLeave
 	eventSuspect
 	eventAck
+	// eventTalk is a word from a node that does not prove that it hears as well.
+	eventTalk
+	// eventHear is the first answer to this node after a time in which nobody answered.
+	eventHear
+	// eventBye is a goodbye.
+	eventBye
+	// eventRenewed is the record of a later life of a node.
+	eventRenewed
 )
 
 func (d *delegate) emit(e event) {
@@ -116,20 +124,29 @@ func (d *delegate) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, pay
 	}
 }
 
-// lives is called with every sign of life that comes from a node itself. A suspicion is taken back by the first one: until the next
-// probe of that node it may be long in a large mesh, and its names and offers are gone meanwhile.
+// lives is called with everything that proves that a node heard this one. A doubt ends with the first one: until the next probe of
+// that node it may be long in a large mesh, and its names and offers are gone meanwhile.
 func (m *Mesh) lives(node string) {
+	now := time.Since(m.started)
+	if before := time.Duration(m.heard.Swap(int64(now))); now-before > m.deafAfter() {
+		(&delegate{m}).emit(event{eventHear, memberlist.Node{Name: node}})
+	}
 	if _, doubted := m.doubted(node); doubted {
 		(&delegate{m}).emit(event{eventAck, memberlist.Node{Name: node}})
 	}
 }
 
-// doubted tells whether a node did not answer the last probe, and which generation it had then.
-func (m *Mesh) doubted(node string) (generation uint64, doubted bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	generation, doubted = m.doubt[node]
-	return generation, doubted
+// talks is called with what a node says by itself, heard or not.
+func (m *Mesh) talks(node string) {
+	if _, doubted := m.doubted(node); doubted {
+		(&delegate{m}).emit(event{eventTalk, memberlist.Node{Name: node}})
+	}
+}
+
+// answeredByStream is called by the log adapter too: memberlist tells nobody else of a probe that was answered in this way.
+func (m *Mesh) answeredByStream(node string) {
+	m.metrics.streamOnly.Inc()
+	m.lives(node)
 }
 
 // suspected is called by the log adapter: a line of its log is the only way in which memberlist tells of suspicion.

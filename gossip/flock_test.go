@@ -27,6 +27,9 @@ type flock struct {
 	net   *memnet.Network
 	nodes []*node
 	base  string
+	hosts map[int]*memnet.Transport
+	// cleanup is done before the nodes are stopped.
+	cleanup []func()
 }
 
 // node is one of them. Its mesh is replaced when it is started again.
@@ -39,7 +42,7 @@ type node struct {
 }
 
 func newFlock(t *testing.T) *flock {
-	return &flock{t: t, net: memnet.New(1), base: t.TempDir()}
+	return &flock{t: t, net: memnet.New(1), base: t.TempDir(), hosts: map[int]*memnet.Transport{}}
 }
 
 // logTo sends warnings of a node to the test's log.
@@ -67,7 +70,8 @@ func (f *flock) start(i int, change ...func(*Config)) *node {
 		c(&cfg)
 	}
 	if cfg.Transport == nil {
-		cfg.Transport = f.net.Host(memnet.Addr(i))
+		f.hosts[i] = f.net.Host(memnet.Addr(i))
+		cfg.Transport = f.hosts[i]
 	}
 	m, err := New(cfg)
 	if err != nil {
@@ -92,6 +96,9 @@ func (f *flock) start(i int, change ...func(*Config)) *node {
 
 // end stops everybody and lets memberlist's goroutines, which nobody waits for, come to their end.
 func (f *flock) end() {
+	for _, c := range f.cleanup {
+		c()
+	}
 	for _, n := range f.nodes {
 		if n != nil {
 			n.stop()
@@ -468,11 +475,13 @@ func TestALateGoodbyeEndsNoNewLife(t *testing.T) {
 			}
 		}
 		n.onBye(said, said.append(nil))
+		synctest.Wait()
 		liveness(record.Left, "its goodbye")
 		member, _ := n.peerOf("node-003")
 		n.onEvent(event{eventJoin, member})
 		liveness(record.Alive, "it was seen again")
 		n.onBye(said, said.append(nil))
+		synctest.Wait()
 		liveness(record.Alive, "a late copy of its goodbye")
 	})
 }

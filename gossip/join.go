@@ -15,7 +15,7 @@ import (
 const (
 	// While nobody answers, seeds and remembered peers are tried after these pauses, which double.
 	firstJoin = time.Second
-	lastJoin  = 30 * time.Second
+	lastJoin  = 10 * time.Second
 	// Once in the mesh, seeds that are not members are still tried: they may be on the other side of a partition.
 	seedsEvery = time.Minute
 	// triesAtOnce bounds the dead peers that are tried in one go.
@@ -132,6 +132,18 @@ func (m *Mesh) seedAddresses(ctx context.Context) (addrs, missing []string) {
 		}
 	}
 	return addrs, missing
+}
+
+// exchange exchanges state with whoever is at an address.
+func (m *Mesh) exchange(ctx context.Context, addr string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := m.ml.Load().Join([]string{addr})
+	if err != nil {
+		m.log.Debug("peer not reached", "addr", addr, "err", err)
+	}
+	return err
 }
 
 // tryAll exchanges state with each of the addresses and tells whether one answered.

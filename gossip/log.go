@@ -14,8 +14,8 @@ type logAdapter struct {
 	log     *slog.Logger
 	now     func() time.Time
 	suspect func(node string) // must not block
-	// streamOnly is told of probes that were answered over a stream but not by datagrams. It must not block.
-	streamOnly func()
+	// streamOnly is told of nodes that answered a probe over a stream but not by datagrams. It must not block.
+	streamOnly func(node string)
 
 	mu     sync.Mutex
 	warned map[string]time.Time // by address or topic; guarded by mu
@@ -32,7 +32,8 @@ const (
 const (
 	suspectBegin = "memberlist: Suspect "
 	suspectEnd   = " has failed, no acks received"
-	blockedWords = "over TCP but UDP probes failed"
+	blockedBegin = "memberlist: Was able to connect to "
+	blockedEnd   = " over TCP but UDP probes failed"
 )
 
 var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "no installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
@@ -46,8 +47,9 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 			a.suspect(name)
 		}
 	}
-	if strings.Contains(line, blockedWords) {
-		a.streamOnly()
+	if _, rest, ok := strings.Cut(line, blockedBegin); ok && strings.Contains(rest, blockedEnd) {
+		name, _, _ := strings.Cut(rest, blockedEnd)
+		a.streamOnly(name)
 		if a.due("udp") {
 			a.log.Warn("datagrams do not pass, only streams do: is UDP blocked?", "reason", line)
 		}

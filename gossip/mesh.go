@@ -38,7 +38,7 @@ type Mesh struct {
 	locator *locator
 	// elsewhere counts what came from, or would have gone to, networks that are not allowed.
 	elsewhere tally
-	ml      atomic.Pointer[memberlist.Memberlist] // nil before Run
+	ml        atomic.Pointer[memberlist.Memberlist] // nil before Run
 
 	transport *transport
 	conf      *memberlist.Config
@@ -75,10 +75,17 @@ type Mesh struct {
 	// again.
 	ahead chan uint64
 
-	mu   sync.Mutex
-	byes map[string]bye // by the name of who said it; guarded by mu
-	// doubt are nodes that did not answer this node's last probe, each with the generation that it had then; guarded by mu.
-	doubt map[string]uint64
+	// buried are names of nodes that memberlist has given up and that may live.
+	buried chan string
+	// heard is when somebody last proved that this node is heard, as time since the start.
+	heard atomic.Int64
+
+	mu    sync.Mutex
+	byes  map[string]bye    // by the name of who said it; guarded by mu
+	doubt map[string]*doubt // by the name of who is doubted; guarded by mu
+
+	damper *damper
+	flaps  int // returns that were not believed since the last word about it; belongs to watch
 
 	raised time.Time // when the own generation was last raised; belongs to watch
 
@@ -113,15 +120,15 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m := &Mesh{
 		cfg: cfg, profile: newProfile(cfg.Profile), log: cfg.Log.With("component", "gossip"),
-		nonce: rand.Uint64(), started: time.Now(), byes: map[string]bye{}, doubt: map[string]uint64{},
+		nonce: rand.Uint64(), started: time.Now(), byes: map[string]bye{}, doubt: map[string]*doubt{},
 		inbox: make(chan []byte, 4096), events: make(chan *event, 4096), outbox: make(chan parcel, 256),
 		bulk: make(chan parcel),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
-		ahead: make(chan uint64, 1),
+		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(),
 	}
 	m.rotation.start = make(chan keyring.Request, 1)
 	m.challenges.init()
-	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: func() { m.metrics.streamOnly.Inc() }}
+	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: m.answeredByStream}
 	var err error
 	if m.state, err = openState(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("cannot open the state of the mesh: %w", err)
@@ -293,6 +300,9 @@ func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
 	}
 	if len(res.Keys) > 0 {
 		m.returns(res.Node, res.Generation)
+		if m.damper.renewed(res.Node, res.Generation) {
+			(&delegate{m}).emit(event{eventRenewed, memberlist.Node{Name: res.Node}})
+		}
 	}
 	if res.Ahead {
 		m.outbid(res.Generation)

@@ -22,6 +22,8 @@ import (
 //	claim    name, nonce, uptime in ms, address     "are you another one of my name?"
 //	held     name, nonce, uptime in ms, address     "yes, and I was here first"
 //	keys     name, serial, repeated secret          the cluster's keyring, to a node that is behind; only where all is encrypted
+//	ask      name, nonce, address, name asked       "are you there?"
+//	answer   name, nonce of the question            "I am"
 //
 // Unknown kinds are counted and dropped, so a later release may add some.
 //
@@ -41,6 +43,8 @@ const (
 	kindClaim
 	kindHeld
 	kindKeys
+	kindAsk
+	kindAnswer
 )
 
 // Flags of summaries and digests.
@@ -69,6 +73,7 @@ type message struct {
 	uptime  time.Duration
 	addr    string
 	secrets []Secret
+	to      string
 }
 
 func appendHeader(dst []byte, k kind) []byte { return append(dst, messageVersion, byte(k)) }
@@ -110,6 +115,12 @@ func (m *message) append(dst []byte) []byte {
 		for _, s := range m.secrets {
 			dst = appendBlob(dst, []byte(s))
 		}
+	case kindAsk:
+		dst = binary.AppendUvarint(dst, m.number)
+		dst = appendBlob(dst, m.addr)
+		dst = appendBlob(dst, m.to)
+	case kindAnswer:
+		dst = binary.AppendUvarint(dst, m.number)
 	}
 	return dst
 }
@@ -206,6 +217,14 @@ func parseMessage(b []byte) (*message, error) {
 		for len(r.b) > 0 && len(m.secrets) < keyring.MaxSecrets {
 			m.secrets = append(m.secrets, Secret(bytes.Clone(r.blob()))) // they outlive the message
 		}
+	case kindAsk:
+		m.node = r.name()
+		m.number = r.uvarint()
+		m.addr = string(r.blob())
+		m.to = r.name()
+	case kindAnswer:
+		m.node = r.name()
+		m.number = r.uvarint()
 	default:
 		return nil, fmt.Errorf("%w: kind %d is not known", errMessage, m.kind)
 	}

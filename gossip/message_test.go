@@ -30,6 +30,8 @@ func goldenMessages() map[string]*message {
 		"bye":     {kind: kindBye, node: "n1", number: 77},
 		"claim":   {kind: kindClaim, node: "n1", number: 1 << 60, uptime: 90 * time.Second, addr: "10.0.0.1:7946"},
 		"keys":    {kind: kindKeys, node: "n1", number: 300, secrets: []Secret{Secret("0123456789abcdef"), Secret("fedcba9876543210")}},
+		"ask":     {kind: kindAsk, node: "n1", number: 1 << 63, addr: "10.0.0.1:7946", to: "n2"},
+		"answer":  {kind: kindAnswer, node: "n2", number: 1 << 63},
 		"held":    {kind: kindHeld, node: "n1", number: 5, uptime: time.Hour, addr: "[fd00::1]:7946"},
 	}
 }

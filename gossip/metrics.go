@@ -26,7 +26,7 @@ type metrics struct {
 	bytesIn, bytesOut     prometheus.Counter
 	rounds                prometheus.Counter
 	repairsIn, repairsOut prometheus.Counter
-	streamOnly            prometheus.Counter
+	streamOnly, damped    prometheus.Counter
 	// What was refused: messages and deltas of ours, coordinates, and what comes from networks that are not allowed.
 	refused, refusedCoordinates, refusedNetwork prometheus.Counter
 	dropped                                     *prometheus.CounterVec
@@ -55,6 +55,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "What was malformed, beyond the limits, or from where it may not come."}, []string{"what"})
 	x.refused, x.refusedCoordinates, x.refusedNetwork = refused.WithLabelValues("message"), refused.WithLabelValues("coordinate"), refused.WithLabelValues("network")
 	x.streamOnly = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_stream_only_total", Help: "Probes that were answered over a stream but not by datagrams: UDP may be blocked."})
+	x.damped = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_damped_total", Help: "Returns of nodes that come and go, which were not believed at once."})
 	x.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_dropped_total", Help: "What was dropped because a queue was full or a send failed."}, []string{"what"})
 	x.lag = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "starling_gossip_convergence_lag_seconds",
@@ -72,7 +73,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 		return x, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, refused, x.streamOnly, x.dropped, x.lag, x.keyrings, &collector{m}} {
+	for _, c := range []prometheus.Collector{deltas, bytes, repairs, x.rounds, refused, x.streamOnly, x.damped, x.dropped, x.lag, x.keyrings, &collector{m}} {
 		if err := r.Register(c); err != nil {
 			errs = append(errs, err)
 			continue
@@ -98,10 +99,12 @@ type collector struct{ m *Mesh }
 
 // Describe sends the descriptions of the gauges.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{membersDesc, queueDesc, healthDesc, sizeDesc, queueDropsDesc} {
+	for _, d := range []*prometheus.Desc{membersDesc, queueDesc, healthDesc, sizeDesc, queueDropsDesc, dampedDesc} {
 		ch <- d
 	}
 }
+
+var dampedDesc = prometheus.NewDesc("starling_gossip_damped_members", "Nodes that are back but count as dead, because they come and go.", nil, nil)
 
 var queueDropsDesc = prometheus.NewDesc("starling_gossip_queue_dropped_total", "Entries dropped because too many waited to be told.", nil, nil)
 
@@ -122,6 +125,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(queueDesc, prometheus.GaugeValue, float64(entries))
 		ch <- prometheus.MustNewConstMetric(queueDropsDesc, prometheus.CounterValue, float64(drops))
 	}
+	damped, _ := c.m.damper.held()
+	ch <- prometheus.MustNewConstMetric(dampedDesc, prometheus.GaugeValue, float64(damped))
 	score := 0
 	if ml := c.m.ml.Load(); ml != nil {
 		score = ml.GetHealthScore()

@@ -47,6 +47,9 @@ func (m *Mesh) Run(ctx context.Context) error {
 	group.Go(func() error { m.watch(groupCtx); return nil })
 	group.Go(func() error { m.join(groupCtx); return nil })
 	group.Go(func() error { m.locate(groupCtx); return nil })
+	for range revivers {
+		group.Go(func() error { m.reviveAll(groupCtx); return nil })
+	}
 	group.Go(func() error { return m.contest(groupCtx) })
 	if m.keys != nil {
 		group.Go(func() error { m.keepKeys(groupCtx); return nil })
@@ -184,9 +187,9 @@ func (m *Mesh) handle(b []byte) {
 			}
 		}
 	case kindSummary:
-		m.lives(msg.node)
+		m.talks(msg.node)
 		m.onSummary(msg)
-	case kindDigests:
+	case kindDigests: // they answer what this node said, or came over a stream
 		m.lives(msg.node)
 		m.onDigests(msg)
 	case kindBye:
@@ -195,5 +198,11 @@ func (m *Mesh) handle(b []byte) {
 		m.onClaim(msg)
 	case kindKeys:
 		m.onKeys(msg)
+	case kindAsk:
+		m.onAsk(msg)
+	case kindAnswer:
+		if msg.number == m.nonce {
+			m.lives(msg.node)
+		}
 	}
 }

@@ -18,6 +18,9 @@ type Member struct {
 	Liveness record.Liveness
 	// Since is when Liveness last changed, by the clock of this node.
 	Since time.Time
+	// DampedUntil is when a node that comes and goes, and is back, will be believed again if it stays; zero for others. Until then
+	// Liveness is Dead.
+	DampedUntil time.Time
 	// Generation and Version say how much of its record is held here.
 	Generation uint64
 	Version    uint64
@@ -29,6 +32,7 @@ func (m *Mesh) Members() []Member {
 	for s := range m.records.Snapshots() {
 		member := Member{
 			Name: s.Node(), Liveness: s.Liveness(), Since: s.Since(), Generation: s.Generation(), Version: s.Version(),
+			DampedUntil: m.damper.until(s.Node()),
 		}
 		if s.Node() == m.cfg.NodeID {
 			member.Address, member.Port, member.Since = m.host, m.port, m.started
@@ -44,8 +48,6 @@ const (
 	reconcileEvery = 5 * time.Second
 	reapEvery      = time.Minute
 	rememberEvery  = 30 * time.Second
-	// doubtFor bounds a suspicion that memberlist neither confirmed nor took back in words that we hear.
-	doubtFor = time.Minute
 )
 
 // watch turns memberlist's opinions into liveness, and does what has to be done now and then.
@@ -54,13 +56,24 @@ func (m *Mesh) watch(ctx context.Context) {
 	defer reconcile.Stop()
 	defer reap.Stop()
 	defer remember.Stop()
+	alarm := time.NewTimer(reconcileEvery)
+	defer alarm.Stop()
 	m.reconcile()
 	for {
+		if next := m.nextAlarm(); !next.IsZero() {
+			alarm.Reset(time.Until(next))
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case e := <-m.events:
 			m.onEvent(*e)
+		case <-alarm.C:
+			now := time.Now()
+			for _, name := range m.damper.over(now) {
+				m.suspectNode(now, name, false) // its answer ends the hold-down
+			}
+			m.verify(now)
 		case above := <-m.ahead:
 			m.raise(above)
 		case <-reconcile.C:
@@ -78,6 +91,15 @@ func (m *Mesh) watch(ctx context.Context) {
 	}
 }
 
+// nextAlarm returns when a doubt or a hold-down wants attention; zero if there is none.
+func (m *Mesh) nextAlarm() time.Time {
+	next := m.nextDoubt()
+	if _, held := m.damper.held(); next.IsZero() || !held.IsZero() && held.Before(next) {
+		return held
+	}
+	return next
+}
+
 func (m *Mesh) onEvent(e event) {
 	now, name := time.Now(), e.node.Name
 	switch e.what {
@@ -90,47 +112,113 @@ func (m *Mesh) onEvent(e event) {
 		}
 		m.mu.Unlock()
 		m.peers.joined(e.node, now)
-		m.setLiveness(now, name, record.Alive)
+		m.returned(now, name)
 		wake(m.kick)
 	case eventLeave:
-		m.dropDoubt(name)
-		m.peers.left(name, now)
-		m.locator.forget(name)
 		if m.saidBye(name) {
-			m.setLiveness(now, name, record.Left)
+			m.depart(now, name)
 		} else {
-			m.setLiveness(now, name, record.Dead)
+			m.suspectNode(now, name, true)
 		}
-		wake(m.rejoin)
+	case eventBye:
+		if m.saidBye(name) {
+			m.depart(now, name)
+		}
 	case eventSuspect:
-		if s := m.records.Snapshot(name); s != nil && s.Liveness() == record.Alive {
-			m.setDoubt(name, s.Generation())
-			m.setLiveness(now, name, record.Suspect)
+		m.damper.shaken(name, now)
+		m.suspectNode(now, name, false)
+		if time.Since(m.started)-time.Duration(m.heard.Load()) > m.deafAfter() {
+			m.doubtAll(now)
 		}
 	case eventAck:
 		m.trust(now, name)
+	case eventTalk:
+		m.mu.Lock()
+		if d := m.doubt[name]; d != nil {
+			d.next = now
+		}
+		m.mu.Unlock()
+	case eventHear:
+		m.hurry(now)
+	case eventRenewed:
+		if _, alive := m.peers.get(name); alive {
+			m.setLiveness(now, name, record.Alive)
+		}
 	}
 	m.queue.setLimit(m.profile.retransmit, m.peers.countAlive()+1)
 }
 
-// trust takes a suspicion back.
-func (m *Mesh) trust(now time.Time, name string) {
-	m.dropDoubt(name)
-	if s := m.records.Snapshot(name); s != nil && s.Liveness() == record.Suspect {
+// returned takes up that memberlist holds a node for alive, after a hold-down if it comes and goes.
+func (m *Mesh) returned(now time.Time, name string) {
+	generation := uint64(0)
+	if s := m.records.Snapshot(name); s != nil {
+		generation = s.Generation()
+	}
+	hold := m.damper.returned(name, generation, now)
+	if hold == 0 {
 		m.setLiveness(now, name, record.Alive)
+		return
+	}
+	m.metrics.damped.Inc()
+	m.flaps++
+	if m.logs.due("flaps") {
+		m.log.Warn("node comes and goes, and counts as dead until it stays", "peer", name, "dur", hold, "times", m.flaps)
+		m.flaps = 0
 	}
 }
 
-func (m *Mesh) setDoubt(name string, generation uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.doubt[name] = generation
+// depart takes up a goodbye.
+func (m *Mesh) depart(now time.Time, name string) {
+	m.dropDoubt(name)
+	m.damper.forget(name)
+	m.peers.left(name, now)
+	m.locator.forget(name)
+	m.setLiveness(now, name, record.Left)
+	wake(m.rejoin)
 }
 
-func (m *Mesh) dropDoubt(name string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.doubt, name)
+// bury takes up that a node is dead: memberlist says so, and it does not answer.
+func (m *Mesh) bury(now time.Time, name string) {
+	m.dropDoubt(name)
+	m.peers.left(name, now)
+	m.locator.forget(name)
+	m.setLiveness(now, name, record.Dead)
+	if s := m.records.Snapshot(name); s != nil {
+		m.damper.died(name, s.Generation(), now)
+	}
+	if m.alone() {
+		m.damper.blame(now)
+	}
+	wake(m.rejoin)
+}
+
+// minAlone is the number of other nodes from which the loss of most of them is this node's own.
+const minAlone = 3
+
+// alone tells whether most of the others are dead.
+func (m *Mesh) alone() bool {
+	all, dead := 0, 0
+	for s := range m.records.Snapshots() {
+		switch s.Liveness() {
+		case record.Dead:
+			dead++
+			all++
+		case record.Alive, record.Suspect:
+			all++
+		}
+	}
+	return all-1 >= minAlone && 2*dead > all-1
+}
+
+// trust ends a doubt. If memberlist has buried the node, that is taken back.
+func (m *Mesh) trust(now time.Time, name string) {
+	if m.dropDoubt(name) {
+		m.revive(name)
+	}
+	believed := m.damper.answered(name, now)
+	if s := m.records.Snapshot(name); believed || s != nil && s.Liveness() == record.Suspect {
+		m.setLiveness(now, name, record.Alive)
+	}
 }
 
 func (m *Mesh) setLiveness(now time.Time, name string, l record.Liveness) {
@@ -162,12 +250,15 @@ func (m *Mesh) reconcile() {
 			continue
 		}
 		s := m.records.Snapshot(n.Name)
+		if !m.damper.until(n.Name).IsZero() {
+			continue // it is there, but not believed yet
+		}
 		if _, known := m.peers.get(n.Name); !known || s == nil || s.Liveness() != record.Alive && s.Liveness() != record.Suspect {
 			if !m.saidBye(n.Name) || s != nil && m.outlived(n.Name, s.Generation()) {
 				m.onEvent(event{eventJoin, copyNode(n)})
 			}
-		} else if s.Liveness() == record.Suspect && now.Sub(s.Since()) > doubtFor {
-			m.trust(now, n.Name)
+		} else if _, doubted := m.doubted(n.Name); s.Liveness() == record.Suspect && !doubted {
+			m.trust(now, n.Name) // an event was dropped
 		}
 	}
 	for s := range m.records.Snapshots() {
@@ -188,6 +279,7 @@ func (m *Mesh) forget(nodes []string) {
 		delete(m.byes, name)
 		delete(m.doubt, name)
 		m.mu.Unlock()
+		m.damper.forget(name)
 	}
 }
 
@@ -235,7 +327,7 @@ func (m *Mesh) onBye(msg *message, raw []byte) {
 	if !news {
 		return
 	}
-	m.setLiveness(time.Now(), msg.node, record.Left)
+	(&delegate{m}).emit(event{eventBye, memberlist.Node{Name: msg.node}})
 	m.queue.pushRaw(msg.node, raw)
 	wake(m.kick)
 }

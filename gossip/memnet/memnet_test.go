@@ -112,3 +112,93 @@ func TestAddressesDiffer(t *testing.T) {
 		seen[a] = true
 	}
 }
+
+func TestLossMakesStreamsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		a, b := n.Host(Addr(0)), n.Host(Addr(1))
+		n.SetStreamLoss(0.5)
+		opened, failed, slow := 0, 0, 0
+		for range 100 {
+			start := time.Now()
+			c, err := a.DialTimeout(b.Addr(), 2*time.Second)
+			if err != nil {
+				failed++
+				if time.Since(start) != 2*time.Second {
+					t.Errorf("opening failed after %v, want all of the time to have been used", time.Since(start))
+				}
+				continue
+			}
+			opened++
+			s := <-b.StreamCh()
+			go func() {
+				_, _ = c.Write(make([]byte, 10_000))
+				_ = c.Close()
+			}()
+			start = time.Now()
+			if got, err := io.ReadAll(s); err != nil || len(got) != 10_000 {
+				t.Errorf("%d bytes arrived, %v; want all of them, late", len(got), err)
+			}
+			if time.Since(start) > time.Second {
+				slow++
+			}
+		}
+		if opened < 20 || failed < 20 || slow < opened/2 {
+			t.Errorf("of 100 streams %d opened, %d did not, %d were slow; want many of each", opened, failed, slow)
+		}
+		n.SetStreamLoss(0)
+		c, err := a.DialTimeout(b.Addr(), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.SetStreamLoss(1)
+		if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		var timeout net.Error
+		if _, err := c.Write([]byte("x")); !errors.As(err, &timeout) || time.Since(start) != 3*time.Second {
+			t.Errorf("writing into nothing: %v after %v, want a time-out at the deadline", err, time.Since(start))
+		}
+		_ = c.Close()
+	})
+}
+
+func TestAPausedHost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		a, b := n.Host(Addr(0)), n.Host(Addr(1))
+		b.Pause(true)
+		for range 2 * maxHeld {
+			if _, err := a.WriteTo([]byte("x"), b.Addr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := b.WriteTo([]byte("y"), a.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		c, err := a.DialTimeout(b.Addr(), time.Second)
+		if err != nil {
+			t.Fatalf("a halted process still has a socket that is connected to: %v", err)
+		}
+		go func() {
+			_, _ = c.Write([]byte("hello"))
+			_ = c.Close()
+		}()
+		time.Sleep(time.Minute)
+		if len(a.PacketCh()) != 0 || len(b.PacketCh()) != 0 {
+			t.Errorf("%d packets from and %d to a paused host arrived", len(a.PacketCh()), len(b.PacketCh()))
+		}
+		b.Pause(false)
+		if got := len(b.PacketCh()); got != maxHeld {
+			t.Errorf("%d packets arrived after the pause, want the %d that were held", got, maxHeld)
+		}
+		if got, err := io.ReadAll(<-b.StreamCh()); err != nil || string(got) != "hello" {
+			t.Errorf("read %q, %v after the pause", got, err)
+		}
+		b.Pause(true)
+		b.Pause(true)
+		b.Pause(false)
+		b.Pause(false)
+	})
+}
