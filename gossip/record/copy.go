@@ -34,6 +34,14 @@ func (c *copied) after(v uint64) int {
 	return i
 }
 
+// at returns the item of exactly this version, nil if there is none.
+func (c *copied) at(v uint64) *item {
+	if i, found := slices.BinarySearchFunc(c.order, v, compareVersion); found {
+		return c.order[i]
+	}
+	return nil
+}
+
 // begun tells whether the copy has the beginning of its generation: something without a gap, or the knowledge that it is empty.
 func (c *copied) begun() bool {
 	return c.snap.generation > 0 && (c.snap.version > 0 || len(c.order) == 0)
@@ -111,9 +119,14 @@ func (c *copied) merge(d *delta, limits *Limits) (*change, error) {
 	for _, e := range d.entries {
 		// What is not newer than the contiguous version is either held or superseded: a late message
 		// must not bring back a key whose tombstone is gone already.
-		if e.version > ch.version {
+		if e.version > c.snap.version {
 			old := ch.edit.get(e.key)
 			if old == nil || old.version < e.version {
+				// An owner gives a version to one key alone. One of the two was made up, and the owner's is sent
+				// until it is held: the last to come wins, and nothing can once the contiguous version is past it.
+				if twin := c.at(e.version); twin != nil && ch.edit.get(twin.key) == twin {
+					ch.remove(twin)
+				}
 				ch.put(e.item, old)
 			}
 		}

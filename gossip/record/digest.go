@@ -88,8 +88,12 @@ func ParseDigests(wire []byte) ([]Digest, error) {
 	p := &parser{b: wire}
 	p.version()
 	n := p.uvarint("number of digests")
-	if p.err == nil && n > uint64(len(p.b)/minDigest) {
+	switch {
+	case p.err != nil:
+	case n > uint64(len(p.b)/minDigest):
 		p.fail("%d digests in %d bytes", n, len(p.b))
+	case n > uint64(DefaultLimits().Nodes):
+		p.err = fmt.Errorf("%w: %d digests", ErrLimit, n)
 	}
 	if p.err != nil {
 		return nil, p.err

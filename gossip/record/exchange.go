@@ -55,6 +55,9 @@ func (m *Map) Apply(now time.Time, wire []byte) (Result, error) {
 	if err != nil {
 		return res, fmt.Errorf("cannot apply a delta: %w", err)
 	}
+	if err := m.room(r, ch); err != nil {
+		return res, err
+	}
 	if cur := m.records[d.node]; d.age > 0 && cur != nil && cur.snap.generation > 0 && len(ch.news) > 0 && ch.news[len(ch.news)-1].version == last(d.entries) {
 		res.Aged, res.Age = true, d.age.duration()
 	}
@@ -92,8 +95,8 @@ func (m *Map) target(now time.Time, d *delta) (r *copied, fresh bool, err error)
 	}
 	cur := m.records[d.node]
 	switch {
-	case cur == nil && len(m.records) >= m.limits.Nodes:
-		return nil, false, fmt.Errorf("%w: node %q is one more than %d", ErrLimit, d.node, m.limits.Nodes)
+	case cur == nil && len(m.records) > m.limits.Nodes/2:
+		return nil, false, fmt.Errorf("%w: node %q is one more than the %d of which nothing but a record is known", ErrLimit, d.node, m.limits.Nodes/2)
 	case cur == nil && m.reaped[d.node].generation >= d.generation && now.Before(m.reaped[d.node].until):
 		return nil, false, nil
 	case cur != nil && cur.snap.generation == d.generation:
@@ -102,6 +105,18 @@ func (m *Map) target(now time.Time, d *delta) (r *copied, fresh bool, err error)
 		return nil, false, nil
 	}
 	return &copied{snap: &Snapshot{node: d.node, generation: d.generation, since: now}}, true, nil
+}
+
+// room tells whether a copy may grow as a change wants it to.
+func (m *Map) room(r *copied, ch *change) error {
+	limit := m.limits.Total
+	if cur := m.records[r.snap.node]; cur == nil || cur.snap.liveness == Unknown {
+		limit /= 2
+	}
+	if grown := ch.edit.cost() - r.snap.table.cost(); grown > 0 && m.total+grown > limit {
+		return fmt.Errorf("%w: no room for %d bytes more of node %q beside %d", ErrLimit, grown, r.snap.node, m.total)
+	}
+	return nil
 }
 
 // adopt takes in a fresh copy. If there is an older generation, that one stays in view until the beginning of this one is there.
@@ -126,6 +141,7 @@ func (m *Map) promote(node string) {
 	r := m.next[node]
 	snap := *r.snap
 	old := m.records[node].snap
+	m.total -= old.table.cost()
 	snap.liveness, snap.since = old.liveness, old.since
 	r.snap = &snap
 	m.records[node] = r
@@ -296,7 +312,7 @@ func (m *Map) Compare(now time.Time, d Digest) Verdict {
 	if r == nil {
 		old := m.reaped[d.Node]
 		return Verdict{
-			Older: d.Generation > 0 && !(old.generation >= d.Generation && now.Before(old.until)) && len(m.records) < m.limits.Nodes,
+			Older: d.Generation > 0 && !(old.generation >= d.Generation && now.Before(old.until)) && len(m.records) <= m.limits.Nodes/2,
 			Mine:  Digest{Node: d.Node},
 		}
 	}

@@ -198,33 +198,42 @@ func (w *world) settle() {
 			if diff := gocmp.Diff(truth, got); diff != "" {
 				w.t.Fatalf("%s's copy of %s (-want +got):\n%s", m.Self(), node, diff)
 			}
-			w.invariants(m, node)
+			wantBooks(w.t, m, node)
 		}
 	}
 }
 
-// invariants compares the books of a copy with a plain count.
-func (w *world) invariants(m *Map, node string) {
-	r := m.records[node]
-	if r == nil {
-		return
-	}
-	var items []*item
-	live, bytes := 0, 0
-	r.snap.table.ascend("", func(it *item) bool {
-		items = append(items, it)
-		bytes += it.size()
-		if !it.deleted {
-			live++
+// wantBooks compares the books of a copy with a plain count.
+func wantBooks(t *testing.T, m *Map, node string) {
+	t.Helper()
+	for _, r := range []*copied{m.records[node], m.next[node]} {
+		if r == nil {
+			continue
 		}
-		return true
-	})
-	if tb := r.snap.table; tb.n != len(items) || tb.live != live || tb.bytes != bytes {
-		w.t.Fatalf("%s's copy of %s counts %d items, %d live, %d bytes; there are %d, %d, %d", m.Self(), node, tb.n, tb.live, tb.bytes, len(items), live, bytes)
-	}
-	slices.SortFunc(items, func(a, b *item) int { return cmp.Compare(a.version, b.version) })
-	if !slices.Equal(items, r.order) {
-		w.t.Fatalf("%s's copy of %s: the order of versions does not match the items", m.Self(), node)
+		var items []*item
+		live, bytes := 0, 0
+		r.snap.table.ascend("", func(it *item) bool {
+			items = append(items, it)
+			bytes += it.size()
+			if !it.deleted {
+				live++
+			}
+			return true
+		})
+		if tb := r.snap.table; tb.n != len(items) || tb.live != live || tb.bytes != bytes {
+			t.Fatalf("%s's copy of %s counts %d items, %d live, %d bytes; there are %d, %d, %d", m.Self(), node, tb.n, tb.live, tb.bytes, len(items), live, bytes)
+		}
+		slices.SortFunc(items, func(a, b *item) int { return cmp.Compare(a.version, b.version) })
+		if !slices.Equal(items, r.order) {
+			t.Fatalf("%s's copy of %s: the order of versions does not match the items", m.Self(), node)
+		}
+		last := r.snap.version
+		for _, s := range r.spans {
+			if s.from <= last && last > r.snap.version || s.from < last || s.to <= s.from || len(r.spans) > maxSpans {
+				t.Fatalf("%s's copy of %s: spans %v beyond version %d", m.Self(), node, r.spans, r.snap.version)
+			}
+			last = s.to
+		}
 	}
 }
 

@@ -23,6 +23,7 @@ type Map struct {
 	tombs   []tomb // of the own record, in order of versions
 	reaped  map[string]reaped
 	summary Summary
+	total   int // what the tables of records and next cost
 	history history
 	began   time.Time // see clock
 }
@@ -53,6 +54,7 @@ func WithLimits(l Limits) Option {
 			{&m.limits.ValueSize, &l.ValueSize},
 			{&m.limits.RecordSize, &l.RecordSize},
 			{&m.limits.Nodes, &l.Nodes},
+			{&m.limits.Total, &l.Total},
 			{&m.limits.Tombstones, &l.Tombstones},
 			{&m.limits.Changes, &l.Changes},
 		} {
@@ -284,8 +286,10 @@ func (m *Map) Reap(now time.Time, after time.Duration) []string {
 		gone = append(gone, name)
 		m.summary[Bucket(name)] ^= m.digest(name).hash()
 		generation := r.snap.generation
+		m.total -= r.snap.table.cost()
 		if n := m.next[name]; n != nil {
 			generation = n.snap.generation
+			m.total -= n.snap.table.cost()
 			delete(m.next, name)
 		}
 		delete(m.records, name)
@@ -325,6 +329,7 @@ func (m *Map) apply(r *copied, ch *change) {
 	node := r.snap.node
 	b := Bucket(node)
 	m.summary[b] ^= m.digest(node).hash()
+	m.total += ch.edit.cost() - r.snap.table.cost()
 	r.commit(ch)
 	m.summary[b] ^= m.digest(node).hash()
 	if m.records[node] == r {

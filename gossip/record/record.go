@@ -101,7 +101,7 @@ var (
 	ErrLimit = errors.New("record exceeds its limits")
 )
 
-// Limits bound what a record may hold. They have to be the same on all nodes: a record that its owner accepts
+// Limits bound what a record may hold, and all of them together. They have to be the same on all nodes: a record that its owner accepts
 // and others refuse would never converge.
 type Limits struct {
 	// Keys is the number of keys of one record, tombstones included. Default 16,384.
@@ -112,8 +112,12 @@ type Limits struct {
 	ValueSize int
 	// RecordSize is the sum of the lengths of all keys and values of one record. Default 8 MiB.
 	RecordSize int
-	// Nodes is the number of records that are held. Default 65,536.
+	// Nodes is the number of records that are held. Default 65,536. Half of it is kept free for nodes that are known to be alive, so
+	// that names which somebody made up push nobody out.
 	Nodes int
+	// Total is the memory that all copies may take together, in bytes, roughly. Default 256 MiB. Half of it is kept free for
+	// nodes that are, or were, known to be alive. What is held stays; beyond the limit, copies do not grow.
+	Total int
 	// Tombstones is the number of deleted keys that an owner remembers before it raises its floor. Default 1,024.
 	Tombstones int
 	// Changes is the length of the history that feeds read from. Default 8,192.
@@ -127,6 +131,6 @@ const maxName = 255
 func DefaultLimits() Limits {
 	return Limits{
 		Keys: 16384, KeySize: 1024, ValueSize: 64 << 10, RecordSize: 8 << 20,
-		Nodes: 65536, Tombstones: 1024, Changes: 8192,
+		Nodes: 65536, Total: 256 << 20, Tombstones: 1024, Changes: 8192,
 	}
 }

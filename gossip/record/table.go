@@ -32,6 +32,12 @@ type table struct {
 	bytes int
 }
 
+// itemCost is what an item takes in memory beside its bytes.
+const itemCost = 96
+
+// cost is about what the table takes in memory.
+func (t *table) cost() int { return t.bytes + itemCost*t.n }
+
 // locate returns the page and the index where key is or would be inserted.
 func (t *table) locate(key string) (page, index int, found bool) {
 	page, found = slices.BinarySearchFunc(t.pages, key, func(p []*item, k string) int { return strings.Compare(p[0].key, k) })
