@@ -93,14 +93,8 @@ func DefaultConfig() Config {
 func (c *Config) Validate() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if n := len(c.NodeID); n == 0 || n > 255 {
-		fail("NodeID has %d bytes, 1 to 255 are allowed", n)
-	}
-	for _, r := range c.NodeID {
-		if r == '/' || r <= ' ' || r == 0x7f {
-			fail("NodeID %q contains %q", c.NodeID, r)
-			break
-		}
+	if err := validName(c.NodeID); err != nil {
+		fail("NodeID %v", err)
 	}
 	if n := len(c.Cluster); n == 0 || n > maxCluster {
 		fail("Cluster has %d bytes, 1 to %d are allowed", n, maxCluster)
@@ -161,6 +155,19 @@ func (c *Config) Validate() error {
 		fail("Log is missing")
 	}
 	return errors.Join(errs...)
+}
+
+// validName tells what is wrong with the name of a node.
+func validName(name string) error {
+	if n := len(name); n == 0 || n > 255 {
+		return fmt.Errorf("has %d bytes, 1 to 255 are allowed", n)
+	}
+	for _, r := range name {
+		if r == '/' || r <= ' ' || r == 0x7f {
+			return fmt.Errorf("%q contains %q", name, r)
+		}
+	}
+	return nil
 }
 
 // maxCluster bounds the label that is in front of every datagram. memberlist allows 255 bytes, which would leave little room.

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"bytes"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -96,6 +97,53 @@ func (d *delegate) NotifyJoin(n *memberlist.Node) { d.emit(event{eventJoin, copy
 
 // NotifyLeave is called when a node died or left.
 func (d *delegate) NotifyLeave(n *memberlist.Node) { d.emit(event{eventLeave, copyNode(n)}) }
+
+var (
+	errMember  = errors.New("no node of this mesh")
+	errMembers = errors.New("too many nodes")
+)
+
+// NotifyAlive says whether memberlist may take a node for a member. Memberlist itself takes any: without a bound, with addresses
+// that are none, and with versions of its protocol that keep all others from exchanging state ever after.
+func (d *delegate) NotifyAlive(n *memberlist.Node) error {
+	err := d.admit(n)
+	if err != nil {
+		d.m.metrics.refusedMembers.Inc()
+	}
+	return err
+}
+
+func (d *delegate) admit(n *memberlist.Node) error {
+	conf := d.m.conf
+	switch {
+	case validName(n.Name) != nil, len(n.Addr) != 4 && len(n.Addr) != 16, n.Port == 0, len(n.Meta) > memberlist.MetaMaxSize:
+		return errMember
+	case n.PMin > conf.ProtocolVersion || n.PMax < conf.ProtocolVersion || n.PCur < n.PMin || n.PCur > n.PMax:
+		return errMember
+	case n.PCur < memberlist.ProtocolVersionMin || n.PCur > memberlist.ProtocolVersionMax:
+		return errMember
+	case n.DMin > conf.DelegateProtocolVersion || n.DMax < conf.DelegateProtocolVersion || n.DCur < n.DMin || n.DCur > n.DMax:
+		return errMember
+	}
+	known, room := d.m.peers.admits(n.Name, int(d.m.fresh.Load()))
+	switch {
+	case known || n.Name == d.m.cfg.NodeID:
+		return nil
+	case !room:
+		return errMembers
+	}
+	d.m.fresh.Add(1)
+	return nil
+}
+
+// refusedBelow counts what memberlist itself refuses.
+func (m *Mesh) refusedBelow(foreign bool) {
+	if foreign {
+		m.metrics.refusedForeign.Inc()
+	} else {
+		m.metrics.refusedDatagrams.Inc()
+	}
+}
 
 // NotifyUpdate is unused: there is no meta data that could change.
 func (d *delegate) NotifyUpdate(*memberlist.Node) {}

@@ -3,6 +3,7 @@ package gossip
 import (
 	"log"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,8 @@ type logAdapter struct {
 	suspect func(node string) // must not block
 	// streamOnly is told of nodes that answered a probe over a stream but not by datagrams. It must not block.
 	streamOnly func(node string)
+	// refused is told of what memberlist could not make sense of, or held for another cluster's. It must not block.
+	refused func(foreign bool)
 
 	mu     sync.Mutex
 	warned map[string]time.Time // by address or topic; guarded by mu
@@ -30,24 +33,27 @@ const (
 
 // The words of memberlist 0.7; a test notices when they change.
 const (
-	suspectBegin = "memberlist: Suspect "
+	suspectBegin = "[INFO] memberlist: Suspect "
 	suspectEnd   = " has failed, no acks received"
-	blockedBegin = "memberlist: Was able to connect to "
+	blockedBegin = "[WARN] memberlist: Was able to connect to "
 	blockedEnd   = " over TCP but UDP probes failed"
 )
 
 var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "no installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
 
-// Write takes one line.
+// malformedWords begin the lines about what did not decode.
+var malformedWords = []string{"[ERR] memberlist: Failed to decode ", "[ERR] memberlist: Failed to receive ", "[ERR] memberlist: Failed to read "}
+
+// Write takes one line. Parts of it may come from anybody, as names and errors of others are printed as they are.
 func (a *logAdapter) Write(b []byte) (int, error) {
 	line := strings.TrimSpace(string(b))
 	a.log.Debug("memberlist", "line", line)
-	if _, rest, ok := strings.Cut(line, suspectBegin); ok {
+	if rest, ok := strings.CutPrefix(line, suspectBegin); ok {
 		if name, ok := strings.CutSuffix(rest, suspectEnd); ok {
 			a.suspect(name)
 		}
 	}
-	if _, rest, ok := strings.Cut(line, blockedBegin); ok && strings.Contains(rest, blockedEnd) {
+	if rest, ok := strings.CutPrefix(line, blockedBegin); ok && strings.Contains(rest, blockedEnd) {
 		name, _, _ := strings.Cut(rest, blockedEnd)
 		a.streamOnly(name)
 		if a.due("udp") {
@@ -55,8 +61,18 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 		}
 	}
 	for _, w := range foreignWords {
+		if strings.Contains(line, errRefused.Error()) {
+			break // counted already, and of no other cluster
+		}
 		if strings.Contains(strings.ToLower(line), strings.ToLower(w)) {
+			a.refused(true)
 			a.foreign(line)
+			break
+		}
+	}
+	for _, w := range malformedWords {
+		if strings.HasPrefix(line, w) {
+			a.refused(false)
 			break
 		}
 	}
@@ -100,8 +116,14 @@ func (a *logAdapter) due(about string) bool {
 	if last, ok := a.warned[about]; ok && now.Sub(last) < foreignEvery {
 		return false
 	}
-	if len(a.warned) >= maxForeign || a.warned == nil {
+	if a.warned == nil {
 		a.warned = map[string]time.Time{}
+	}
+	if len(a.warned) >= maxForeign {
+		maps.DeleteFunc(a.warned, func(_ string, last time.Time) bool { return now.Sub(last) >= foreignEvery })
+	}
+	if len(a.warned) >= maxForeign {
+		return false // addresses of datagrams can be made up: others have been warned of, that has to do
 	}
 	a.warned[about] = now
 	return true

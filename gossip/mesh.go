@@ -93,6 +93,9 @@ type Mesh struct {
 	rotating   sync.Mutex // held by RotateKey
 	rotation   rotation
 	challenges challenges
+
+	fresh   atomic.Int64      // names that memberlist has been let know since watch last set it back
+	answers map[string]bucket // what each peer may still ask for; belongs to receive
 }
 
 var _ record.Reader = (*Mesh)(nil)
@@ -128,7 +131,7 @@ func New(cfg Config) (*Mesh, error) {
 	}
 	m.rotation.start = make(chan keyring.Request, 1)
 	m.challenges.init()
-	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: m.answeredByStream}
+	m.logs = &logAdapter{log: m.log, now: time.Now, suspect: m.suspected, streamOnly: m.answeredByStream, refused: m.refusedBelow}
 	var err error
 	if m.state, err = openState(cfg.StateDir); err != nil {
 		return nil, fmt.Errorf("cannot open the state of the mesh: %w", err)
@@ -166,7 +169,7 @@ func (m *Mesh) configure() (err error) {
 	conf.Logger = m.logs.logger()
 	conf.DelegateProtocolMin, conf.DelegateProtocolMax, conf.DelegateProtocolVersion = 1, 1, 1
 	d := &delegate{m}
-	conf.Delegate, conf.Events, conf.Conflict, conf.Ping = d, d, d, d
+	conf.Delegate, conf.Events, conf.Conflict, conf.Ping, conf.Alive = d, d, d, d, d
 	largest := conf.UDPBufferSize - datagramOverhead - len(conf.Label) - 2
 	if len(m.cfg.Key) > 0 {
 		if m.keys, err = newKeys(m.state, &m.cfg, m.log); err != nil {
@@ -188,7 +191,7 @@ func (m *Mesh) configure() (err error) {
 		}
 		inner, conf.BindPort = nt, nt.GetAutoBindPort()
 	}
-	m.transport = newTransport(inner, conf.TCPTimeout, m.metrics)
+	m.transport = newTransport(inner, conf.TCPTimeout, m.metrics, &gate{label: conf.Label, keyring: conf.Keyring})
 	conf.Transport = m.transport
 	conf.CIDRsAllowed = networks(m.cfg.Allow).memberlist()
 	m.transport.allow, m.transport.refuse = m.cfg.Allow, m.refuse

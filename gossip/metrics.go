@@ -16,6 +16,7 @@ const (
 	dropSend   = "send"
 	dropRepair = "repair" // what a peer lacks, while there are enough others to serve
 	dropLarge  = "large"  // a value too large for a datagram
+	dropAnswer = "answer" // what a peer asks for again and again
 )
 
 type metrics struct {
@@ -29,9 +30,11 @@ type metrics struct {
 	streamOnly, damped    prometheus.Counter
 	// What was refused: messages and deltas of ours, coordinates, and what comes from networks that are not allowed.
 	refused, refusedCoordinates, refusedNetwork prometheus.Counter
-	dropped                                     *prometheus.CounterVec
-	lag                                         prometheus.Histogram
-	keyrings                                    *prometheus.CounterVec
+	// Datagrams, streams and members that the gate refused, and what memberlist said is of another cluster or key.
+	refusedDatagrams, refusedStreams, refusedMembers, refusedForeign prometheus.Counter
+	dropped                                                          *prometheus.CounterVec
+	lag                                                              prometheus.Histogram
+	keyrings                                                         *prometheus.CounterVec
 }
 
 var (
@@ -54,6 +57,8 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 	x.rounds = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_sync_rounds_total", Help: "Rounds of anti-entropy begun."})
 	refused := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_refused_total", Help: "What was malformed, beyond the limits, or from where it may not come."}, []string{"what"})
 	x.refused, x.refusedCoordinates, x.refusedNetwork = refused.WithLabelValues("message"), refused.WithLabelValues("coordinate"), refused.WithLabelValues("network")
+	x.refusedDatagrams, x.refusedStreams = refused.WithLabelValues("datagram"), refused.WithLabelValues("stream")
+	x.refusedMembers, x.refusedForeign = refused.WithLabelValues("member"), refused.WithLabelValues("foreign")
 	x.streamOnly = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_stream_only_total", Help: "Probes that were answered over a stream but not by datagrams: UDP may be blocked."})
 	x.damped = prometheus.NewCounter(prometheus.CounterOpts{Name: "starling_gossip_damped_total", Help: "Returns of nodes that come and go, which were not believed at once."})
 	x.dropped = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_dropped_total", Help: "What was dropped because a queue was full or a send failed."}, []string{"what"})
@@ -62,7 +67,7 @@ func newMetrics(r prometheus.Registerer, m *Mesh) (*metrics, error) {
 		Help:    "How old changes of other nodes were when they arrived here: the time they spent at each node on their way, without the network.",
 		Buckets: []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 600},
 	})
-	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend, dropRepair, dropLarge} {
+	for _, what := range []string{dropInbox, dropOutbox, dropEvent, dropSend, dropRepair, dropLarge, dropAnswer} {
 		x.dropped.WithLabelValues(what)
 	}
 	x.keyrings = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "starling_gossip_keyrings_total", Help: "Keyrings that peers sent, by what became of them."}, []string{"result"})

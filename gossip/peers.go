@@ -153,6 +153,14 @@ func (b *peerBook) countAlive() int {
 	return len(b.alive)
 }
 
+// admits tells whether a node is known, or there is room for one more beside others that are on their way.
+func (b *peerBook) admits(name string, others int) (known, room bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, known = b.all[name]
+	return known, len(b.alive)+others < maxMembers
+}
+
 // aliveAt tells whether a live peer has the address.
 func (b *peerBook) aliveAt(addr string) bool {
 	b.mu.Lock()

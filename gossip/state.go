@@ -79,8 +79,11 @@ func (s *stateDir) loadPeers() ([]remembered, error) {
 	defer s.mu.Unlock()
 	var p peersState
 	err := s.read(peersFile, &p)
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		err = nil
+	case err != nil:
+		return nil, err // what was read of it before the fault is not worth having
 	}
 	return p.Peers[:min(len(p.Peers), maxRemembered)], err
 }

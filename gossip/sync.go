@@ -60,6 +60,9 @@ func (m *Mesh) onSummary(msg *message) {
 		m.calledBy(msg)
 		return
 	}
+	if !m.affords(peer.Name) {
+		return
+	}
 	own := m.records.Summary()
 	var differ uint64
 	for i := range own {
@@ -111,7 +114,7 @@ func (m *Mesh) calledBy(msg *message) {
 // onDigests has sent what the other side lacks, and asks for what it has more.
 func (m *Mesh) onDigests(msg *message) {
 	peer, known := m.peerOf(msg.node)
-	if !known {
+	if !known || !m.affords(peer.Name) {
 		return
 	}
 	now := time.Now()
@@ -143,4 +146,34 @@ func (m *Mesh) onDigests(msg *message) {
 	if len(lacks) > 0 && !m.freight.repair(now, peer, lacks, stream) {
 		m.metrics.dropped.WithLabelValues(dropRepair).Inc()
 	}
+}
+
+// What a peer may ask for: so many answers a second, and at once. An honest one asks once or twice a second.
+const (
+	answerRate, answerBurst = 20, 200
+	// maxAnswers bounds the peers that are kept account of at once.
+	maxAnswers = 4096
+)
+
+// affords tells whether a peer may ask for more. One that cannot leave off is not answered for a while, which the others do not
+// notice. Only receive may call it.
+func (m *Mesh) affords(peer string) bool {
+	b, ok := m.answers[peer]
+	if !ok {
+		if len(m.answers) >= maxAnswers {
+			m.answers = nil // all begin anew
+		}
+		if m.answers == nil {
+			m.answers = map[string]bucket{}
+		}
+		b = bucket{rate: answerRate, burst: answerBurst, tokens: answerBurst}
+	}
+	ready := b.ready(time.Now())
+	if ready {
+		b.take(1)
+	} else {
+		m.metrics.dropped.WithLabelValues(dropAnswer).Inc()
+	}
+	m.answers[peer] = b
+	return ready
 }

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -9,12 +10,14 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// transport stands between memberlist and the network: it counts bytes, bounds the life of streams, and ends dials when the mesh does.
+// transport stands between memberlist and the network: it counts bytes, keeps out what the gate refuses, bounds the life of streams,
+// and ends dials when the mesh does.
 type transport struct {
 	inner   memberlist.Transport
 	aware   memberlist.NodeAwareTransport // inner, if it is one
 	timeout time.Duration
 	metrics *metrics
+	gate    *gate
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 	// allow are the networks that the transport talks with; refuse is told of the others. Both are set before the pump runs.
@@ -29,9 +32,9 @@ type transport struct {
 	done   chan struct{} // closed when the pump has ended
 }
 
-func newTransport(inner memberlist.Transport, timeout time.Duration, m *metrics) *transport {
+func newTransport(inner memberlist.Transport, timeout time.Duration, m *metrics, g *gate) *transport {
 	t := &transport{
-		inner: inner, timeout: timeout, metrics: m,
+		inner: inner, timeout: timeout, metrics: m, gate: g,
 		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn, 16),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
@@ -59,6 +62,10 @@ func (t *transport) pump() {
 				continue
 			}
 			t.metrics.bytesIn.Add(float64(len(p.Buf)))
+			if t.gate.packet(p.Buf) != nil {
+				t.metrics.refusedDatagrams.Inc()
+				continue
+			}
 			select {
 			case t.packets <- p:
 			case <-t.stop:
@@ -71,8 +78,11 @@ func (t *transport) pump() {
 				closeQuietly(c)
 				continue
 			}
+			if c = t.gate.accept(&countedConn{c, t.metrics}, t.metrics.refusedStreams.Inc); c == nil {
+				continue
+			}
 			select {
-			case t.streams <- &countedConn{c, t.metrics}:
+			case t.streams <- c:
 			case <-t.stop:
 				closeQuietly(c)
 			}
@@ -104,6 +114,9 @@ func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
 }
 
 func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
+	if !numeric(addr.Addr) {
+		return time.Time{}, fmt.Errorf("cannot send to %q: it is not an address", addr.Addr)
+	}
 	if !t.allow.hasAddr(addr.Addr) {
 		return time.Time{}, t.refuse(addr.Addr)
 	}
@@ -132,10 +145,13 @@ func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Dur
 		closeQuietly(c)
 		return nil, err
 	}
-	return &countedConn{c, t.metrics}, nil
+	return t.gate.dialled(&countedConn{c, t.metrics}, t.metrics.refusedStreams.Inc), nil
 }
 
 func (t *transport) dial(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	if !numeric(addr.Addr) {
+		return nil, fmt.Errorf("cannot dial %q: it is not an address", addr.Addr)
+	}
 	if !t.allow.hasAddr(addr.Addr) {
 		return nil, t.refuse(addr.Addr)
 	}

@@ -79,6 +79,7 @@ func (m *Mesh) watch(ctx context.Context) {
 		case <-reconcile.C:
 			m.reconcile()
 		case <-reap.C:
+			m.fresh.Store(0)
 			if gone := m.records.Reap(time.Now(), m.cfg.ReapAfter); gone != nil {
 				m.forget(gone)
 				m.log.Info("nodes reaped", "nodes", gone)
