@@ -115,6 +115,11 @@ type locator struct {
 	typical time.Duration // round trip, a moving average
 	samples int
 	wrong   int // answers in a row that took much more or less than expected
+	// told is what is in the own record, nil before; since then, there were some answers, and by it and by the newest coordinate they were expected
+	// otherwise by so much, on average.
+	told                  *catalog.Coordinate
+	answers               int
+	toldError, knownError time.Duration
 }
 
 func newLocator() (*locator, error) {
@@ -162,7 +167,7 @@ func (l *locator) observe(node string, rtt time.Duration, payload []byte) error 
 	// Each answer moves this node by a part of the difference. Who claims to be far beyond all that was ever measured lies, or has moved so far
 	// that it is for him to find out: he is not followed.
 	d := l.client.DistanceTo(claimed)
-	if l.samples >= firstSamples && d > rtt+strangeBy+strangeTimes*l.typical {
+	if l.samples >= fewAnswers && d > rtt+strangeBy+strangeTimes*l.typical {
 		return fmt.Errorf("%w: %v away by its own word, %v by the clock", errCoordinate, d, rtt)
 	}
 	mine, err := l.client.Update(node, claimed, rtt)
@@ -181,9 +186,17 @@ func (l *locator) observe(node string, rtt time.Duration, payload []byte) error 
 	}
 	l.payload = appendCoordinate(nil, toCatalog(mine))
 	l.samples++
-	l.typical += (rtt - l.typical) / time.Duration(min(l.samples, 32))
+	average(&l.typical, rtt, l.samples)
+	if l.told != nil {
+		l.answers++
+		average(&l.toldError, (l.told.RTT(theirs) - rtt).Abs(), l.answers)
+		average(&l.knownError, (d - rtt).Abs(), l.answers)
+	}
 	return nil
 }
+
+// average makes a value the n-th one of a moving average.
+func average(a *time.Duration, v time.Duration, n int) { *a += (v - *a) / time.Duration(min(n, 16)) }
 
 // forget drops what is kept about a node.
 func (l *locator) forget(node string) {
@@ -192,11 +205,20 @@ func (l *locator) forget(node string) {
 	l.client.ForgetNode(node)
 }
 
-// state returns the newest coordinate, how many answers it was made of, and what round trip is usual.
-func (l *locator) state() (c *catalog.Coordinate, samples int, typical time.Duration) {
+// news returns the newest coordinate where others should be told: there is none yet in the own record, or what it foretells has become
+// worse than what is known here, by more than matters. To have moved is not enough: the whole space drifts and turns, and distances stay.
+func (l *locator) news() (c *catalog.Coordinate, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return toCatalog(l.client.GetCoordinate()), l.samples, l.typical
+	ok = l.samples >= fewAnswers && (l.told == nil || l.answers >= fewAnswers && l.toldError-l.knownError > max(leastGain, l.typical/20))
+	return toCatalog(l.client.GetCoordinate()), ok
+}
+
+// tell notes what others were told.
+func (l *locator) tell(c *catalog.Coordinate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.told, l.answers, l.toldError, l.knownError = c, 0, 0, 0
 }
 
 const (
@@ -207,10 +229,10 @@ const (
 	// A node takes itself for moved after so many answers in a row that were off by a quarter, and by this much.
 	movedTimes = 5
 	movedBy    = 5 * time.Millisecond
-	// firstSamples are the answers that the first coordinate needs that others are told.
-	firstSamples = 8
-	// A coordinate is told again when it has moved by a tenth of a usual round trip, and by this much.
-	leastMove = 500 * time.Microsecond
+	// fewAnswers are the least that a coordinate is judged by.
+	fewAnswers = 8
+	// A coordinate is told again when that makes estimates better by a twentieth of a usual round trip, and by this much.
+	leastGain = 500 * time.Microsecond
 	// locateEvery is how often it is looked at.
 	locateEvery = 2 * time.Second
 	// A change costs every node some hundred bytes. So the whole mesh tells at most one each tellEvery on average, and each node
@@ -223,25 +245,20 @@ const (
 
 // locate keeps the coordinate in the own record.
 func (m *Mesh) locate(ctx context.Context) {
-	var told *catalog.Coordinate
 	var next time.Time
-	var pause time.Duration
-	for sleep(ctx, locateEvery) {
+	pause := time.Duration(0)
+	for spread := false; sleep(ctx, locateEvery); {
 		now := time.Now()
-		if now.Before(next) {
+		c, news := m.locator.news()
+		if !news || now.Before(next) {
 			continue
 		}
-		c, samples, typical := m.locator.state()
-		switch {
-		case samples < firstSamples:
-			continue
-		case told == nil && next.IsZero():
+		if !spread {
+			spread = true
 			if wait := m.missing() * firstSpread; wait > locateEvery {
 				next = now.Add(rand.N(wait))
 				continue
 			}
-		case told != nil && !moved(told, c, typical):
-			continue
 		}
 		value, err := proto.Marshal(c)
 		if err != nil {
@@ -249,7 +266,7 @@ func (m *Mesh) locate(ctx context.Context) {
 			return
 		}
 		m.Set(record.Assignment{Key: catalog.KeyCoordinate, Value: value})
-		told = c
+		m.locator.tell(c)
 		pause = nextPause(pause, m.peers.countAlive()+1)
 		next = now.Add(jitter(pause))
 	}
@@ -259,17 +276,6 @@ func (m *Mesh) locate(ctx context.Context) {
 func nextPause(last time.Duration, nodes int) time.Duration {
 	all := time.Duration(nodes) * tellEvery
 	return min(max(2*last, tellLeast, all/10), max(tellLeast, all))
-}
-
-// moved tells whether a coordinate is another one than others were told, by more than matters.
-func moved(told, c *catalog.Coordinate, typical time.Duration) bool {
-	a, b := toSerf(told), toSerf(c)
-	sum := 0.0
-	for i := range a.Vec {
-		sum += (a.Vec[i] - b.Vec[i]) * (a.Vec[i] - b.Vec[i])
-	}
-	by := math.Sqrt(sum) + math.Abs(a.Height-b.Height) + math.Abs(a.Adjustment-b.Adjustment)
-	return time.Duration(by*float64(time.Second)) > max(leastMove, typical/10)
 }
 
 // missing returns how many live nodes have not told their coordinate yet.
