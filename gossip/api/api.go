@@ -9,9 +9,12 @@
 //	                        that does not read at all is cut off
 //	GET /mesh/rtt?a=A&b=B   how far two nodes are from each other: RTT. They are named as above; without one of them,
 //	                        the node that answers is meant
+//	GET /mesh/keys          which keys the nodes have, by fingerprint, and how a rotation goes that was begun here: Keys
+//	POST /mesh/keys         begins a rotation: a RotationRequest, which answers the challenge of the GET and is sealed with
+//	                        the present key; the answer is 202 with the Rotation
 //
 // What is told is this node's copy and this node's opinion: others may know more. Refusals are sentences in plain text:
-// 404 for a node or a distance that is not known, 405 for another method, 503 where too many watch. Handlers work on immutable snapshots, and hold no lock while they
+// 404 for a node or a distance that is not known, 405 for another method, 503 where too many watch; a rotation is refused with 403 for a request that does not open, 409 while another one goes on or where there is no key. Handlers work on immutable snapshots, and hold no lock while they
 // encode. Nothing here is secret that is not in the mesh already, and no key ever is.
 package api
 
@@ -32,6 +35,7 @@ import (
 // Mesh is what is shown; *gossip.Mesh implements it.
 type Mesh interface {
 	record.Reader
+	Rotator
 	// Self returns the name of this node.
 	Self() string
 	// Members returns all nodes of which something is held, this one included, in order of names.
@@ -49,6 +53,7 @@ const (
 	PathNodes   = "/mesh/nodes/" // followed by a name
 	PathWatch   = "/mesh/watch"
 	PathRTT     = "/mesh/rtt"
+	PathKeys    = "/mesh/keys"
 )
 
 // api is the handlers of one node.
@@ -65,6 +70,7 @@ func Mount(m Mesh) func(*fiber.App) {
 		app.All(PathMembers, only(a.members, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathNodes+":name", only(a.node, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathRTT, only(a.rtt, fiber.MethodGet, fiber.MethodHead))
+		app.All(PathKeys, only(a.keys, fiber.MethodGet, fiber.MethodHead, fiber.MethodPost))
 		app.All(PathWatch, only(a.watch, fiber.MethodGet))
 	}
 }

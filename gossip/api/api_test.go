@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -15,17 +16,29 @@ import (
 
 	"starling/gossip"
 	"starling/gossip/catalog"
+	"starling/gossip/keyring"
 	"starling/gossip/record"
 	"starling/master/mesos/server"
 )
 
 // fake is a mesh without a network: records that were written by maps of their own.
-type fake struct{ *record.Map }
+type fake struct {
+	*record.Map
+	keyed    []gossip.NodeKeys
+	rotation gossip.Rotation
+	// start is StartRotation.
+	start func(sealed []byte) error
+}
 
 func newFake(t testing.TB, self string, limits record.Limits) *fake {
 	t.Helper()
-	return &fake{record.NewMap(self, 7, record.WithLimits(limits))}
+	return &fake{Map: record.NewMap(self, 7, record.WithLimits(limits))}
 }
+
+func (f *fake) Keys() []gossip.NodeKeys           { return f.keyed }
+func (f *fake) Rotation() gossip.Rotation         { return f.rotation }
+func (f *fake) RotationChallenge() []byte         { return bytes.Repeat([]byte{7}, keyring.ChallengeSize) }
+func (f *fake) StartRotation(sealed []byte) error { return f.start(sealed) }
 
 // Members gives every node an address but those that were never seen.
 func (f *fake) Members() []gossip.Member {

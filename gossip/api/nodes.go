@@ -93,6 +93,8 @@ func messageOf(key string) proto.Message {
 		return &catalog.Leader{}
 	case catalog.KeyCoordinate:
 		return &catalog.Coordinate{}
+	case catalog.KeyKeys:
+		return &catalog.Keys{}
 	}
 	if strings.HasPrefix(key, catalog.PrefixTask) {
 		return &catalog.Task{}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strconv"
 	"strings"
@@ -35,6 +36,14 @@ func summary(msg proto.Message) string {
 		text = words("leads with epoch "+strconv.FormatUint(m.GetEpoch(), 10), named("at", hostPort(m.GetAddress(), m.GetPort())))
 	case *catalog.Coordinate:
 		text = fmt.Sprintf("place in the network, unsure by %.0f %%", float64(m.GetError())/10)
+	case *catalog.Keys:
+		text = "step " + strconv.FormatUint(m.GetSerial(), 10) + ", sends with"
+		for i, f := range m.GetFingerprints() {
+			if i == 1 {
+				text += ", accepts"
+			}
+			text += " " + hex.EncodeToString(f)
+		}
 	case *catalog.Task:
 		text = task(m)
 	}

@@ -33,6 +33,7 @@ func TestSummaries(t *testing.T) {
 			},
 			"TASK_RUNNING unhealthy web of marathon 10.1.0.2 ports 80 443",
 		},
+		{&catalog.Keys{Serial: 2, Fingerprints: [][]byte{{0xab, 1}, {2}}}, "step 2, sends with ab01, accepts 02"},
 		{&catalog.Task{State: 4711}, "4711"},
 	} {
 		if got := summary(tc.msg); got != tc.want {

@@ -50,6 +50,14 @@ type command struct {
 	run   func(ctx context.Context, c *call) error
 }
 
+// usageError is what a command finds wrong with the way it was written.
+type usageError struct{ text string }
+
+// Error is the sentence for the user.
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
 // call is one command that is being run.
 type call struct {
 	args   []string
@@ -125,6 +133,8 @@ func (g *group) run(ctx context.Context, io Streams, args, environ []string) int
 	defer c.client.close()
 	if err := cmd.run(ctx, c); errors.Is(err, context.Canceled) {
 		return fail(exitFailure, name, errors.New("interrupted"))
+	} else if _, wrong := errors.AsType[*usageError](err); wrong {
+		return fail(exitUsage, name, fmt.Errorf("%w; see starling %s --help", err, name))
 	} else if err != nil {
 		return fail(exitFailure, name, err)
 	}
@@ -160,8 +170,8 @@ func (c *common) nodes(set *flags.Set) ([]string, error) {
 	return []string{address}, nil
 }
 
-// cutName takes the command out of the arguments: flags may stand before it too. All flags of these commands but help
-// take a value.
+// cutName takes the command out of the arguments: flags that all commands have may stand before it too. They take a
+// value, all but help.
 func cutName(args []string) (name string, rest []string) {
 	for i := 0; i < len(args); i++ {
 		switch arg := args[i]; {
@@ -201,10 +211,10 @@ func (c *command) usage(w io.Writer, set *flags.Set) {
 	fmt.Fprintf(w, "usage: %s [flags]\n\n%s\n\nflags:\n", strings.TrimSpace(set.Name()+" "+c.takes), c.about)
 	set.VisitAll(func(f *flag.Flag) {
 		what, text := flag.UnquoteUsage(f)
-		if f.DefValue != "" {
+		if f.DefValue != "" && f.DefValue != "false" {
 			text += " (default " + f.DefValue + ")"
 		}
-		fmt.Fprintf(w, "  --%s %s\n        %s\n", f.Name, strings.ToUpper(what), text)
+		fmt.Fprintf(w, "  %s\n        %s\n", strings.TrimSpace("--"+f.Name+" "+strings.ToUpper(what)), text)
 	})
 	fmt.Fprintf(w, "\nFlags can also be set by the environment (STARLING_AGENT for --agent).\n\nexample:\n  %s\n", c.example)
 }

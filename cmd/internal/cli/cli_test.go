@@ -219,7 +219,7 @@ func TestNobodyOnThisMachineIsExplained(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
-		"mesh": {"--help"}, "members": {"members", "--help"}, "get": {"get", "x", "-h"}, "watch": {"watch", "--help"}, "rtt": {"rtt", "--help"},
+		"mesh": {"--help"}, "members": {"members", "--help"}, "get": {"get", "x", "-h"}, "watch": {"watch", "--help"}, "rtt": {"rtt", "--help"}, "keys": {"keys", "--help"}, "rotate-key": {"rotate-key", "--help"},
 	} {
 		out, errs, code := mesh(t, nil, args...)
 		if code != 0 || errs != "" {

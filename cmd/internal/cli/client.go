@@ -143,7 +143,7 @@ func (c *client) do(ctx context.Context, method, path string, body []byte) (*htt
 
 // checked turns an answer that is no success into an error.
 func checked(res *http.Response) (*http.Response, error) {
-	if res.StatusCode == http.StatusOK {
+	if res.StatusCode == http.StatusOK || res.StatusCode == http.StatusAccepted {
 		return res, nil
 	}
 	defer res.Body.Close()
@@ -152,8 +152,18 @@ func checked(res *http.Response) (*http.Response, error) {
 	if said == "" {
 		said = "nothing more"
 	}
-	return nil, fmt.Errorf("%s answers %d: %s", res.Request.Host, res.StatusCode, said)
+	return nil, &refusal{node: res.Request.Host, status: res.StatusCode, said: said}
 }
+
+// refusal is an answer that is no success.
+type refusal struct {
+	node   string
+	status int
+	said   string
+}
+
+// Error is what the node said.
+func (r *refusal) Error() string { return fmt.Sprintf("%s answers %d: %s", r.node, r.status, r.said) }
 
 // reason says in short why there was no answer.
 func reason(err error) error {

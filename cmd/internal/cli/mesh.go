@@ -15,6 +15,7 @@ import (
 
 // Mesh is "starling mesh ...". It returns the exit code.
 func Mesh(ctx context.Context, io Streams, args, environ []string) int {
+	var r rotation
 	g := group{
 		name: "mesh", about: "Looks into the mesh, as one of its nodes sees it.",
 		commands: []command{
@@ -31,6 +32,15 @@ func Mesh(ctx context.Context, io Streams, args, environ []string) int {
 				name: "rtt", takes: "A [B]", min: 1, max: 2,
 				about:   "Print the round trip between two nodes, named as for get; with one, that from the node that is asked.",
 				example: "starling mesh rtt edge1 edge2", run: rtt,
+			},
+			{
+				name: "keys", about: "List which keys the nodes have, by fingerprint, and how far a rotation is.",
+				example: "starling mesh keys", run: keys,
+			},
+			{
+				name: "rotate-key", flags: r.register, run: r.run,
+				about:   "Replace the cluster's key on all nodes, and follow that phase by phase. Run again, it finishes what was interrupted.",
+				example: "(umask 077; starling keygen >new.key) && starling mesh rotate-key --cluster-key-file cluster.key --new-key-file new.key",
 			},
 			{
 				name: "watch", about: "Print what changes, as it does, until Ctrl-C. With -o json, each change is a line of JSON.",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"starling/cmd/internal/clusterkey"
 	"starling/cmd/internal/flags"
 )
 
@@ -13,6 +14,6 @@ func Keygen(_ context.Context, io Streams, args, environ []string) error {
 	if err := parse(io, set, "Prints a new cluster key. Keep it in a file that only its user can read:\n  (umask 077; starling keygen >cluster.key)", args, environ); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintln(io.Out, newKey())
+	_, err := fmt.Fprintln(io.Out, clusterkey.New())
 	return err
 }

@@ -1,14 +1,12 @@
 package node
 
 import (
-	"crypto/rand"
-	"encoding/base64"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
+	"starling/cmd/internal/clusterkey"
 	"starling/cmd/internal/flags"
 	"starling/gossip"
 	"starling/gossip/catalog"
@@ -43,29 +41,7 @@ func (m *meshFlags) key(log *slog.Logger) (gossip.Secret, error) {
 	if info, err := os.Stat(string(m.keyFile)); err == nil && info.Mode().Perm()&0o077 != 0 {
 		log.Warn("the cluster key can be read or written by others: chmod 600", "path", string(m.keyFile), "mode", info.Mode().Perm().String())
 	}
-	return readKey("cluster-key-file", string(m.keyFile))
-}
-
-// readKey reads the key in the file that a flag names.
-func readKey(flag, path string) (gossip.Secret, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read --%s: %w", flag, err)
-	}
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
-	if err != nil || len(key) != keyLength {
-		return nil, fmt.Errorf("%s does not hold a cluster key; make one with starling keygen", path)
-	}
-	return key, nil
-}
-
-// keyLength is that of the cluster's key, in bytes: 256 bits.
-const keyLength = 32
-
-func newKey() string {
-	key := make([]byte, keyLength)
-	rand.Read(key) // never fails (crypto/rand, Go 1.24)
-	return base64.StdEncoding.EncodeToString(key)
+	return clusterkey.Read("cluster-key-file", string(m.keyFile))
 }
 
 // mesh adds the role's membership in the mesh, and returns the keys of the node protocol, nil where the cluster has none. The folder
