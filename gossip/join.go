@@ -155,7 +155,6 @@ func (m *Mesh) tryAll(ctx context.Context, addrs []string) bool {
 		}
 		if _, err := m.ml.Load().Join([]string{a}); err != nil {
 			m.log.Debug("peer not reached", "addr", a, "err", err)
-			m.logs.turnedAway(a, err)
 			continue
 		}
 		if m.countMembers() > 0 { // it may have been this node itself under another address

@@ -329,6 +329,7 @@ func (m *Mesh) adopt(r keyring.Ring, mine bool) error {
 		return fmt.Errorf("cannot install the keyring: %w", err)
 	}
 	k.ancestors, k.mine = ancestors, mine
+	clear(k.laggards) // whoever was slow with the last step is told of this one at once
 	k.ring.Store(&r)
 	m.acknowledge()
 	m.log.Info("keyring changed", "serial", r.Serial, "installed", r.Fingerprints())
@@ -339,6 +340,9 @@ func (m *Mesh) adopt(r keyring.Ring, mine bool) error {
 
 // propose has a step taken, if the ring is still the one that it was thought out for.
 func (m *Mesh) propose(ctx context.Context, from, step keyring.Ring) (taken bool, err error) {
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
 	p := proposal{from, step, make(chan proposed, 1)}
 	select {
 	case m.keys.proposals <- p:

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"starling/gossip/catalog"
 	"starling/gossip/keyring"
 	"starling/gossip/record"
 )
@@ -91,7 +90,7 @@ func (m *Mesh) sendKeys(s *record.Snapshot, body []byte, ring keyring.Ring, all 
 	if member {
 		m.post(to, body)
 	}
-	if _, told := s.Get(catalog.KeyKeys); member && told && !all {
+	if member && !all {
 		return
 	}
 	for _, secret := range ring.Secrets {

@@ -4,6 +4,7 @@ import (
 	"log"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,9 +38,13 @@ const (
 	suspectEnd   = " has failed, no acks received"
 	blockedBegin = "[WARN] memberlist: Was able to connect to "
 	blockedEnd   = " over TCP but UDP probes failed"
+	joinBegin    = "[DEBUG] memberlist: failed to join "
 )
 
-var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "no installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remove the stream label"}
+// hungUp are the ends of lines about a stream that the peer closed without a word, which is what one of another cluster does.
+var hungUp = []string{": EOF", "connection reset by peer", "broken pipe", "closed pipe"}
+
+var foreignWords = []string{"Decrypt packet failed", "unacceptable label", "no installed keys could decrypt", "Encrypted remote state", "failed to receive: Remote state is encrypted", "encryption is not configured", "remote state is not encrypted", "remove the stream label"}
 
 // malformedWords begin the lines about what did not decode.
 var malformedWords = []string{"[ERR] memberlist: Failed to decode ", "[ERR] memberlist: Failed to receive ", "[ERR] memberlist: Failed to read "}
@@ -60,13 +65,16 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 			a.log.Warn("datagrams do not pass, only streams do: is UDP blocked?", "reason", line)
 		}
 	}
+	if strings.HasPrefix(line, joinBegin) && slices.ContainsFunc(hungUp, func(end string) bool { return strings.HasSuffix(line, end) }) {
+		a.foreign(line, "not joined, it hung up: has it another cluster key or name?")
+	}
 	for _, w := range foreignWords {
 		if strings.Contains(line, errRefused.Error()) {
 			break // counted already, and of no other cluster
 		}
 		if strings.Contains(strings.ToLower(line), strings.ToLower(w)) {
 			a.refused(true)
-			a.foreign(line)
+			a.foreign(line, "not joined, it has another cluster key or name")
 			break
 		}
 	}
@@ -79,32 +87,22 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// foreign warns of a peer with another key or cluster, once a minute for each host.
-func (a *logAdapter) foreign(line string) {
+// foreign warns of a peer with another key or cluster, once a minute for each host: one that came here, or in the words given one that this
+// node went to.
+func (a *logAdapter) foreign(line, joining string) {
+	what := "refused what has another cluster key or name"
 	_, addr, _ := strings.Cut(line, "from=")
 	addr, _, _ = strings.Cut(addr, " ")
+	if rest, ok := strings.CutPrefix(line, joinBegin); ok {
+		what = joining
+		addr, _, _ = strings.Cut(rest, ": ")
+	}
 	host := addr
 	if i := strings.LastIndexByte(addr, ':'); i > 0 {
 		host = addr[:i]
 	}
 	if a.due(host) {
-		a.log.Warn("refused what has another cluster key or name", "addr", addr, "reason", line)
-	}
-}
-
-// turnedAway warns of a peer that this node cannot join for its key or cluster, like foreign. A peer of another cluster hangs up without a word.
-func (a *logAdapter) turnedAway(addr string, err error) {
-	reason := err.Error()
-	foreign := strings.Contains(reason, "EOF")
-	for _, w := range foreignWords {
-		foreign = foreign || strings.Contains(strings.ToLower(reason), strings.ToLower(w))
-	}
-	host := addr
-	if i := strings.LastIndexByte(addr, ':'); i > 0 {
-		host = addr[:i]
-	}
-	if foreign && a.due(host) {
-		a.log.Warn("turned away by what seems to have another cluster key or name", "addr", addr, "reason", reason)
+		a.log.Warn(what, "addr", addr, "reason", line)
 	}
 }
 

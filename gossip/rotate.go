@@ -256,8 +256,9 @@ func (m *Mesh) standing(r keyring.Ring) standing {
 type rotation struct {
 	start chan keyring.Request // one place: a second request is refused
 
-	mu    sync.Mutex
-	state Rotation // guarded by mu
+	mu     sync.Mutex
+	state  Rotation // guarded by mu
+	closed bool     // nobody waits for start any more; guarded by mu
 }
 
 // StartRotation opens a sealed request (keyring.Seal, with a challenge that RotationChallenge gave) and starts the rotation that it asks for, as
@@ -287,10 +288,10 @@ func (m *Mesh) StartRotation(sealed []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
+	case m.ml.Load() == nil || r.closed:
+		return ErrNotRunning
 	case r.state.Running:
 		return ErrRotating
-	case m.ml.Load() == nil || m.leaving.Load():
-		return ErrNotRunning
 	}
 	select {
 	case r.start <- q:
@@ -315,26 +316,37 @@ func (m *Mesh) RotationChallenge() []byte { return m.challenges.issue() }
 
 // rotate conducts the rotations that were started from outside, one after the other.
 func (m *Mesh) rotate(ctx context.Context) {
+	r := &m.rotation
 	for {
 		select {
 		case <-ctx.Done():
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.closed = true
+			if r.state.Running { // it was started a moment ago
+				r.state.Running, r.state.Ended, r.state.Err = false, time.Now(), ErrNotRunning
+			}
 			return
-		case q := <-m.rotation.start:
+		case q := <-r.start:
 			target := q.Next.Fingerprint()
 			m.log.Info("rotation of the cluster key started", "key", target, "abandon", q.Abandon)
 			err := m.RotateKey(ctx, q.Next, RotateOptions{Abandon: q.Abandon, Progress: func(p RotationProgress) {
-				m.rotation.mu.Lock()
-				defer m.rotation.mu.Unlock()
-				m.rotation.state.RotationProgress = p
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				r.state.RotationProgress = p
 			}})
-			if err != nil {
-				m.log.Warn("rotation of the cluster key stopped", "key", target, "err", err)
-			} else {
+			switch {
+			case err == nil:
 				m.log.Info("rotation of the cluster key done", "key", target)
+			case ctx.Err() != nil:
+				err = ErrNotRunning
+				fallthrough
+			default:
+				m.log.Warn("rotation of the cluster key stopped", "key", target, "err", err)
 			}
-			m.rotation.mu.Lock()
-			m.rotation.state.Running, m.rotation.state.Ended, m.rotation.state.Err = false, time.Now(), err
-			m.rotation.mu.Unlock()
+			r.mu.Lock()
+			r.state.Running, r.state.Ended, r.state.Err = false, time.Now(), err
+			r.mu.Unlock()
 		}
 	}
 }
