@@ -205,6 +205,7 @@ func (g *group) usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-22s %s\n", strings.TrimSpace(c.name+" "+c.takes), c.about)
 	}
 	fmt.Fprintf(w, "\nstarling %s COMMAND --help lists the flags of a command.\n", g.name)
+	fmt.Fprintln(w, "Exit codes: 0 done, 1 the node cannot be asked or refuses, 2 the command is wrong.")
 }
 
 func (c *command) usage(w io.Writer, set *flags.Set) {
