@@ -45,6 +45,9 @@ func (f *fake) Members() []gossip.Member {
 	var out []gossip.Member
 	for s := range f.Snapshots() {
 		m := gossip.Member{Name: s.Node(), Liveness: s.Liveness(), Since: s.Since(), Generation: s.Generation(), Version: s.Version()}
+		if s.Node() == "gone" {
+			m.DampedUntil = s.Since().Add(time.Hour)
+		}
 		if s.Liveness() != record.Unknown {
 			m.Address, m.Port = "10.0.0.1", 7946
 		}
@@ -189,6 +192,11 @@ func TestMembersTellWhatIsKnown(t *testing.T) {
 		got := by[name]
 		if got.State != want.state || got.Address != want.address || got.Seen != want.seen || got.Version != want.version || got.Self != (name == "self") {
 			t.Errorf("%s is %+v, want %+v", name, got, want)
+		}
+	}
+	for name, m := range by {
+		if m.Damped != (name == "gone") || m.DampedUntil.IsZero() == m.Damped {
+			t.Errorf("%s is damped: %v, until %v", name, m.Damped, m.DampedUntil)
 		}
 	}
 	e := by["edge1"]

@@ -33,6 +33,9 @@ type Member struct {
 	Age float64 `json:"age"`
 	// Since is when the state last changed, by the clock of the node that answers.
 	Since time.Time `json:"since,omitzero"`
+	// Damped is set for a node that comes and goes and is back: until DampedUntil it is not believed, and counts as dead.
+	Damped      bool      `json:"damped"`
+	DampedUntil time.Time `json:"damped_until,omitzero"`
 
 	// The rest is what the node says of itself; absent where it says nothing.
 	Roles    []string `json:"roles"`
@@ -88,7 +91,7 @@ func (a *api) member(now time.Time, known *gossip.Member, s *record.Snapshot) Me
 	m := Member{
 		Name: known.Name, State: state(known.Liveness), Seen: known.Liveness != record.Unknown, Self: known.Name == a.mesh.Self(),
 		Version: known.Version, Generation: known.Generation, Since: known.Since, Roles: []string{},
-		Age: seconds(now, known.Since),
+		Damped: !known.DampedUntil.IsZero(), DampedUntil: known.DampedUntil, Age: seconds(now, known.Since),
 	}
 	if known.Port > 0 {
 		m.Address = hostPort(known.Address, uint32(known.Port))

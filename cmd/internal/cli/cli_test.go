@@ -49,7 +49,7 @@ func mesh(t *testing.T, environ []string, args ...string) (out, errs string, cod
 
 const twoMembers = `[
  {"name":"b-S0","state":"suspect","seen":true,"self":false,"address":"10.0.0.2:7946","version":12,"generation":4194305,"age":75.2,
-  "roles":["agent"],"hostname":"edge\u001b[2J\u202eb","free":{"cpus":1.5,"mem":2048,"disk":512,"ports":1001},"tasks":3,"draining":true,"new":"kept"},
+  "roles":["agent"],"hostname":"edge\u001b[2J\u202eb","free":{"cpus":1.5,"mem":2048,"disk":512,"ports":1001},"tasks":3,"draining":true,"damped":true,"damped_until":"2026-11-21T10:00:00Z","new":"kept"},
  {"name":"a","state":"alive","seen":true,"self":true,"address":"10.0.0.1:7946","version":2,"generation":1,"age":0.25,
   "roles":["master"],"hostname":"m","leader":{"epoch":3,"address":"10.0.0.1:5050"},"tasks":0}]`
 
@@ -60,7 +60,7 @@ func TestMembersAsATable(t *testing.T) {
 	want := "" +
 		"NAME  STATE    ADDRESS        VERSION  AGE   ROLES   HOST                CPUS  MEM    DISK     PORTS  TASKS  NOTES\n" +
 		"a     alive    10.0.0.1:7946  2        0.2s  master  m                   -     -      -        -      0      asked, leads, epoch 3\n" +
-		"b-S0  suspect  10.0.0.2:7946  12       75s   agent   edge\\x1b[2J\\u202eb  1.5   2 GiB  512 MiB  1001   3      draining\n"
+		"b-S0  suspect  10.0.0.2:7946  12       75s   agent   edge\\x1b[2J\\u202eb  1.5   2 GiB  512 MiB  1001   3      draining, comes and goes, damped until 2026-11-21T10:00:00Z\n"
 	if out != want || errs != "" || code != 0 {
 		t.Errorf("code %d, %q\n%s\nwant\n%s", code, errs, out, want)
 	}

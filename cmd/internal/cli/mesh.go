@@ -96,6 +96,7 @@ func notes(m *api.Member) []string {
 	add(m.Draining, "draining")
 	add(len(m.Problems) == 1, "1 problem")
 	add(len(m.Problems) > 1, strconv.Itoa(len(m.Problems))+" problems")
+	add(m.Damped, "comes and goes, damped until "+m.DampedUntil.UTC().Format(time.RFC3339))
 	add(!m.Seen, "never seen from here")
 	return n
 }
