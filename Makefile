@@ -1,7 +1,7 @@
 # Each target is one readable line or a script; everything but `make test` also works by typing the go command.
 TOOL = go tool -modfile=deploy/tools/go.mod
 
-.PHONY: help build test bench lint vuln generate
+.PHONY: help build test faults bench lint vuln generate
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -11,6 +11,9 @@ build: ## the one binary, at bin/starling
 
 test: ## install what is missing, start services, run everything with -race
 	./deploy/test.sh
+
+faults: ## the long rows of the fault matrix, on 20 network namespaces; about half an hour, needs root
+	CI=true go test ./deploy/hosts -run Faults -faults -v -timeout 60m
 
 bench: ## the figures that the project promises, with their budgets
 	./deploy/bench/run.sh

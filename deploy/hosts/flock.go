@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,8 +99,11 @@ func (h *Host) Agent(dir string, flags ...string) *Agent {
 	return a
 }
 
+// at is a port of the host.
+func (h *Host) at(port int) string { return net.JoinHostPort(h.Addr, strconv.Itoa(port)) }
+
 // url is that of the agent's HTTP API.
-func (a *Agent) url(path string) string { return "http://" + a.Host.Addr + ":5051" + path }
+func (a *Agent) url(path string) string { return "http://" + a.Host.at(5051) + path }
 
 // Ready waits until the agent is healthy.
 func (a *Agent) Ready() {
@@ -163,7 +167,7 @@ func (a *Agent) Record(node *Agent) (string, error) {
 
 // Names is what the agent's DNS server answers, all of it.
 func (a *Agent) Names() (string, error) {
-	_, body, err := a.request("GET", "http://"+a.Host.Addr+":8123/v1/axfr", "")
+	_, body, err := a.request("GET", "http://"+a.Host.at(8123)+"/v1/axfr", "")
 	if err != nil {
 		return "", err
 	}
@@ -196,7 +200,7 @@ func agree(agents ...*Agent) error {
 			return err
 		}
 		for _, o := range agents {
-			if m := view[o.ID]; m.State != "alive" || m.Address != o.Host.Addr+":7946" {
+			if m := view[o.ID]; m.State != "alive" || m.Address != o.Host.at(7946) {
 				return fmt.Errorf("%s holds %s for %q at %q", a.name, o.name, m.State, m.Address)
 			}
 		}

@@ -25,3 +25,15 @@ func TestFlockComesAndGoes(t *testing.T) {
 	last.Restart("--no-discover")
 	t.Logf("came back after a crash in %v", Agree(t, 15*time.Second, f.Agents...))
 }
+
+// On a wire without IPv4 everything is as with it.
+func TestFlockOnIPv6(t *testing.T) {
+	t.Parallel()
+	w := NewNetwork6(t, 3)
+	agents := w.start(w.Hosts)
+	t.Logf("found each other by mDNS in %v", Agree(t, 20*time.Second, agents...))
+	agents[2].Kill()
+	See(t, 15*time.Second, agents[:2], agents[2], "dead")
+	agents[2].Restart("--no-discover")
+	t.Logf("came back by the peers that it remembered in %v", Agree(t, 15*time.Second, agents...))
+}

@@ -11,7 +11,14 @@ import (
 // drop adds a rule by which the host drops what comes in over its link.
 func (h *Host) drop(match ...string) {
 	h.network.t.Helper()
-	h.run("iptables", append(append([]string{"-w", "-A", "INPUT", "-i", "eth0"}, match...), "-j", "DROP")...)
+	h.run(h.iptables(), append(append([]string{"-w", "-A", "INPUT", "-i", "eth0"}, match...), "-j", "DROP")...)
+}
+
+func (h *Host) iptables() string {
+	if h.network.six {
+		return "ip6tables"
+	}
+	return "iptables"
 }
 
 // Deafen makes the host drop everything that comes from the others named, all if none is; they still hear it.
@@ -73,7 +80,7 @@ func (h *Host) Block(protocol string) {
 // Mend removes the host's rules.
 func (h *Host) Mend() {
 	h.network.t.Helper()
-	h.run("iptables", "-w", "-F", "INPUT")
+	h.run(h.iptables(), "-w", "-F", "INPUT")
 }
 
 // Mend removes the rules of all hosts.
@@ -109,11 +116,11 @@ func (h *Host) MTU(bytes int) {
 func (h *Host) Move(number int) {
 	h.network.t.Helper()
 	old := h.Addr
-	addr := wireAddr(number)
+	addr := h.network.addr(number)
 	// In this order: an address of the same network that came second would go with the first.
 	ip(h.network.t,
-		"-n "+h.netns+" address delete "+old+wireBits+" dev eth0",
-		"-n "+h.netns+" address add "+addr+wireBits+" dev eth0")
+		"-n "+h.netns+" address flush dev eth0 scope global",
+		"-n "+h.netns+" address add "+h.network.withBits(addr)+" dev eth0")
 	h.network.mu.Lock()
 	delete(h.network.owners, old)
 	h.network.owners[addr] = h

@@ -26,6 +26,7 @@ type Network struct {
 	Hosts []*Host
 
 	t      testing.TB
+	six    bool   // IPv6 alone
 	prefix string // of the names of the namespaces
 	hub    string
 	client *http.Client
@@ -48,14 +49,38 @@ type Host struct {
 // networks counts those of this process.
 var networks atomic.Int64
 
-// wireBits is the size of the wire's network.
-const wireBits = "/24"
-
+// wireAddr is the address of the host with that number.
 func wireAddr(host int) string { return fmt.Sprintf("10.77.0.%d", host) }
+
+func (w *Network) addr(host int) string {
+	if w.six {
+		return fmt.Sprintf("fd77::%d", host)
+	}
+	return wireAddr(host)
+}
+
+// withBits is an address as the program ip wants it, with the size of its network.
+func (w *Network) withBits(addr string) string {
+	if w.six {
+		return addr + "/64 nodad" // nobody else is on the wire, and the wait for others takes seconds
+	}
+	return addr + "/24"
+}
 
 // NewNetwork makes a network of n hosts, up to 99, which is gone at the end of the test with all processes in it. Without the
 // rights and programs that this takes, the test is skipped; with CI=true it fails.
 func NewNetwork(t testing.TB, n int) *Network {
+	t.Helper()
+	return newNetwork(t, n, false)
+}
+
+// NewNetwork6 is NewNetwork with addresses of IPv6 alone, fd77::1, ::2, ::3 and so on.
+func NewNetwork6(t testing.TB, n int) *Network {
+	t.Helper()
+	return newNetwork(t, n, true)
+}
+
+func newNetwork(t testing.TB, n int, six bool) *Network {
 	t.Helper()
 	if err := canNetwork(); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -65,7 +90,7 @@ func NewNetwork(t testing.TB, n int) *Network {
 	}
 	startJanitor.Do(janitor)
 	w := &Network{
-		t: t, prefix: fmt.Sprintf("%s%d-%d-%d-", netnsPrefix, os.Getpid(), startTime(os.Getpid()), networks.Add(1)),
+		t: t, six: six, prefix: fmt.Sprintf("%s%d-%d-%d-", netnsPrefix, os.Getpid(), startTime(os.Getpid()), networks.Add(1)),
 		owners: map[string]*Host{},
 	}
 	w.hub = w.prefix + "hub"
@@ -82,14 +107,14 @@ func NewNetwork(t testing.TB, n int) *Network {
 	// Without snooping the bridge floods multicast, as the simple switches do that most sites have.
 	ip(t, "-n "+w.hub+" link add br0 type bridge mcast_snooping 0", "-n "+w.hub+" link set br0 up")
 	for i := 1; i <= n; i++ {
-		h := &Host{Addr: wireAddr(i), network: w, netns: fmt.Sprintf("%sh%d", w.prefix, i), number: i, port: fmt.Sprintf("p%d", i)}
+		h := &Host{Addr: w.addr(i), network: w, netns: fmt.Sprintf("%sh%d", w.prefix, i), number: i, port: fmt.Sprintf("p%d", i)}
 		w.Hosts = append(w.Hosts, h)
 		w.owners[h.Addr] = h
 		ip(t, "netns add "+h.netns,
 			"-n "+w.hub+" link add "+h.port+" type veth peer name eth0 netns "+h.netns,
 			"-n "+w.hub+" link set "+h.port+" master br0 up",
 			"-n "+h.netns+" link set lo up",
-			"-n "+h.netns+" address add "+h.Addr+wireBits+" dev eth0",
+			"-n "+h.netns+" address add "+w.withBits(h.Addr)+" dev eth0",
 			"-n "+h.netns+" link set eth0 up")
 		h.route()
 	}
@@ -99,7 +124,7 @@ func NewNetwork(t testing.TB, n int) *Network {
 // route gives the host a default route, as real ones have; it leads nowhere. Multicast needs one.
 func (h *Host) route() {
 	h.network.t.Helper()
-	ip(h.network.t, "-n "+h.netns+" route replace default via "+wireAddr(254)+" dev eth0")
+	ip(h.network.t, "-n "+h.netns+" route replace default via "+h.network.addr(254)+" dev eth0")
 }
 
 // canNetwork tells what is missing to make networks.
@@ -175,7 +200,7 @@ func (w *Network) dial(ctx context.Context, network, address string) (net.Conn, 
 func (h *Host) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
 	err = inside(h.netns, func() error {
 		// With one numeric address the socket is made by this very goroutine.
-		c, err = (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, network, address)
+		c, err = (&net.Dialer{Timeout: 15 * time.Second}).DialContext(ctx, network, address)
 		return err
 	})
 	return c, err

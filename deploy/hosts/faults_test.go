@@ -1,0 +1,211 @@
+package hosts
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The rows of the fault matrix that take long. Without the flag each runs on fewer hosts and for a shorter time.
+var fullRows = flag.Bool("faults", false, "run the long rows of the fault matrix on all their hosts and for their whole time")
+
+// row is on how many hosts a fault is, and for how long.
+type row struct {
+	hosts int
+	lasts time.Duration
+}
+
+// size picks the size of a row. Short ones run beside others.
+func size(t *testing.T, short, full row) row {
+	if *fullRows {
+		return full
+	}
+	t.Parallel()
+	return short
+}
+
+// noFalseDeath lets a fault last, and fails the test when one of the healthy agents holds another one of them for dead
+// meanwhile, if only for a moment.
+func noFalseDeath(t *testing.T, healthy []*Agent, fault func()) {
+	t.Helper()
+	known := map[string]string{}
+	for _, a := range healthy {
+		known[a.ID] = a.name
+	}
+	marks := markAll(healthy)
+	During(t, healthy, alive(healthy), fault)
+	for key, n := range countChanges(healthy, marks) {
+		if known[key.Of] != "" {
+			t.Errorf("%s changed its mind about the healthy %s %d times", known[key.By], known[key.Of], n)
+		}
+	}
+}
+
+// A fifth of all packets lost: nobody healthy is held for dead, and an app is deployed in at most three times the time.
+func TestFaultsFifthOfPacketsLost(t *testing.T) {
+	lossy(t, size(t, row{5, 45 * time.Second}, row{20, 10 * time.Minute}), 0.2, 0.001)
+}
+
+// Two fifths of all packets lost: still nobody healthy is held for dead. What a user of the API sees over such a wire is left to TCP,
+// which backs off to half a minute between two attempts; every agent answers at once those who can reach it.
+func TestFaultsTwoFifthsOfPacketsLost(t *testing.T) {
+	lossy(t, size(t, row{5, 45 * time.Second}, row{20, 2 * time.Minute}), 0.4, 1)
+}
+
+// lossy drops a part of all packets at every host; of requests over the wire, at most a part of failing may fail.
+func lossy(t *testing.T, r row, part, failing float64) {
+	f, c := NewFlockWithTasks(t, r.hosts)
+	Agree(t, time.Minute, f.Agents...)
+	deploy := func(app string) time.Duration {
+		began := time.Now()
+		c.ProbeApp(app, 2*r.hosts)
+		c.Running(app, 2*r.hosts)
+		return time.Since(began)
+	}
+	clean := deploy("/clean")
+	for _, h := range f.Hosts {
+		h.Lose(part, "all")
+	}
+	began := time.Now()
+	noFalseDeath(t, f.Agents, func() {
+		asked, failed := f.ask(f.Hosts[0], c.Marathon+"/v2/apps/clean", r.lasts, func() {
+			took := deploy("/lossy")
+			t.Logf("%d tasks deployed in %v without loss, in %v with %.0f %%", 2*r.hosts, clean, took, 100*part)
+			<-time.After(r.lasts - time.Since(began))
+		})
+		t.Logf("API over the lossy wire: %d of %d requests failed", failed, asked)
+		if float64(failed) > failing*float64(asked) {
+			t.Errorf("%d of %d requests failed, want a part of %v at most", failed, asked, failing)
+		}
+	})
+	f.Mend()
+	t.Logf("all agree %v after the end", Agree(t, healWithin, f.Agents...).Round(100*time.Millisecond))
+	c.pids()
+}
+
+// ask requests a page from a host again and again while f runs, over connections that stay open as browsers' and frameworks' do.
+func (w *Network) ask(from *Host, url string, limit time.Duration, f func()) (asked, failed int64) {
+	var all, bad atomic.Int64
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) { return from.Dial(ctx, network, address) },
+	}}
+	ctx, stop := context.WithTimeout(context.Background(), limit+time.Minute)
+	defer stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			all.Add(1)
+			if _, _, err := request(client, "GET", url, ""); err != nil {
+				bad.Add(1)
+				w.t.Logf("%s: %v", url, err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+	f()
+	stop()
+	<-done
+	client.CloseIdleConnections()
+	return all.Load(), bad.Load()
+}
+
+// Nodes that stand still for ten of every twelve seconds blame nobody else, and nobody healthy blames another one for them.
+func TestFaultsPausedNodesBlameNobody(t *testing.T) {
+	r := size(t, row{6, 48 * time.Second}, row{20, 3 * time.Minute})
+	f := NewFlock(t, r.hosts)
+	Agree(t, time.Minute, f.Agents...)
+	paused := f.Agents[:max(1, r.hosts/10)]
+	healthy := without(f.Agents, paused...)
+	marks := markAll(f.Agents)
+	noFalseDeath(t, healthy, func() {
+		for end := time.Now().Add(r.lasts); time.Now().Before(end); {
+			for _, a := range paused {
+				a.Pause()
+			}
+			<-time.After(10 * time.Second)
+			for _, a := range paused {
+				a.Resume()
+			}
+			<-time.After(2 * time.Second)
+		}
+	})
+	worst := 0
+	for _, n := range countChanges(healthy, marks) {
+		worst = max(worst, n)
+	}
+	t.Logf("lasting changes of one healthy node's mind about a paused one in %v: %d at most", r.lasts, worst)
+	// Who came and went that often is believed again only after a while.
+	t.Logf("all agree %v after the end", Agree(t, damped, f.Agents...).Round(100*time.Millisecond))
+}
+
+// damped is the longest that a node which came and went in these tests may be held down for.
+const damped = 6 * time.Minute
+
+// A link that comes and goes every five seconds disturbs nobody else, and does not make its own node come and go all the time.
+func TestFaultsFlappingLinkIsDamped(t *testing.T) {
+	r := size(t, row{5, time.Minute}, row{5, 5 * time.Minute})
+	f := NewFlock(t, r.hosts)
+	Agree(t, 20*time.Second, f.Agents...)
+	odd := f.Agents[1]
+	healthy := without(f.Agents, odd)
+	marks := markAll(f.Agents)
+	noFalseDeath(t, healthy, func() {
+		for end := time.Now().Add(r.lasts); time.Now().Before(end); {
+			odd.Host.Unplug()
+			<-time.After(5 * time.Second)
+			odd.Host.Plug()
+			<-time.After(5 * time.Second)
+		}
+	})
+	worst := 0
+	for _, n := range countChanges(healthy, marks) {
+		worst = max(worst, n)
+	}
+	t.Logf("lasting changes of one node's mind about the one that flaps in %v: %d at most", r.lasts, worst)
+	if limit := int(r.lasts / time.Minute); worst > limit {
+		t.Errorf("somebody changed its mind %d times about the one that flaps, want %d at most", worst, limit)
+	}
+	t.Logf("all agree %v after the end", Agree(t, damped, f.Agents...).Round(100*time.Millisecond))
+}
+
+// Tasks that burn every core do not make agents look dead, neither while they burn nor when a node really dies meanwhile.
+func TestFaultsBurningTasks(t *testing.T) {
+	r := row{5, 20 * time.Second}
+	if *fullRows {
+		r = row{20, 5 * time.Minute}
+	}
+	f, c := NewFlockWithTasks(t, r.hosts)
+	Agree(t, time.Minute, f.Agents...)
+	instances := max(r.hosts, 4)
+	def := fmt.Sprintf(`{"id":"/burn","cmd":"while :; do :; done","cpus":2,"mem":32,"instances":%d,"constraints":[["hostname","GROUP_BY","%d"]]}`, instances, r.hosts)
+	if _, _, err := c.request("POST", c.Marathon+"/v2/apps", def); err != nil {
+		t.Fatal(err)
+	}
+	c.Running("/burn", instances)
+	noFalseDeath(t, f.Agents, func() { <-time.After(r.lasts) })
+	worst := 0.0
+	for _, a := range f.Agents {
+		score, err := a.Metric("starling_gossip_health_score")
+		if err != nil {
+			t.Error(err)
+		}
+		worst = max(worst, score)
+	}
+	t.Logf("the worst health score of %d agents on a burning machine is %v", r.hosts, worst)
+	victim := f.Agents[r.hosts-1]
+	others := without(f.Agents, victim)
+	noFalseDeath(t, others, func() {
+		victim.Kill()
+		t.Logf("the killed one was dead to all in %v", See(t, 30*time.Second, others, victim, "dead"))
+		<-time.After(r.lasts / 2)
+	})
+}
