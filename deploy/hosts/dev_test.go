@@ -251,6 +251,7 @@ func TestWrongFlagsAreExplained(t *testing.T) {
 		{[]string{"agent", "--jion=x"}, "did you mean --join?"},
 		{[]string{"master", "--port=x"}, "--port"},
 		{[]string{"fly"}, `unknown command "fly"`},
+		{[]string{"mehs"}, `unknown command "mehs"; did you mean mesh?`},
 		{[]string{"marathon", "--master=ftp://x"}, "--master"},
 	} {
 		out, err := exec.Command(binary, tc.args...).CombinedOutput()

@@ -14,8 +14,8 @@
 //	                        the present key; the answer is 202 with the Rotation
 //
 // What is told is this node's copy and this node's opinion: others may know more. Refusals are sentences in plain text:
-// 404 for a node or a distance that is not known, 405 for another method, 503 where too many watch; a rotation is refused with 403 for a request that does not open, 409 while another one goes on or where there is no key. Handlers work on immutable snapshots, and hold no lock while they
-// encode. Nothing here is secret that is not in the mesh already, and no key ever is.
+// 404 for a node or a distance that is not known, 405 for another method, 503 where too many watch; a rotation is refused with 403 for a request that does not open, 409 while another one goes on or where there is no key. Handlers work on immutable snapshots, and hold no lock of the mesh while
+// they encode. Nothing here is secret that is not in the mesh already, and no key ever is.
 package api
 
 import (
@@ -60,6 +60,7 @@ const (
 type api struct {
 	mesh     Mesh
 	watchers atomic.Int32 // streams that are open
+	cache    cache        // of members
 }
 
 // Mount returns the function that adds the routes to an application made by server.NewApp, ahead of the answer to unknown
@@ -92,6 +93,11 @@ func write(c *fiber.Ctx, v any) error {
 	if err != nil {
 		return err
 	}
+	return send(c, body)
+}
+
+// send answers with JSON that is encoded already, and not modified any more.
+func send(c *fiber.Ctx, body []byte) error {
 	c.Set(fiber.HeaderContentType, fiber.MIMEApplicationJSON)
 	c.Set(fiber.HeaderCacheControl, "no-store")
 	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")

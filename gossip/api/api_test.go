@@ -102,7 +102,7 @@ func agentNode(host string) *catalog.Node {
 // serve runs the endpoints on a real listener, and returns its address and what stops it.
 func serve(t testing.TB, m Mesh) (base string, stop func()) {
 	t.Helper()
-	app := server.NewApp(server.Options{Process: "slave(1)", StreamWriteTimeout: 2 * time.Second})
+	app := server.NewApp(server.Options{Process: "slave(1)", Grace: time.Hour}) // what does not end by itself is not cut off
 	Mount(m)(app)
 	app.Use(func(*fiber.Ctx) error { return fiber.ErrNotFound })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,8 +120,8 @@ func serve(t testing.TB, m Mesh) (base string, stop func()) {
 			if err != nil {
 				t.Errorf("Serve = %v", err)
 			}
-		case <-time.After(4 * time.Second):
-			t.Error("the server does not stop at once")
+		case <-time.After(20 * time.Second):
+			t.Error("the server does not stop: something goes on")
 		}
 	}
 	t.Cleanup(stop)
@@ -214,6 +214,24 @@ func TestMembersTellWhatIsKnown(t *testing.T) {
 	}
 	if by["heard"].Roles == nil || len(by["heard"].Roles) != 0 {
 		t.Errorf("roles of a record that does not decode: %v, want an empty list", by["heard"].Roles)
+	}
+}
+
+// However many ask, the list is not made more often than a few times a second.
+func TestMembersAreEncodedForAllWhoAsk(t *testing.T) {
+	f := newFake(t, "self", record.Limits{})
+	a := &api{mesh: f}
+	now := time.Now()
+	first, err := a.encoded(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.other(t, "new", record.Alive)
+	if again, err := a.encoded(now.Add(membersFor - 1)); err != nil || &again[0] != &first[0] {
+		t.Errorf("a moment later: %s, %v, want the same answer", again, err)
+	}
+	if later, err := a.encoded(now.Add(membersFor)); err != nil || !strings.Contains(string(later), `"new"`) || strings.Contains(string(first), `"new"`) {
+		t.Errorf("later: %s, %v, want what has changed; before: %s", later, err, first)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"math"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -75,7 +76,36 @@ type Leader struct {
 	Address string `json:"address"`
 }
 
-func (a *api) members(c *fiber.Ctx) error { return write(c, a.list(time.Now())) }
+// membersFor is how long an answer is given again: however many ask, the list is made a few times a second.
+const membersFor = 200 * time.Millisecond
+
+// cache is the newest answer. Its lock is held while one is made, so that others wait for that instead of making the same.
+type cache struct {
+	mu   sync.Mutex
+	made time.Time
+	body []byte // replaced, never modified
+}
+
+func (a *api) members(c *fiber.Ctx) error {
+	body, err := a.encoded(time.Now())
+	if err != nil {
+		return err
+	}
+	return send(c, body)
+}
+
+func (a *api) encoded(now time.Time) ([]byte, error) {
+	a.cache.mu.Lock()
+	defer a.cache.mu.Unlock()
+	if a.cache.body != nil && now.Sub(a.cache.made) < membersFor {
+		return a.cache.body, nil
+	}
+	body, err := encode(a.list(now))
+	if err == nil {
+		a.cache.made, a.cache.body = now, body
+	}
+	return body, err
+}
 
 func (a *api) list(now time.Time) []Member {
 	known := a.mesh.Members()
