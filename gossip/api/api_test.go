@@ -170,12 +170,17 @@ func TestMembersTellWhatIsKnown(t *testing.T) {
 		set(t, catalog.KeyHealth, &catalog.Health{Draining: true, Problems: []string{"disk is full"}}),
 		set(t, catalog.TaskKey("f", "t1"), &catalog.Task{}), set(t, catalog.TaskKey("f", "t2"), &catalog.Task{}))
 	f.other(t, "heard", record.Unknown, record.Assignment{Key: catalog.KeyNode, Value: []byte{0xff}})
+	long := record.NewMap("heard long ago", 3)
+	long.Set(time.Now(), record.Assignment{Key: "k", Value: []byte("v")})
+	if _, err := f.Apply(time.Now().Add(-heardFor), long.Delta(long.Self(), 0)); err != nil {
+		t.Fatal(err)
+	}
 	f.other(t, "gone", record.Left)
 	f.other(t, "doubt", record.Suspect)
 	base, _ := serve(t, f)
 	var list []Member
-	if status, body := request(t, "GET", base+"/mesh/members", &list); status != 200 || len(list) != 5 {
-		t.Fatalf("%d %s, want 200 and five members", status, body)
+	if status, body := request(t, "GET", base+"/mesh/members", &list); status != 200 || len(list) != 6 {
+		t.Fatalf("%d %s, want 200 and six members", status, body)
 	}
 	by := map[string]Member{}
 	for _, m := range list {
@@ -186,8 +191,9 @@ func TestMembersTellWhatIsKnown(t *testing.T) {
 		seen           bool
 		version        uint64
 	}{
-		"self": {"alive", "10.0.0.1:7946", true, 2}, "edge1": {"alive", "10.0.0.1:7946", true, 5}, "heard": {"dead", "", false, 1},
-		"gone": {"left", "10.0.0.1:7946", true, 0}, "doubt": {"suspect", "10.0.0.1:7946", true, 0},
+		"self": {"alive", "10.0.0.1:7946", true, 2}, "edge1": {"alive", "10.0.0.1:7946", true, 5}, "heard": {"suspect", "", false, 1},
+		"heard long ago": {"dead", "", false, 1},
+		"gone":           {"left", "10.0.0.1:7946", true, 0}, "doubt": {"suspect", "10.0.0.1:7946", true, 0},
 	} {
 		got := by[name]
 		if got.State != want.state || got.Address != want.address || got.Seen != want.seen || got.Version != want.version || got.Self != (name == "self") {

@@ -78,8 +78,12 @@ func (a *api) keys(c *fiber.Ctx) error {
 	}
 	k := Keys{Challenge: a.mesh.RotationChallenge(), Nodes: []NodeKeys{}, Rotation: a.rotation()}
 	for _, n := range a.mesh.Keys() {
+		s := a.mesh.Snapshot(n.Name)
+		if s == nil {
+			continue // reaped just now
+		}
 		k.Encrypted = k.Encrypted || n.Name == a.mesh.Self() && n.Primary != ""
-		k.Nodes = append(k.Nodes, NodeKeys{n.Name, state(n.Liveness), n.Serial, n.Primary, append([]string{}, n.Installed...)})
+		k.Nodes = append(k.Nodes, NodeKeys{n.Name, state(time.Now(), s), n.Serial, n.Primary, append([]string{}, n.Installed...)})
 	}
 	return write(c, k)
 }

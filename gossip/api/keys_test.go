@@ -33,6 +33,7 @@ func post(t *testing.T, url, contentType, body string) (int, string) {
 
 func TestKeysAreNamedAndNeverShown(t *testing.T) {
 	f := newFake(t, "self", record.Limits{})
+	f.other(t, "edge", record.Dead)
 	f.keyed = []gossip.NodeKeys{
 		{Name: "edge", Liveness: record.Dead},
 		{Name: "self", Liveness: record.Alive, Serial: 1, Primary: "aa", Installed: []string{"aa", "bb"}},

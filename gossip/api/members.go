@@ -19,8 +19,8 @@ import (
 // terminal or a page.
 type Member struct {
 	Name string `json:"name"`
-	// State is alive, suspect, dead or left. A node that this one never saw itself, and only has the record of, counts as
-	// dead; Seen tells the two apart.
+	// State is alive, suspect, dead or left. A node that this one never saw itself, and only has the record of, is suspect
+	// while there is news of it and dead a minute later; Seen is false for it.
 	State string `json:"state"`
 	Seen  bool   `json:"seen"`
 	// Self is set for the node that answers.
@@ -111,37 +111,43 @@ func (a *api) list(now time.Time) []Member {
 	known := a.mesh.Members()
 	out := make([]Member, 0, len(known))
 	for i := range known {
-		out = append(out, a.member(now, &known[i], a.mesh.Snapshot(known[i].Name)))
+		if s := a.mesh.Snapshot(known[i].Name); s != nil { // else it was reaped just now
+			out = append(out, a.member(now, &known[i], s))
+		}
 	}
 	return out
 }
 
-// member joins what the mesh knows of a node with what its record says; the snapshot is nil for one that was reaped just now.
+// member joins what the mesh knows of a node with what its record says.
 func (a *api) member(now time.Time, known *gossip.Member, s *record.Snapshot) Member {
+	news := s.Updated()
+	if news.IsZero() {
+		news = known.Since
+	}
 	m := Member{
-		Name: known.Name, State: state(known.Liveness), Seen: known.Liveness != record.Unknown, Self: known.Name == a.mesh.Self(),
-		Version: known.Version, Generation: known.Generation, Since: known.Since, Roles: []string{},
-		Damped: !known.DampedUntil.IsZero(), DampedUntil: known.DampedUntil, Age: seconds(now, known.Since),
+		Name: known.Name, State: state(now, s), Seen: s.Liveness() != record.Unknown, Self: known.Name == a.mesh.Self(),
+		Version: s.Version(), Generation: s.Generation(), Since: known.Since, Age: seconds(now, news),
+		Damped: !known.DampedUntil.IsZero(), DampedUntil: known.DampedUntil, Roles: []string{},
 	}
 	if known.Port > 0 {
 		m.Address = hostPort(known.Address, uint32(known.Port))
 	}
-	if s != nil {
-		m.Version, m.Generation = s.Version(), s.Generation()
-		if at := s.Updated(); !at.IsZero() {
-			m.Age = seconds(now, at)
-		}
-		m.fill(s)
-	}
+	m.fill(s)
 	return m
 }
 
+// heardFor is how long a node that is only heard of may live: it may be about to join, or be out of reach from here alone.
+const heardFor = time.Minute
+
 // state is the word for users: there are four.
-func state(l record.Liveness) string {
-	if l == record.Unknown {
-		l = record.Dead
+func state(now time.Time, s *record.Snapshot) string {
+	switch l := s.Liveness(); {
+	case l != record.Unknown:
+		return l.String()
+	case now.Sub(s.Updated()) < heardFor:
+		return record.Suspect.String()
 	}
-	return l.String()
+	return record.Dead.String()
 }
 
 // seconds is the time that has passed, to the millisecond; 0 where it is not known when it began.

@@ -150,7 +150,7 @@ func (w *watcher) change(c *record.Change) {
 	w.told[c.Node] = now
 	switch {
 	case old == nil:
-		w.tell(Event{What: New, Node: c.Node, State: state(now.Liveness())})
+		w.tell(Event{What: New, Node: c.Node, State: state(w.now(), now)})
 		w.compare(nil, now)
 	case c.Key == "":
 		w.compare(old, now)
@@ -162,7 +162,7 @@ func (w *watcher) change(c *record.Change) {
 // compare tells everything in which two copies of a node's record differ.
 func (w *watcher) compare(old, now *record.Snapshot) {
 	if old != nil {
-		if is, was := state(now.Liveness()), state(old.Liveness()); is != was {
+		if is, was := state(w.now(), now), state(w.now(), old); is != was {
 			w.tell(Event{What: State, Node: now.Node(), State: is, Was: was})
 		}
 		if old.Generation() != 0 && now.Generation() != old.Generation() {
