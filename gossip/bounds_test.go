@@ -45,7 +45,7 @@ func TestAGenerationBeyondReachIsNotChased(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
 		f.form(3)
 		own := f.nodes[2].Snapshot("node-002").Generation()
-		forged := record.NewMap("node-002", maxGeneration+1)
+		forged := record.NewMap("node-002", maxGeneration+1) // the highest ones leave nothing to outbid them with
 		forged.Set(time.Now(), assign("task/f/1", "forged"))
 		for range 10 {
 			if err := f.nodes[2].Apply(forged.Delta("node-002", 0)); err != nil {

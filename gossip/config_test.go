@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -129,12 +130,66 @@ func TestDeadPeersAreTriedEverMoreRarely(t *testing.T) {
 	b.left("n", epoch)
 	tries, last := 0, time.Duration(0)
 	for d := time.Duration(0); d < 24*time.Hour; d += time.Second {
-		if len(b.due(epoch.Add(d), 3)) > 0 {
+		if len(b.due(epoch.Add(d), 3, false)) > 0 {
 			tries++
 			last = d
 		}
 	}
 	if tries < 100 || tries > 250 || 24*time.Hour-last > 13*time.Minute {
 		t.Errorf("%d tries in a day, the last after %v; want about one in ten minutes, for ever", tries, last)
+	}
+}
+
+func TestPeersThatLeftAreTriedOnlyByWhoIsAlone(t *testing.T) {
+	b := newPeerBook("self", nil)
+	for i := range 10 {
+		n := memberlist.Node{Name: fmt.Sprint("n", i), Addr: []byte{10, 0, 0, byte(i)}, Port: 7946}
+		b.joined(n, epoch)
+		b.left(n.Name, epoch)
+		if i != 7 {
+			b.rest(n.Name)
+		}
+	}
+	now := epoch.Add(time.Minute)
+	if got := b.due(now, 3, false); len(got) != 1 || got[0].Name != "n7" {
+		t.Errorf("due: %v, want n7 alone: the others said goodbye", got)
+	}
+	if got := b.due(now, 20, true); len(got) != 9 {
+		t.Errorf("%d due for who is alone, want the other nine", len(got))
+	}
+	b.joined(memberlist.Node{Name: "n1", Addr: []byte{10, 0, 0, 1}, Port: 7946}, now)
+	b.left("n1", now)
+	if got := b.due(now.Add(time.Minute), 3, false); !slices.ContainsFunc(got, func(n memberlist.Node) bool { return n.Name == "n1" }) {
+		t.Errorf("due: %v, want n1 among them: it came back and died", got)
+	}
+}
+
+func TestTheNewlyLostDoNotWaitBehindTheOldDead(t *testing.T) {
+	b := newPeerBook("self", nil)
+	for i := range 500 {
+		n := memberlist.Node{Name: fmt.Sprint("old", i), Addr: []byte{10, 1, byte(i >> 8), byte(i)}, Port: 7946}
+		b.joined(n, epoch)
+		b.left(n.Name, epoch)
+	}
+	tried := map[string]int{}
+	step := func(now time.Time) {
+		for _, n := range b.due(now, 4, false) {
+			tried[n.Name]++
+		}
+	}
+	now := epoch
+	for ; now.Before(epoch.Add(2 * time.Hour)); now = now.Add(5 * time.Second) {
+		step(now)
+	}
+	if len(tried) != 500 {
+		t.Errorf("%d of 500 dead peers were tried in two hours, want all", len(tried))
+	}
+	b.joined(memberlist.Node{Name: "new", Addr: []byte{10, 0, 0, 1}, Port: 7946}, now)
+	b.left("new", now)
+	for lost := now; now.Before(lost.Add(20 * time.Second)); now = now.Add(5 * time.Second) {
+		step(now)
+	}
+	if tried["new"] == 0 {
+		t.Error("the peer that was lost last was not tried within 20 s")
 	}
 }

@@ -86,7 +86,7 @@ func (d *delegate) LocalState(join bool) []byte {
 	if !join {
 		return d.m.summary(overStream).append(nil)
 	}
-	return (&message{kind: kindDigests, node: d.m.cfg.NodeID, mask: ^uint64(0), digests: d.m.records.Digests(nil)}).append(nil)
+	return (&message{kind: kindDigests, node: d.m.cfg.NodeID, mask: ^uint64(0), digests: d.m.digests(nil)}).append(nil)
 }
 
 // MergeRemoteState is the other side of LocalState.
@@ -153,6 +153,7 @@ func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
 	if existing.Name != d.m.cfg.NodeID {
 		return
 	}
+	d.m.contested()
 	select {
 	case d.m.conflicts <- other.Address():
 	default:

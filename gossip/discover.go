@@ -35,7 +35,7 @@ func (m *Mesh) discover(ctx context.Context) {
 	for {
 		var err error
 		if server == nil {
-			server, err = m.announce(iface)
+			server, err = m.serve(iface)
 		}
 		if qerr := m.ask(ctx, iface); err == nil {
 			err = qerr
@@ -54,8 +54,8 @@ func (m *Mesh) discover(ctx context.Context) {
 	}
 }
 
-// announce begins to answer the questions of others.
-func (m *Mesh) announce(iface *net.Interface) (*mdns.Server, error) {
+// serve begins to answer the questions of others.
+func (m *Mesh) serve(iface *net.Interface) (*mdns.Server, error) {
 	// A label of DNS has 63 bytes at most. The name matters to nobody: it only has to be this node's own.
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(m.cfg.NodeID))

@@ -5,9 +5,11 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"golang.org/x/sync/errgroup"
 
 	"starling/gossip/record"
 )
@@ -18,8 +20,8 @@ const (
 	lastJoin  = 10 * time.Second
 	// Once in the mesh, seeds that are not members are still tried: they may be on the other side of a partition.
 	seedsEvery = time.Minute
-	// triesAtOnce bounds the dead peers that are tried in one go.
-	triesAtOnce    = 3
+	// triesAtOnce bounds the dead peers that are tried in one go, and the exchanges that are under way at once.
+	triesAtOnce    = 4
 	aloneWarn      = time.Minute
 	aloneSay       = time.Hour
 	resolveTimeout = 5 * time.Second
@@ -36,7 +38,7 @@ func (m *Mesh) join(ctx context.Context) {
 		now := time.Now()
 		if m.peers.countAlive() == 0 {
 			tried, missing := m.seedAddresses(ctx)
-			for _, p := range m.peers.due(now, maxAddresses) {
+			for _, p := range m.peers.due(now, maxAddresses, true) {
 				tried = append(tried, p.Address())
 			}
 			if m.tryAll(ctx, tried) || m.tryOtherKey(ctx, tried) {
@@ -49,10 +51,8 @@ func (m *Mesh) join(ctx context.Context) {
 		} else {
 			alone = now
 			var tries []string
-			for _, p := range m.peers.due(now, triesAtOnce) {
-				if !m.saidBye(p.Name) {
-					tries = append(tries, p.Address())
-				}
+			for _, p := range m.peers.due(now, triesAtOnce, false) {
+				tries = append(tries, p.Address())
 			}
 			if now.After(seedsNext) {
 				addrs, _ := m.seedAddresses(ctx)
@@ -146,22 +146,21 @@ func (m *Mesh) exchange(ctx context.Context, addr string) error {
 	return err
 }
 
-// tryAll exchanges state with each of the addresses and tells whether one answered.
+// tryAll exchanges state with each of the addresses, a few at a time, and tells whether one answered.
 func (m *Mesh) tryAll(ctx context.Context, addrs []string) bool {
-	ok := false
+	var ok atomic.Bool
+	var g errgroup.Group
+	g.SetLimit(triesAtOnce)
 	for _, a := range addrs {
-		if ctx.Err() != nil {
-			return ok
-		}
-		if _, err := m.ml.Load().Join([]string{a}); err != nil {
-			m.log.Debug("peer not reached", "addr", a, "err", err)
-			continue
-		}
-		if m.countMembers() > 0 { // it may have been this node itself under another address
-			ok = true
-		}
+		g.Go(func() error {
+			if m.exchange(ctx, a) == nil && m.countMembers() > 0 { // it may have been this node itself under another address
+				ok.Store(true)
+			}
+			return nil
+		})
 	}
-	return ok
+	_ = g.Wait()
+	return ok.Load()
 }
 
 // strangers tells whether there are records that came lately of nodes that memberlist has not heard of. Then an exchange with

@@ -84,6 +84,11 @@ type Mesh struct {
 	byes  map[string]bye    // by the name of who said it; guarded by mu
 	doubt map[string]*doubt // by the name of who is doubted; guarded by mu
 
+	// open is set once the own record may be told; rival is when another node of this name was first heard of, as time since the start.
+	open       atomic.Bool
+	rival      atomic.Int64
+	announceAt time.Time // when to look whether the own record may be told; belongs to watch
+
 	damper *damper
 	flaps  int // returns that were not believed since the last word about it; belongs to watch
 
@@ -318,8 +323,8 @@ func (m *Mesh) apply(wire []byte, pass bool) (record.Result, error) {
 
 // pass queues news to be told to others.
 func (m *Mesh) pass(node string, generation uint64, keys []string) {
-	if m.ml.Load() == nil {
-		return // anti-entropy tells them when there is somebody to tell
+	if m.ml.Load() == nil || node == m.cfg.NodeID && !m.announced() {
+		return // they are told when there is somebody to tell, and when they may be told
 	}
 	for _, key := range m.queue.push(node, generation, keys) {
 		if !m.freight.news(node, generation, key) {

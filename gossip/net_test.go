@@ -3,6 +3,7 @@ package gossip
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
@@ -130,7 +131,8 @@ func TestAMeshThatIsNeverRunIsClosed(t *testing.T) {
 
 // TestDiscovery runs where multicast works on loopback; elsewhere it says so.
 func TestDiscovery(t *testing.T) {
-	discover := func(c *Config) { c.Discover = true; c.Cluster = t.Name() }
+	cluster := fmt.Sprint(t.Name(), "-", rand.Uint64()) // the same test may run twice on this machine
+	discover := func(c *Config) { c.Discover = true; c.Cluster = cluster }
 	a := real(t, "a", "127.0.0.1", discover)
 	b := real(t, "b", "127.0.0.2", discover)
 	a.Set(assign("node", "a"))

@@ -27,6 +27,8 @@ type peer struct {
 	node  memberlist.Node
 	alive bool
 	seen  time.Time // when it was last known to be alive
+	// resting is set for one that said goodbye: whoever looks for company may try it, nobody else does.
+	resting bool
 	// For peers that are not alive: when it is tried next, and how long the pause after that is.
 	next  time.Time
 	pause time.Duration
@@ -88,6 +90,15 @@ func (b *peerBook) left(name string, now time.Time) {
 	delete(b.index, name)
 	if dead := len(b.all) - len(b.alive); dead > maxRemembered {
 		b.forgetOldest()
+	}
+}
+
+// rest notes that a peer which is not alive said goodbye.
+func (b *peerBook) rest(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.all[name]; p != nil && !p.alive {
+		p.resting = true
 	}
 }
 
@@ -179,18 +190,24 @@ const (
 	lastRetry  = 10 * time.Minute
 )
 
-// due returns up to n peers that are not alive and are to be tried now: those whose turn has been for longest. It sets the
-// time of their next turn.
-func (b *peerBook) due(now time.Time, n int) []memberlist.Node {
+// due returns up to n peers that are not alive and are to be tried now: half of them those that were tried least often, lest one that was
+// lost a moment ago wait behind a thousand that have been gone for days, and then those whose turn has been for longest. It sets the
+// time of their next turn. Peers that said goodbye are among them only if so wished.
+func (b *peerBook) due(now time.Time, n int, resting bool) []memberlist.Node {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var ready []*peer
 	for _, p := range b.all {
-		if !p.alive && !now.Before(p.next) {
+		if !p.alive && !now.Before(p.next) && (resting || !p.resting) {
 			ready = append(ready, p)
 		}
 	}
 	slices.SortFunc(ready, func(a, b *peer) int { return cmp.Or(a.next.Compare(b.next), b.seen.Compare(a.seen)) })
+	if len(ready) > n {
+		slices.SortStableFunc(ready, func(a, b *peer) int { return cmp.Compare(a.pause, b.pause) })
+		rest := ready[n/2:]
+		slices.SortFunc(rest, func(a, b *peer) int { return cmp.Or(a.next.Compare(b.next), b.seen.Compare(a.seen)) })
+	}
 	var nodes []memberlist.Node
 	for _, p := range ready[:min(n, len(ready))] {
 		p.pause = min(max(2*p.pause, firstRetry), lastRetry)

@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// How long leaving may take at most: for the goodbye of memberlist, and for the rest.
+// How long leaving may take at most: for the goodbye of memberlist, and for streams that are under way.
 const (
 	leaveTimeout = 2 * time.Second
+	hangUpAfter  = 500 * time.Millisecond
 	senders      = 4
 )
 
@@ -58,12 +59,17 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if m.cfg.Discover {
 		group.Go(func() error { m.discover(groupCtx); return nil })
 	}
+	// A stream that does not move must not hold up the end.
+	defer context.AfterFunc(groupCtx, func() { time.AfterFunc(hangUpAfter, m.transport.hangUp) })()
 	err = group.Wait()
 
 	m.leaving.Store(true)
-	if errors.Is(err, ErrDuplicate) {
-		m.log.Error("mesh left", "err", err) // without goodbye: it would be the other one's
-	} else {
+	switch {
+	case errors.Is(err, ErrDuplicate):
+		m.log.Error("mesh left", "err", err)
+	case m.rival.Load() != 0 && !m.announced():
+		m.log.Info("mesh left")
+	default: // in the other cases the goodbye would be that of another node
 		m.goodbye(ml)
 		m.log.Info("mesh left")
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"starling/gossip/record"
 )
 
 // stateDir is what the mesh keeps on disk:
@@ -33,8 +35,9 @@ const (
 	peersFile        = "peers.json"
 	stateVersion     = 1
 	generationRandom = 20 // bits
-	maxGeneration    = 1 << 62
-	maxStateFile     = 1 << 20
+	// maxGeneration leaves room for one that outbids it.
+	maxGeneration = record.MaxGeneration - 2<<generationRandom
+	maxStateFile  = 1 << 20
 )
 
 type generationState struct {

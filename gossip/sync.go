@@ -74,7 +74,7 @@ func (m *Mesh) onSummary(msg *message) {
 		return
 	}
 	byBucket := make([][]record.Digest, record.Buckets)
-	for _, d := range m.records.Digests(func(n string) bool { return differ>>record.Bucket(n)&1 == 1 }) {
+	for _, d := range m.digests(func(n string) bool { return differ>>record.Bucket(n)&1 == 1 }) {
 		b := record.Bucket(d.Node)
 		byBucket[b] = append(byBucket[b], d)
 	}
@@ -127,7 +127,7 @@ func (m *Mesh) onDigests(msg *message) {
 		if v.Ahead {
 			m.outbid(d.Generation)
 		}
-		if v.Newer {
+		if v.Newer && (d.Node != m.cfg.NodeID || m.announced()) {
 			lacks = append(lacks, need{d.Node, v.Since})
 		}
 		if v.Older {
@@ -135,7 +135,7 @@ func (m *Mesh) onDigests(msg *message) {
 		}
 	}
 	if msg.mask != 0 {
-		for _, d := range m.records.Digests(func(n string) bool { return msg.mask>>record.Bucket(n)&1 == 1 && !told[n] }) {
+		for _, d := range m.digests(func(n string) bool { return msg.mask>>record.Bucket(n)&1 == 1 && !told[n] }) {
 			lacks = append(lacks, need{node: d.Node})
 		}
 	}

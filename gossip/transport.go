@@ -25,7 +25,9 @@ type transport struct {
 	refuse func(addr string) error
 
 	ctx    context.Context // of dials
-	hangUp context.CancelFunc
+	cancel context.CancelFunc
+	mu     sync.Mutex
+	dialed map[net.Conn]bool // streams that this node opened; guarded by mu
 	start  sync.Once
 	end    sync.Once
 	stop   chan struct{} // closed by Shutdown
@@ -34,12 +36,12 @@ type transport struct {
 
 func newTransport(inner memberlist.Transport, timeout time.Duration, m *metrics, g *gate) *transport {
 	t := &transport{
-		inner: inner, timeout: timeout, metrics: m, gate: g,
+		dialed: map[net.Conn]bool{}, inner: inner, timeout: timeout, metrics: m, gate: g,
 		packets: make(chan *memberlist.Packet, 256), streams: make(chan net.Conn, 16),
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	t.aware, _ = inner.(memberlist.NodeAwareTransport)
-	t.ctx, t.hangUp = context.WithCancel(context.Background())
+	t.ctx, t.cancel = context.WithCancel(context.Background())
 	return t
 }
 
@@ -145,7 +147,59 @@ func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Dur
 		closeQuietly(c)
 		return nil, err
 	}
+	if c, err = t.keep(c); err != nil {
+		return nil, err
+	}
 	return t.gate.dialled(&countedConn{c, t.metrics}, t.metrics.refusedStreams.Inc), nil
+}
+
+// keep notes an open stream, so that it can be ended.
+func (t *transport) keep(c net.Conn) (net.Conn, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.ctx.Err(); err != nil {
+		closeQuietly(c)
+		return nil, err
+	}
+	t.dialed[c] = true
+	return &dialedConn{c, t}, nil
+}
+
+// dialedConn is a stream that ends when the node hangs up.
+type dialedConn struct {
+	net.Conn
+	t *transport
+}
+
+func (c *dialedConn) Close() error {
+	c.t.mu.Lock()
+	delete(c.t.dialed, c.Conn)
+	c.t.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (c *dialedConn) SetDeadline(at time.Time) error {
+	c.t.mu.Lock()
+	defer c.t.mu.Unlock()
+	if err := c.t.ctx.Err(); err != nil {
+		return err // the deadline is in the past and stays there
+	}
+	return c.Conn.SetDeadline(at)
+}
+
+// hangUp ends dials and the streams that this node opened, at once and for ever.
+func (t *transport) hangUp() {
+	t.cancel()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for c := range t.dialed {
+		_ = c.SetDeadline(time.Unix(1, 0)) // does not block, as closing may
+	}
+}
+
+// dialer is a transport whose dials can be ended.
+type dialer interface {
+	DialContext(ctx context.Context, addr string) (net.Conn, error)
 }
 
 func (t *transport) dial(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
@@ -158,6 +212,11 @@ func (t *transport) dial(addr memberlist.Address, timeout time.Duration) (net.Co
 	if _, ok := t.inner.(*memberlist.NetTransport); ok {
 		d := net.Dialer{Timeout: timeout}
 		return d.DialContext(t.ctx, "tcp", addr.Addr)
+	}
+	if d, ok := t.inner.(dialer); ok {
+		ctx, cancel := context.WithTimeout(t.ctx, timeout)
+		defer cancel()
+		return d.DialContext(ctx, addr.Addr)
 	}
 	if t.aware != nil {
 		return t.aware.DialAddressTimeout(addr, timeout)

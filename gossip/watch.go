@@ -74,6 +74,7 @@ func (m *Mesh) watch(ctx context.Context) {
 				m.suspectNode(now, name, false) // its answer ends the hold-down
 			}
 			m.verify(now)
+			m.announce(now)
 		case above := <-m.ahead:
 			m.raise(above)
 		case <-reconcile.C:
@@ -92,13 +93,20 @@ func (m *Mesh) watch(ctx context.Context) {
 	}
 }
 
-// nextAlarm returns when a doubt or a hold-down wants attention; zero if there is none.
+// nextAlarm returns when a doubt, a hold-down or the own announcement wants attention; zero if nothing does.
 func (m *Mesh) nextAlarm() time.Time {
-	next := m.nextDoubt()
-	if _, held := m.damper.held(); next.IsZero() || !held.IsZero() && held.Before(next) {
-		return held
+	_, held := m.damper.held()
+	return earliest(m.nextDoubt(), held, m.nextAnnouncement())
+}
+
+// earliest returns the earliest of some times; zero ones don't count.
+func earliest(times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if first.IsZero() || !t.IsZero() && t.Before(first) {
+			first = t
+		}
 	}
-	return next
+	return first
 }
 
 func (m *Mesh) onEvent(e event) {
@@ -113,6 +121,9 @@ func (m *Mesh) onEvent(e event) {
 		}
 		m.mu.Unlock()
 		m.peers.joined(e.node, now)
+		if name != m.cfg.NodeID {
+			m.introduce(now)
+		}
 		m.returned(now, name)
 		wake(m.kick)
 	case eventLeave:
@@ -173,6 +184,7 @@ func (m *Mesh) depart(now time.Time, name string) {
 	m.dropDoubt(name)
 	m.damper.forget(name)
 	m.peers.left(name, now)
+	m.peers.rest(name)
 	m.locator.forget(name)
 	m.setLiveness(now, name, record.Left)
 	wake(m.rejoin)

@@ -108,7 +108,7 @@ func ParseDigests(wire []byte) ([]Digest, error) {
 		case p.err != nil:
 		case d.Node == "":
 			p.fail("a digest names no node")
-		case d.Generation > math.MaxInt64 || d.Version > math.MaxInt64:
+		case d.Generation > MaxGeneration || d.Version > math.MaxInt64:
 			p.fail("a digest beyond all bounds")
 		case below > d.Version:
 			p.fail("floor below zero")

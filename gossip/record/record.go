@@ -26,6 +26,9 @@ import (
 	"iter"
 )
 
+// MaxGeneration is the highest generation that is accepted. Nobody gets there by starting anew.
+const MaxGeneration = 1 << 62
+
 // Liveness is what this node thinks of another one. It is an opinion, not a part of the record, and is not replicated.
 type Liveness uint8
 

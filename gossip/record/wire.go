@@ -245,7 +245,7 @@ func parseDelta(wire []byte, limits *Limits) (*delta, error) {
 		return nil, p.err
 	case d.node == "":
 		p.fail("it names no node")
-	case d.generation == 0 || d.generation > math.MaxInt64:
+	case d.generation == 0 || d.generation > MaxGeneration:
 		p.fail("generation %d", d.generation)
 	case count > uint64(limits.Keys):
 		return nil, fmt.Errorf("%w: %d entries, at most %d are allowed", ErrLimit, count, limits.Keys)
