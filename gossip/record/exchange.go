@@ -129,6 +129,9 @@ func (m *Map) adopt(now time.Time, node string, r *copied) {
 	}
 	b := Bucket(node)
 	m.summary[b] ^= m.digest(node).hash()
+	if older := m.next[node]; older != nil {
+		m.total -= older.snap.table.cost()
+	}
 	m.next[node] = r
 	m.summary[b] ^= m.digest(node).hash()
 	if cur.snap.generation == 0 {
