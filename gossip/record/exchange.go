@@ -71,7 +71,8 @@ func (m *Map) Apply(now time.Time, wire []byte) (Result, error) {
 	for _, it := range ch.news {
 		res.Keys = append(res.Keys, it.key)
 	}
-	if n := m.next[d.node]; n == r && (r.snap.version > 0 || d.whole) {
+	// The whole of a record that was still empty is no beginning where something of later has come early.
+	if n := m.next[d.node]; n == r && r.begun() && (r.snap.version > 0 || d.whole) {
 		m.promote(d.node)
 	}
 	res.Version = r.snap.version

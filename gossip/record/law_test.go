@@ -33,9 +33,14 @@ type world struct {
 	truth   []map[string]string
 	written []map[uint64][]written // by owner and generation, one for each version
 	seen    []map[string]Digest    // by map and node: the newest generation and version in view
+	told    []map[string]Digest    // by map and node: the newest digest
+	opinion []map[string]Liveness  // by map and node
+	reaped  []map[string]reaped    // by map and node
 	readers []*follower
 	values  int
 	hasty   bool // what has to be true at every moment is looked at later
+	// What makes schedules differ: the number of keys, and how rare restarts are.
+	keys, calm int
 }
 
 // written is one change of an owner's. Of one that the same call of Set superseded only the key is known.
@@ -51,11 +56,12 @@ type follower struct {
 }
 
 func newWorld(t *testing.T, rng *rand.Rand, nodes int) *world {
-	w := &world{t: t, rng: rng, now: epoch}
+	w := &world{t: t, rng: rng, now: epoch, keys: 2 + rng.IntN(11), calm: 1 + rng.IntN(6)}
 	for i := range nodes {
 		w.written = append(w.written, map[uint64][]written{1: nil})
 		w.truth = append(w.truth, map[string]string{})
-		w.maps, w.seen, w.readers = append(w.maps, nil), append(w.seen, nil), append(w.readers, nil)
+		w.maps, w.readers = append(w.maps, nil), append(w.readers, nil)
+		w.seen, w.told, w.opinion, w.reaped = append(w.seen, nil), append(w.told, nil), append(w.opinion, nil), append(w.reaped, nil)
 		w.begin(i, 1)
 	}
 	return w
@@ -65,7 +71,8 @@ func newWorld(t *testing.T, rng *rand.Rand, nodes int) *world {
 func (w *world) begin(i int, generation uint64) {
 	w.maps[i] = NewMap(fmt.Sprint("n", i), generation, WithTombstoneAge(time.Minute),
 		WithLimits(Limits{Tombstones: 4, Keys: 10, ValueSize: 8, RecordSize: 64, Changes: 12}))
-	w.seen[i] = map[string]Digest{}
+	w.seen[i], w.told[i] = map[string]Digest{}, map[string]Digest{}
+	w.opinion[i], w.reaped[i] = map[string]Liveness{w.maps[i].Self(): Alive}, map[string]reaped{}
 	w.readers[i] = &follower{feed: w.maps[i].Feed()}
 	w.readers[i].start(w.maps[i])
 	clear(w.truth[i])
@@ -83,7 +90,7 @@ func (w *world) step() {
 			return
 		}
 		var keys []string
-		for k := range 12 {
+		for k := range w.keys {
 			if w.rng.IntN(3) == 0 {
 				keys = append(keys, fmt.Sprint("k", k))
 			}
@@ -101,17 +108,21 @@ func (w *world) step() {
 		w.now = w.now.Add(time.Duration(w.rng.IntN(60)) * time.Second)
 		m.Prune(w.now)
 	case 9:
-		if w.rng.IntN(4) == 0 {
+		if w.rng.IntN(w.calm) == 0 {
 			w.restart(i)
 		}
 	case 10:
 		w.exchange(i, w.rng.IntN(len(w.maps)))
 	case 11: // an opinion, and what follows from it
 		if node := w.any(); node != m.Self() {
-			m.SetLiveness(w.now, node, Liveness(1+w.rng.IntN(4)))
+			w.judge(i, node, Liveness(1+w.rng.IntN(4)))
 		}
+		held := maps.Clone(w.seen[i])
 		for _, gone := range m.Reap(w.now, 20*time.Second) {
+			w.reaped[i][gone] = reaped{held[gone].Generation, w.now.Add(40 * time.Second)}
 			delete(w.seen[i], gone)
+			delete(w.told[i], gone)
+			delete(w.opinion[i], gone)
 		}
 		w.check(i)
 	case 12:
@@ -120,6 +131,17 @@ func (w *world) step() {
 		if len(w.mail) > 0 {
 			w.deliver(i, w.mail[w.rng.IntN(len(w.mail))])
 		}
+	}
+}
+
+// judge gives a map an opinion of a node.
+func (w *world) judge(i int, node string, l Liveness) {
+	w.maps[i].SetLiveness(w.now, node, l)
+	if l == Alive || l == Suspect {
+		delete(w.reaped[i], node)
+	}
+	if w.maps[i].Snapshot(node) != nil {
+		w.opinion[i][node] = l
 	}
 }
 
@@ -135,7 +157,7 @@ func (w *world) send(wire []byte) {
 func (w *world) write(i int) {
 	var as []Assignment
 	for range 1 + w.rng.IntN(4) {
-		key := fmt.Sprint("k", w.rng.IntN(12))
+		key := fmt.Sprint("k", w.rng.IntN(w.keys))
 		w.values++
 		switch w.rng.IntN(8) {
 		case 0, 1, 2:
@@ -242,7 +264,9 @@ func (w *world) deliverSome(i int, wire []byte) {
 	}
 }
 
-// check holds what has to be true at every moment: what is in view never goes back, and the summary is that of the digests.
+// check holds what has to be true at every moment: what is in view and what is told never goes back, a generation is not shown without
+// its beginning in the place of an older one, what was reaped stays away for its time, opinions stay what they are, and the
+// summary is that of the digests.
 func (w *world) check(i int) {
 	m := w.maps[i]
 	for s := range m.Snapshots() {
@@ -250,7 +274,23 @@ func (w *world) check(i int) {
 		if s.Generation() < old.Generation || s.Generation() == old.Generation && (s.Version() < old.Version || s.floor < old.Floor) {
 			w.t.Fatalf("%s's copy of %s went back from %+v to generation %d, version %d, floor %d", m.Self(), s.Node(), old, s.Generation(), s.Version(), s.floor)
 		}
+		if !w.hasty && old.Generation > 0 && s.Generation() > old.Generation && s.Version() == 0 && s.Len() > 0 {
+			w.t.Fatalf("%s shows generation %d of %s before its beginning, in the place of %+v", m.Self(), s.Generation(), s.Node(), old)
+		}
 		w.seen[i][s.Node()] = Digest{s.Node(), s.Generation(), s.Version(), s.floor}
+		if r, ok := w.reaped[i][s.Node()]; ok && w.now.Before(r.until) && 0 < s.Generation() && s.Generation() <= r.generation {
+			w.t.Fatalf("%s has generation %d of %s again, which it has reaped", m.Self(), s.Generation(), s.Node())
+		}
+		if s.Liveness() != w.opinion[i][s.Node()] {
+			w.t.Fatalf("%s holds %s for %v, and was told that it is %v", m.Self(), s.Node(), s.Liveness(), w.opinion[i][s.Node()])
+		}
+	}
+	for _, d := range m.Digests(nil) {
+		old := w.told[i][d.Node]
+		if d.Generation < old.Generation || d.Generation == old.Generation && d.Version < old.Version {
+			w.t.Fatalf("%s tells %+v after %+v", m.Self(), d, old)
+		}
+		w.told[i][d.Node] = d
 	}
 	var sum Summary
 	total := 0
@@ -355,10 +395,10 @@ func (w *world) follow(i int) {
 
 // settle lets everybody talk to everybody until nothing is left to say, and compares all copies with the model.
 func (w *world) settle() {
-	for i, m := range w.maps { // all are there: nothing is reaped any more, and what was may come back
+	for i := range w.maps { // all are there: nothing is reaped any more, and what was may come back
 		for j := range w.maps {
 			if i != j {
-				m.SetLiveness(w.now, fmt.Sprint("n", j), Alive)
+				w.judge(i, fmt.Sprint("n", j), Alive)
 			}
 		}
 	}
@@ -405,13 +445,13 @@ func (w *world) deliverAll() {
 			w.deliver(i, wire)
 		}
 	}
-	w.hasty = false
 	for i := range w.maps {
 		w.check(i)
 		for j := range w.maps {
 			w.model(i, w.maps[j].Self())
 		}
 	}
+	w.hasty = false
 }
 
 // wantBooks compares the books of a copy with a plain count.
@@ -520,6 +560,16 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		reader := NewMap("r", 1)
 		for _, wire := range mail {
 			mustApply(t, reader, wire)
+		}
+		if v := owner.Snapshot("o").Version(); v > 0 {
+			var keys []string
+			for k := range 6 {
+				keys = append(keys, fmt.Sprint("k", k))
+			}
+			hot := NewMap("hot", 1)
+			if res := mustApply(t, hot, owner.Entries(nil, "o", 1, keys)); res.Version != v || res.Gap {
+				t.Fatalf("round %d: all keys at once make %+v, want version %d without a gap", round, res, v)
+			}
 		}
 		got := reader.Snapshot("o")
 		if got == nil && len(mail) == 0 {

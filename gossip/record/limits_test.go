@@ -167,3 +167,53 @@ func TestAbsurdCountsCostNothing(t *testing.T) {
 		}
 	}
 }
+
+// What is forgotten about entries that came early is not claimed: whoever gets them from here knows no more than what is there.
+func TestForgottenSpansAreNotClaimed(t *testing.T) {
+	const n = 4 * maxSpans
+	owner, m, next := NewMap("o", 1), NewMap("m", 1), NewMap("next", 1)
+	for v := range n {
+		owner.Set(epoch, set(fmt.Sprint("k", v+1), "x"))
+	}
+	var even, odd []string
+	for v := 1; v <= n; v++ {
+		if key := fmt.Sprint("k", v); v%2 == 0 {
+			even = append(even, key)
+			mustApply(t, m, owner.Entries(nil, "o", 1, []string{key}))
+		} else if v < n-20 {
+			odd = append(odd, key)
+		}
+	}
+	if got := len(m.records["o"].spans); got != maxSpans {
+		t.Fatalf("%d spans are kept, want %d", got, maxSpans)
+	}
+	for _, key := range even {
+		mustApply(t, next, m.Entries(nil, "o", 1, []string{key}))
+	}
+	for _, key := range odd {
+		mustApply(t, next, owner.Entries(nil, "o", 1, []string{key}))
+	}
+	if got := next.Snapshot("o").Version(); got >= n-20 {
+		t.Errorf("version %d, and the key of version %d is not there", got, n-19)
+	}
+	mustApply(t, next, owner.Delta("o", next.Snapshot("o").Version()))
+	if got := next.Snapshot("o"); got.Version() != n || got.Len() != n {
+		t.Errorf("version %d with %d keys, want %d", got.Version(), got.Len(), n)
+	}
+}
+
+// Raise leaves a generation that somebody else holds, be it a higher one or this very one.
+func TestRaise(t *testing.T) {
+	m := NewMap("m", 5)
+	m.Set(epoch, set("k", "v"))
+	f := m.Feed()
+	for _, c := range []struct{ above, want uint64 }{{4, 5}, {5, 6}, {3, 6}, {9, 10}} {
+		if got := m.Raise(c.above); got != c.want {
+			t.Errorf("raised above %d: %d, want %d", c.above, got, c.want)
+		}
+	}
+	if changes, _, err := f.poll(); err != nil || len(changes) != 1 || changes[0].Key != "" {
+		t.Errorf("feed: %+v, %v, want one change of the node as a whole", changes, err)
+	}
+	wantContent(t, m, "m", map[string]string{"k": "v"})
+}
