@@ -92,11 +92,18 @@ func lossy(t *testing.T, r row, part, failing float64) {
 func (w *Network) ask(from *Host, url string, limit time.Duration, f func()) (asked, failed int64) {
 	var all, bad atomic.Int64
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) { return from.Dial(ctx, network, address) },
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return from.Dial(ctx, network, address)
+		},
 	}}
 	ctx, stop := context.WithTimeout(context.Background(), limit+time.Minute)
-	defer stop()
 	done := make(chan struct{})
+	end := func() {
+		stop()
+		<-done
+		client.CloseIdleConnections()
+	}
+	defer end() // also when f ends the test
 	go func() {
 		defer close(done)
 		for ctx.Err() == nil {
@@ -112,9 +119,7 @@ func (w *Network) ask(from *Host, url string, limit time.Duration, f func()) (as
 		}
 	}()
 	f()
-	stop()
-	<-done
-	client.CloseIdleConnections()
+	end()
 	return all.Load(), bad.Load()
 }
 

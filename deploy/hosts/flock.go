@@ -322,9 +322,11 @@ func During(t testing.TB, agents []*Agent, check func(a *Agent, view map[string]
 			}
 		}()
 	}()
+	defer func() { // also when f ends the test
+		close(stop)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
 	f()
-	close(stop)
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
 }
