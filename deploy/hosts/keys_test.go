@@ -90,7 +90,7 @@ func TestKeyIsRotatedByCommand(t *testing.T) {
 	}
 	process.run()
 	process.Healthy("http://" + third + "/health")
-	meshMembers(t, first, 4)
+	meshMembers(t, fourth, 4)
 	if out, errs, code := command(t, "mesh", "rotate-key", "--agent", fourth, "--cluster-key-file", nextKey, "--new-key-file", oldKey); code != 0 || !strings.Contains(out, "remove: 4 of 4 nodes; done") {
 		t.Errorf("rotation that goes on: code %d, %s\n%s", code, errs, out)
 	}
