@@ -80,7 +80,11 @@ func (c *common) register(s *flags.Set) {
 // run does what the arguments say, and returns the exit code.
 func (g *group) run(ctx context.Context, io Streams, args, environ []string) int {
 	fail := func(code int, name string, err error) int {
-		fmt.Fprintf(io.Err, "starling %s: %s\n", name, clean(err.Error()))
+		text := err.Error()
+		if code == exitUsage {
+			text = strings.ReplaceAll(text, "\n", "; ") // flags have several faults at once, a line each
+		}
+		fmt.Fprintf(io.Err, "starling %s: %s\n", name, clean(text))
 		return code
 	}
 	name, rest := cutName(args)

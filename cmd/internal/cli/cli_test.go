@@ -145,6 +145,7 @@ func TestWrongCommandsAreExplained(t *testing.T) {
 		{[]string{"zzzzzzzzz"}, 2, "see starling mesh --help"},
 		{[]string{"help", "gte"}, 2, "did you mean get?"},
 		{[]string{"members", "--agnt", "x"}, 2, "did you mean --agent?"},
+		{[]string{"members", "--agnt", "x", "--outptu=json"}, 2, "did you mean --agent?; unknown flag --outptu; did you mean --output?"},
 		{[]string{"members", "x"}, 2, `unexpected argument "x"`},
 		{[]string{"get"}, 2, "expecting NODE"},
 		{[]string{"members", "-o", "xml"}, 2, `unknown form "xml"`},
