@@ -84,22 +84,8 @@ func (w *world) step() {
 	switch w.rng.IntN(18) {
 	case 0, 1, 2, 3:
 		w.write(i)
-	case 4, 5, 6: // a hot delta of some keys of any record held
-		s := m.Snapshot(w.any())
-		if s == nil {
-			return
-		}
-		var keys []string
-		for k := range w.keys {
-			if w.rng.IntN(3) == 0 {
-				keys = append(keys, fmt.Sprint("k", k))
-			}
-		}
-		generation := s.Generation()
-		if next := m.next[s.Node()]; next != nil && w.rng.IntN(2) == 0 {
-			generation = next.snap.generation
-		}
-		w.send(m.AgedEntries(w.now, nil, s.Node(), generation, keys))
+	case 4, 5, 6:
+		w.tell(i, w.any())
 	case 7: // a delta since some version, or the whole
 		if s := m.Snapshot(w.any()); s != nil {
 			w.send(m.Delta(s.Node(), uint64(w.rng.IntN(int(s.Version())+1))))
@@ -110,6 +96,10 @@ func (w *world) step() {
 	case 9:
 		if w.rng.IntN(w.calm) == 0 {
 			w.restart(i)
+			for range w.rng.IntN(3) { // much of what a new life says first is told before its beginning
+				w.write(i)
+				w.tell(i, m.Self())
+			}
 		}
 	case 10:
 		w.exchange(i, w.rng.IntN(len(w.maps)))
@@ -132,6 +122,26 @@ func (w *world) step() {
 			w.deliver(i, w.mail[w.rng.IntN(len(w.mail))])
 		}
 	}
+}
+
+// tell sends a hot delta of some keys of a record that is held.
+func (w *world) tell(i int, node string) {
+	m := w.maps[i]
+	s := m.Snapshot(node)
+	if s == nil {
+		return
+	}
+	var keys []string
+	for k := range w.keys {
+		if w.rng.IntN(3) == 0 {
+			keys = append(keys, fmt.Sprint("k", k))
+		}
+	}
+	generation := s.Generation()
+	if next := m.next[node]; next != nil && w.rng.IntN(2) == 0 {
+		generation = next.snap.generation
+	}
+	w.send(m.AgedEntries(w.now, nil, node, generation, keys))
 }
 
 // judge gives a map an opinion of a node.
