@@ -25,7 +25,9 @@ import (
 //	ask      name, nonce, address, name asked       "are you there?"
 //	answer   name, nonce of the question            "I am"
 //
-// Unknown kinds are counted and dropped, so a later release may add some.
+// Unknown kinds are counted and dropped, so a later release may add some; a kind itself never changes. Unknown bits of flags are
+// ignored: they may ask only for what need not be given. A message of another version is refused alone, as is each unknown delta in a
+// message: the sender stays a member. For a new version the rule of package record holds: read it first, write it later.
 //
 // History:
 //

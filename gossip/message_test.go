@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func goldenMessages() map[string]*message {
 }
 
 func TestGoldenMessages(t *testing.T) {
+	kinds := map[kind]bool{}
 	for name, msg := range goldenMessages() {
 		wire := msg.append(nil)
 		file := filepath.Join("testdata", "v1-"+name+".hex")
@@ -59,6 +61,15 @@ func TestGoldenMessages(t *testing.T) {
 		}
 		if diff := cmp.Diff(msg, got, cmp.AllowUnexported(message{})); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if again := got.append(nil); string(again) != string(wire) {
+			t.Errorf("%s was written again as %x, want %x", name, again, wire)
+		}
+		kinds[msg.kind] = true
+	}
+	for k := range 256 {
+		if _, err := parseMessage([]byte{messageVersion, byte(k)}); !kinds[kind(k)] && (err == nil || !strings.Contains(err.Error(), "is not known")) {
+			t.Errorf("there is no golden file of kind %d", k)
 		}
 	}
 }

@@ -151,6 +151,53 @@ func TestBelowTheFloorTheWholeRecordGoes(t *testing.T) {
 	}
 }
 
+func TestATailCoversOnlyItself(t *testing.T) {
+	o, relay, b := NewMap("o", 1), NewMap("relay", 1), NewMap("b", 1)
+	o.Set(epoch, set("x", "1"), set("y", "2"))
+	mustApply(t, relay, o.Delta("o", 0))
+	o.Set(epoch, set("z", "3"))
+	o.Set(epoch, set("y", "4"))
+	mustApply(t, relay, o.Delta("o", 3))
+	// The relay has x and the newest y, and knows that nothing live is between; b has nothing, and learns nothing of x.
+	if res := mustApply(t, b, relay.Delta("o", 1)); res.Version != 0 {
+		t.Errorf("%+v, want version 0: x is not there", res)
+	}
+	if res := mustApply(t, b, relay.Delta("o", 0)); res.Version != 2 {
+		t.Errorf("%+v, want version 2", res)
+	}
+	mustApply(t, b, o.Delta("o", 2))
+	wantContent(t, b, "o", map[string]string{"x": "1", "y": "4", "z": "3"})
+}
+
+func TestAWholeRecordKeepsWhatCameEarly(t *testing.T) {
+	a, b := NewMap("a", 1, WithTombstoneAge(time.Minute)), NewMap("b", 1)
+	a.Set(epoch, set("x", "1"), set("y", "1"))
+	mustApply(t, b, a.Delta("a", 0))
+	a.Set(epoch, del("x"))
+	a.Prune(epoch.Add(2 * time.Minute))
+	whole := a.Delta("a", 2)
+	a.Set(epoch, set("z", "1"), set("early", "1"))
+	mustApply(t, b, a.Delta("a", 4))
+	mustApply(t, b, whole)
+	wantContent(t, b, "a", map[string]string{"y": "1", "early": "1"})
+}
+
+// Of three lives of a node the newest that anything is known of counts, though only the oldest can be shown.
+func TestAGenerationBetweenTwoOthersIsOld(t *testing.T) {
+	b := NewMap("b", 1)
+	lives := []*Map{NewMap("a", 1), NewMap("a", 2), NewMap("a", 3)}
+	for i, m := range lives {
+		m.Set(epoch, set("x", fmt.Sprint(i)))
+		m.Set(epoch, set("y", fmt.Sprint(i)))
+	}
+	mustApply(t, b, lives[0].Delta("a", 0))
+	mustApply(t, b, lives[2].Delta("a", 1))
+	mustApply(t, b, lives[1].Delta("a", 0))
+	wantContent(t, b, "a", map[string]string{"x": "0", "y": "0"})
+	mustApply(t, b, lives[2].Delta("a", 0))
+	wantContent(t, b, "a", map[string]string{"x": "2", "y": "2"})
+}
+
 func TestTombstonesAreBounded(t *testing.T) {
 	a := NewMap("a", 1, WithLimits(Limits{Tombstones: 100}))
 	for i := range 10000 {

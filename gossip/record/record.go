@@ -17,6 +17,13 @@
 //     older than the floor cannot be brought up to date by a delta and gets the whole record.
 //   - Values are opaque, and keys that a reader does not know are kept and passed on.
 //
+// The format may grow without a new version of it: by keys, by fields of values, and by the extensions of the header and of entries,
+// which nodes that do not know them keep and pass on. Flags and the version byte are for changes that an older node must not
+// misread: it refuses the one delta, counts it, and goes on with all else from the same sender. So whoever wrote a new
+// version to older nodes would not be heard by them. The rule is to read first and to write later: a release reads a
+// new version at least two releases before any release writes it, as members of three successive releases may be in one
+// mesh. Nothing is negotiated; key "node" of each record names its node's release, for people to see who is behind.
+//
 // A Map is safe for concurrent use; readers take immutable snapshots, or follow a Feed. Bad input is refused as a
 // whole, with an error that wraps ErrFormat, ErrVersion or ErrLimit, and changes nothing.
 package record
