@@ -1,6 +1,6 @@
 // Package gossip is the mesh: every node of a cluster finds the others, learns which of them live, and holds a copy of every node's record.
 //
-// Membership and failure detection are memberlist's; the records are those of package record. In five lines:
+// Membership and failure detection are memberlist's; the records are those of package record. In six lines:
 //
 //   - A change of the own record goes at once, in one datagram, to a few random nodes; each passes on once what
 //     was news to it. The queue holds keys, not messages: a datagram is packed with the newest values when it
@@ -9,6 +9,7 @@
 //     exchanged, and whoever has more sends it. memberlist's own exchange over streams carries all digests too.
 //   - Seeds, mDNS, and the peers of the last run are tried until one answers, and dead peers for ever, ever more rarely.
 //   - A value too large for a datagram goes over streams, to a few nodes at a time, in the same way.
+//   - The key of the cluster is replaced step by step (RotateKey), each when all have acknowledged the one before in their records.
 //   - Whoever drops anything counts it; anti-entropy makes good what was lost.
 //   - Probes tell each node where it is in a space in which distances are round trips: its record has the place, RTT the distances.
 //

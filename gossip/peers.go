@@ -141,6 +141,20 @@ func (b *peerBook) address(name string) (memberlist.Node, bool) {
 	return memberlist.Node{}, false
 }
 
+// missing returns the names of peers that are not alive and were so not long ago, of this run or the last one.
+func (b *peerBook) missing(now time.Time, within time.Duration) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var names []string
+	for name, p := range b.all {
+		if !p.alive && now.Sub(p.seen) < within {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // random returns up to n different peers that are alive, without the one excepted.
 func (b *peerBook) random(n int, except string) []memberlist.Node {
 	b.mu.Lock()

@@ -249,6 +249,17 @@ func (m *Mesh) standing(r keyring.Ring) standing {
 			s.waiting = append(s.waiting, snap.Node())
 		}
 	}
+	// Of peers of the last run nothing is known that have not been met since. Alone, or with others that have just started, a node would
+	// else take itself for the whole cluster.
+	for _, name := range m.peers.missing(now, m.cfg.ReapAfter) {
+		switch {
+		case m.records.Snapshot(name) != nil:
+		case now.Sub(m.started) < unknownGrace:
+			s.waiting = append(s.waiting, name)
+		default:
+			s.gone = append(s.gone, name)
+		}
+	}
 	return s
 }
 
