@@ -104,6 +104,9 @@ func command(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	err := run(ctx, io, args[1:], os.Environ())
+	if errors.Is(err, node.ErrMoved) && ctx.Err() == nil {
+		err = errors.Join(err, again())
+	}
 	var usage *node.UsageError
 	switch {
 	case err == nil, errors.Is(err, flags.ErrHelp):
@@ -115,4 +118,13 @@ func command(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "starling %s: %v\n", args[0], err)
 		return exitFailure
 	}
+}
+
+// again runs this program anew in this very process, so that whoever started it need not know. It returns only if that fails.
+func again() error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	return syscall.Exec(self, os.Args, os.Environ())
 }

@@ -83,7 +83,7 @@ func copyDir(t testing.TB, from, to string) {
 // everybody soon.
 func TestAddressChanges(t *testing.T) {
 	t.Parallel()
-	for _, running := range []bool{false} {
+	for _, running := range []bool{true, false} {
 		name := "while down"
 		if running {
 			name = "while running"

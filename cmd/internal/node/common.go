@@ -83,6 +83,8 @@ type place struct {
 	// bind is the address to listen on, empty for all; address is the one to tell others; hostname goes with it.
 	bind, address, hostname string
 	dir                     string
+	// found is set where nobody named the address.
+	found bool
 }
 
 // resolve decides the place, and makes the folder.
@@ -99,7 +101,7 @@ func (c *common) resolve() (place, error) {
 		if err != nil {
 			return place{}, err
 		}
-		p.address = a.String()
+		p.address, p.found = a.String(), true
 	}
 	if p.hostname == "" {
 		if a, err := netip.ParseAddr(p.address); err == nil && a.IsLoopback() {

@@ -54,6 +54,10 @@ func runAll(ctx context.Context, log *slog.Logger, components []component) error
 	case <-ctx.Done():
 		log.Info("stopping")
 	case failure = <-ended:
+		if errors.Is(failure, ErrMoved) {
+			log.Warn("starting anew at another address", "reason", failure)
+			break
+		}
 		log.Error("component failed, stopping", "err", failure)
 	}
 	for i := len(started) - 1; i >= 0; i-- {

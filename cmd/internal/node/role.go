@@ -108,7 +108,7 @@ func (r *role) tell(what string, port int) {
 	r.listening = append(r.listening, what+" "+net.JoinHostPort(r.place.address, strconv.Itoa(port)))
 }
 
-// run prints the ready line once everything is, and blocks until ctx ends or a component fails.
+// run prints the ready line once everything is, and blocks until ctx ends or a component fails, or the machine has another address.
 func (r *role) run(ctx context.Context, io Streams) error {
 	r.add("announcement", func(ctx context.Context) error {
 		if waitFor(ctx, r.ready) {
@@ -117,6 +117,9 @@ func (r *role) run(ctx context.Context, io Streams) error {
 		<-ctx.Done()
 		return nil
 	})
+	if r.place.found {
+		r.add("address", func(ctx context.Context) error { return thisMachine().stays(ctx, r.place.address) })
+	}
 	return runAll(ctx, r.log, r.components)
 }
 
