@@ -64,10 +64,11 @@ type Config struct {
 	StateDir string
 	// ReapAfter is how long a dead or departed node's record is kept. Default 24 h.
 	ReapAfter time.Duration
-	// GossipRate bounds what hot deltas may take, in bytes a second sent by this node. Default 16 KiB/s.
+	// GossipRate bounds what telling of changes may take, in bytes a second sent by this node: half of it for hot deltas, the
+	// other for rounds of anti-entropy and repairs of what is on its way. Default 16 KiB/s.
 	GossipRate int
-	// RepairRate bounds what this node sends to peers that lack something, and of values too large for a datagram, in bytes a second. It
-	// may send 64 seconds' worth at once. Default 128 KiB/s.
+	// RepairRate bounds what this node sends to newcomers and to peers that missed something for long, and of values too large for a
+	// datagram, in bytes a second. It may send 64 seconds' worth at once. Default 128 KiB/s.
 	RepairRate int
 	// Bulk says of which keys changes may wait: they are told after those of all others, and half as often. Default: of none.
 	Bulk func(key string) bool

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"starling/gossip/catalog"
 	"starling/gossip/record"
 )
 
@@ -24,12 +25,14 @@ func TestFigures(t *testing.T) {
 	if *figures == 0 {
 		t.Skip("a measurement: say -figures N")
 	}
-	defer debug.SetGCPercent(debug.SetGCPercent(300)) // a third less time for three times the memory of a node
+	// A third less time for more memory, within bounds.
+	defer debug.SetGCPercent(debug.SetGCPercent(300))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(6 << 30))
 	bubble(t, func(t *testing.T, f *flock) {
 		f.net.SetLatency(time.Millisecond, 4*time.Millisecond)
 		g := &gauge{flock: f, t: t, heap: heap()}
 		g.form(*figures)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(30 * time.Second)
 		g.measure("idle", 30*time.Second, func() {})
 		g.memory("a node, each record with one small key")
 		g.spread()
@@ -66,7 +69,7 @@ func cpu() time.Duration {
 func (g *gauge) form(n int) {
 	start, used := time.Now(), cpu()
 	for i := range n {
-		g.start(i, func(c *Config) { c.Log = slog.New(slog.DiscardHandler) })
+		g.start(i, func(c *Config) { c.Log, c.Bulk = slog.New(slog.DiscardHandler), catalog.MayWait })
 		g.nodes[i].Set(assign("node", fmt.Sprint("I am ", i)))
 	}
 	complete := 0 // nodes that know all; what was complete may be so no more, so all are looked at once more in the end
@@ -152,7 +155,7 @@ func (g *gauge) spread() {
 		for k := range parts {
 			times[k] = append(times[k], at[k])
 		}
-		time.Sleep(3 * time.Second)
+		time.Sleep(time.Second)
 	}
 	for k := range parts {
 		slices.Sort(times[k])
@@ -163,7 +166,7 @@ func (g *gauge) spread() {
 
 // busy has every node change 60 bytes once a second, and measures how old the copies are meanwhile.
 func (g *gauge) busy() {
-	const rounds = 30
+	const rounds = 20
 	n := len(g.nodes)
 	begun := time.Now()
 	due := func(i, round int) time.Time { // no two nodes at once, as they would in life
@@ -176,7 +179,7 @@ func (g *gauge) busy() {
 				time.Sleep(time.Until(due(i, round)))
 				node.Set(assign("res", fmt.Sprintf("%-60d", round)))
 			}
-			if round < rounds/3 {
+			if round < rounds/2 {
 				continue
 			}
 			for range 2000 {

@@ -41,23 +41,23 @@ func all(m *record.Map) []need {
 func TestFreightIsBoundedAndFair(t *testing.T) {
 	const rate = 32 << 10
 	m := stocked(t, 500, 4000)
-	f := newFreight(m, rate)
+	f := newFreight(m, rate, 1)
 	taken := 0
 	for i := range 1000 {
-		if f.repair(epoch, memberlist.Node{Name: fmt.Sprint("newcomer-", i)}, all(m), true) {
+		if f.repair(epoch, memberlist.Node{Name: fmt.Sprint("newcomer-", i)}, all(m), true, true) {
 			taken++
 		}
 	}
 	if taken != maxJobs {
 		t.Errorf("%d jobs were taken, want %d", taken, maxJobs)
 	}
-	if f.repair(epoch, memberlist.Node{Name: "newcomer-0"}, all(m), true) {
+	if f.repair(epoch, memberlist.Node{Name: "newcomer-0"}, all(m), true, true) {
 		t.Error("a second job for the same peer was taken")
 	}
 	got := map[string]int{}
 	sent, largest := 0, 0
 	now := epoch
-	for now.Before(epoch.Add(jobFor)) {
+	for now.Before(epoch.Add(missedFor)) {
 		j, _, _, wait := f.take(now)
 		if j == nil {
 			now = now.Add(max(wait, time.Millisecond))
@@ -68,8 +68,8 @@ func TestFreightIsBoundedAndFair(t *testing.T) {
 		got[j.to.Name] += len(body)
 		f.done(j, len(body))
 	}
-	if limit := rate*(freightBurst+int(jobFor/time.Second)) + maxPiece + 8000; sent > limit || sent < limit/2 {
-		t.Errorf("%d bytes were sent in %v, want about %d", sent, jobFor, limit)
+	if limit := rate*int((missedBurst+missedFor)/time.Second) + maxPiece + 8000; sent > limit || sent < limit/2 {
+		t.Errorf("%d bytes were sent in %v, want about %d", sent, missedFor, limit)
 	}
 	if largest > maxPiece+8000 {
 		t.Errorf("a piece of %d bytes, want no more than one record above %d", largest, maxPiece)
@@ -86,21 +86,21 @@ func TestFreightIsBoundedAndFair(t *testing.T) {
 	if j, _, _, _ := f.take(now); j != nil {
 		t.Errorf("a job for %s is done a minute later", j.to.Name)
 	}
-	if !f.repair(now, memberlist.Node{Name: "newcomer-0"}, all(m), true) {
+	if !f.repair(now, memberlist.Node{Name: "newcomer-0"}, all(m), true, true) {
 		t.Error("no job is taken when all others were given up")
 	}
 }
 
 func TestFreightTellsTheNewestOfALargeValueOnce(t *testing.T) {
 	m := record.NewMap("n", 1)
-	f := newFreight(m, 128<<10)
+	f := newFreight(m, 128<<10, 1)
 	for i := range 100 {
 		m.Set(epoch, assign("big", fmt.Sprint(i)))
 		if !f.news("n", 1, "big") {
 			t.Fatal("a value that waits already is refused")
 		}
 	}
-	if !f.repair(epoch, memberlist.Node{Name: "p"}, []need{{node: "n"}}, true) {
+	if !f.repair(epoch, memberlist.Node{Name: "p"}, []need{{node: "n"}}, true, true) {
 		t.Fatal("the repair is refused")
 	}
 	large, jobs := 0, 0

@@ -33,6 +33,7 @@ type Mesh struct {
 	state   *stateDir
 	queue   *queue
 	freight *freight
+	past    past // belongs to receive
 	peers   *peerBook
 	metrics *metrics
 	locator *locator
@@ -183,9 +184,9 @@ func (m *Mesh) configure() (err error) {
 		conf.Keyring = m.keys.memberlist
 		largest -= encryptionOverhead
 	}
-	m.queue = newQueue(m.records, maxQueue, largest, m.cfg.GossipRate)
+	m.queue = newQueue(m.records, maxQueue, largest, m.cfg.GossipRate/2)
 	m.queue.bulk = m.cfg.Bulk
-	m.freight = newFreight(m.records, m.cfg.RepairRate)
+	m.freight = newFreight(m.records, float64(m.cfg.RepairRate), float64(m.cfg.GossipRate)/2)
 	inner := m.cfg.Transport
 	if inner == nil {
 		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{

@@ -36,6 +36,7 @@ type queued struct {
 	generation uint64
 	raw        []byte
 	tier       int
+	told       time.Time // when its turn came first
 	element    *list.Element
 }
 
@@ -87,7 +88,7 @@ func (q *queue) add(it *queued) {
 	if old := q.items[it.entryKey]; old != nil {
 		if old.tier == it.tier {
 			// It keeps its place: a key that changes faster than its turn comes would else never be told.
-			old.generation, old.raw = it.generation, it.raw
+			old.generation, old.raw, old.told = it.generation, it.raw, time.Time{}
 			return
 		}
 		q.remove(old)
@@ -124,6 +125,9 @@ const (
 	maxMisses = 8
 	// minRoom is the room in a datagram below which nothing more is looked for.
 	minRoom = 64
+	// tellFor is for how long an entry is told after the first time. Whoever has not heard of it by then is told by anti-entropy; after more
+	// changes than there was room for, what is new goes before repetitions of what is old.
+	tellFor = 10 * time.Second
 )
 
 // pack makes the messages of one datagram, of at most limit bytes with overhead bytes for each. It returns nil if there is
@@ -144,6 +148,12 @@ func (q *queue) pack(now time.Time, overhead, limit int) [][]byte {
 		for e := tier.Front(); e != nil && misses < maxMisses && (free >= minRoom || len(sent) == 0); {
 			it := e.Value.(*queued)
 			e = e.Next()
+			if it.told.IsZero() {
+				it.told = now
+			} else if now.Sub(it.told) > tellFor {
+				q.remove(it)
+				continue
+			}
 			if it.raw != nil {
 				if size := len(it.raw) + overhead; size <= free {
 					free -= size

@@ -43,6 +43,7 @@ const streamRound = 10
 // tell sends a message in a datagram if it fits and a stream is not asked for.
 func (m *Mesh) tell(to memberlist.Node, msg *message) {
 	body := msg.append(nil)
+	m.freight.charge(len(body))
 	if len(body) > m.queue.largest || msg.flags&overStream != 0 {
 		m.post(to, body)
 		return
@@ -118,7 +119,16 @@ func (m *Mesh) onDigests(msg *message) {
 		return
 	}
 	now := time.Now()
-	var lacks []need
+	m.past.note(now, m.records)
+	var missed, flux []need
+	everything := msg.mask == ^uint64(0)
+	lacks := func(d record.Digest, since uint64) {
+		if everything || m.past.missed(d) {
+			missed = append(missed, need{d.Node, since})
+		} else {
+			flux = append(flux, need{d.Node, since})
+		}
+	}
 	ask := &message{kind: kindDigests, node: m.cfg.NodeID, flags: msg.flags & overStream}
 	told := make(map[string]bool, len(msg.digests))
 	for _, d := range msg.digests {
@@ -128,7 +138,7 @@ func (m *Mesh) onDigests(msg *message) {
 			m.outbid(d.Generation)
 		}
 		if v.Newer && (d.Node != m.cfg.NodeID || m.announced()) {
-			lacks = append(lacks, need{d.Node, v.Since})
+			lacks(d, v.Since)
 		}
 		if v.Older {
 			ask.digests = append(ask.digests, v.Mine)
@@ -136,15 +146,20 @@ func (m *Mesh) onDigests(msg *message) {
 	}
 	if msg.mask != 0 {
 		for _, d := range m.digests(func(n string) bool { return msg.mask>>record.Bucket(n)&1 == 1 && !told[n] }) {
-			lacks = append(lacks, need{node: d.Node})
+			lacks(record.Digest{Node: d.Node}, 0)
 		}
 	}
 	if len(ask.digests) > 0 && msg.flags&wantReply != 0 {
 		m.tell(peer, ask)
 	}
-	stream := msg.mask == ^uint64(0) || msg.flags&overStream != 0
-	if len(lacks) > 0 && !m.freight.repair(now, peer, lacks, stream) {
-		m.metrics.dropped.WithLabelValues(dropRepair).Inc()
+	stream := everything || msg.flags&overStream != 0
+	for _, l := range []struct {
+		needs  []need
+		missed bool
+	}{{missed, true}, {flux, false}} {
+		if len(l.needs) > 0 && !m.freight.repair(now, peer, l.needs, stream, l.missed) {
+			m.metrics.dropped.WithLabelValues(dropRepair).Inc()
+		}
 	}
 }
 
