@@ -202,3 +202,32 @@ func TestAPausedHost(t *testing.T) {
 		b.Pause(false)
 	})
 }
+
+func TestDistances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := New(1)
+		a, b := n.Host(Addr(0)), n.Host(Addr(1))
+		n.SetLatency(time.Millisecond, 0)
+		n.SetDistances(func(from, _ string) time.Duration {
+			if from == Addr(0) {
+				return 20 * time.Millisecond
+			}
+			return 5 * time.Millisecond
+		})
+		took := func(from, to *Transport) time.Duration {
+			start := time.Now()
+			if _, err := from.WriteTo([]byte("x"), to.Addr()); err != nil {
+				t.Fatal(err)
+			}
+			<-to.PacketCh()
+			return time.Since(start)
+		}
+		if there, back := took(a, b), took(b, a); there != 21*time.Millisecond || back != 6*time.Millisecond {
+			t.Errorf("%v there and %v back, want 21 and 6 ms", there, back)
+		}
+		n.SetDistances(nil)
+		if there := took(a, b); there != time.Millisecond {
+			t.Errorf("%v without distances, want 1 ms", there)
+		}
+	})
+}
