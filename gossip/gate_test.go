@@ -25,9 +25,15 @@ func (readConn) RemoteAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4
 func FuzzGate(f *testing.F) {
 	label := []byte{wireLabel, 1, 'c'}
 	for _, msg := range [][]byte{
-		{}, {wirePing}, {wireUser, 1, 2}, compoundOf([]byte{wireUser}, []byte{wireAck}), {wireChecksum, 0, 0, 0, 0, wireUser},
+		{},
+		{wirePing},
+		{wireUser, 1, 2},
+		compoundOf([]byte{wireUser}, []byte{wireAck}),
+		{wireChecksum, 0, 0, 0, 0, wireUser},
 		message1(wirePushPull, "Nodes", 3, "UserStateLen", 5, "Join", true), message1(wireUser, "UserMsgLen", 1<<20),
-		message1(wireUser, "UserMsgLen", -1), {wireEncrypted, 0, 0, 0, 40, 1}, bomb(100, 1),
+		message1(wireUser, "UserMsgLen", -1),
+		{wireEncrypted, 0, 0, 0, 40, 1},
+		bomb(100, 1),
 	} {
 		f.Add(msg)
 		f.Add(append(bytes.Clone(label), msg...))

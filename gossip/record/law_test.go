@@ -211,7 +211,7 @@ func (w *world) write(i int) {
 // package asks for, no two lives share a generation, for which the owner draws its low bits.
 func (w *world) restart(i int) {
 	generation := w.maps[i].Snapshot(w.maps[i].Self()).Generation() + 1<<20
-	if w.rng.IntN(3) == 0 {
+	if w.rng.IntN(2) == 0 {
 		generation = 1<<20 + w.rng.Uint64N(1<<20)
 	}
 	w.written[i][generation] = nil
