@@ -373,6 +373,11 @@ func TestAbuseIsRefused(t *testing.T) {
 					if secret == nil && strings.HasPrefix(attack.name, "an encrypted") {
 						continue
 					}
+					// All that is allocated is counted, by the other nodes too, and some attacks take minutes.
+					limit := uint64(192)
+					if strings.Contains(attack.name, "bomb") {
+						limit = 64
+					}
 					before := refusals(a.victim)
 					var start, end runtime.MemStats
 					runtime.ReadMemStats(&start)
@@ -381,10 +386,10 @@ func TestAbuseIsRefused(t *testing.T) {
 					runtime.ReadMemStats(&end)
 					if n := refusals(a.victim) - before; n == 0 {
 						t.Errorf("%s: nothing was counted", attack.name)
-					} else if grown := end.TotalAlloc - start.TotalAlloc; grown > 64<<20 {
-						t.Errorf("%s: %d MiB were allocated, want less than 64", attack.name, grown>>20)
+					} else if grown := (end.TotalAlloc - start.TotalAlloc) >> 20; grown > limit {
+						t.Errorf("%s: %d MiB were allocated, want less than %d", attack.name, grown, limit)
 					} else {
-						t.Logf("%s: %.0f refused, %d KiB allocated in all", attack.name, n, grown>>10)
+						t.Logf("%s: %.0f refused, %d MiB allocated in all", attack.name, n, grown)
 					}
 					f.wantServing(attack.name)
 				}
@@ -392,7 +397,10 @@ func TestAbuseIsRefused(t *testing.T) {
 				if n := runtime.NumGoroutine(); n > goroutines+10 {
 					t.Errorf("%d goroutines, %d before", n, goroutines)
 				}
+				f.settle()
 				g := a.victim.transport.gate
+				g.mu.Lock()
+				defer g.mu.Unlock()
 				if g.streams != 0 || g.bytes != 0 || len(g.hosts) != 0 {
 					t.Errorf("the gate still counts %d streams of %d hosts, %d bytes", g.streams, len(g.hosts), g.bytes)
 				}
