@@ -464,3 +464,28 @@ func TestARotationInASplitMesh(t *testing.T) {
 		f.within(time.Minute, "whole with the new key", func() bool { return whole(f.nodes) && f.allHold(letter)() })
 	})
 }
+
+// A node that joins in the last moment of a phase is in the mesh, though the one that leads the rotation has not heard of it yet. It is not lost.
+func TestAJoinerInTheLastMoment(t *testing.T) {
+	for _, phase := range []keyring.Phase{keyring.Install, keyring.Use} {
+		t.Run(string(phase), func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *flock) {
+				f.net.SetLatency(5*time.Millisecond, 20*time.Millisecond)
+				f.form(8, withKey("a"))
+				late := 8
+				r := f.rotate(f.nodes[5], "b", RotateOptions{Progress: func(p RotationProgress) {
+					if p.Phase == phase && p.Acknowledged == p.Nodes && late < 11 {
+						f.start(late, withKey("a"))
+						late++
+						time.Sleep(20 * time.Millisecond) // so that the seed has heard of it, if not all have
+					}
+				}})
+				if err := f.ends(r, 2*time.Minute); err != nil {
+					t.Error(err)
+				}
+				took := f.within(time.Minute, "all whole with the new key", func() bool { return whole(f.nodes) && f.allHold("b")() })
+				t.Logf("%d joined late; whole %v after the end", late-8, took)
+			})
+		})
+	}
+}

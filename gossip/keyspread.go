@@ -1,9 +1,11 @@
 package gossip
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"time"
 
+	"starling/gossip/catalog"
 	"starling/gossip/keyring"
 	"starling/gossip/record"
 )
@@ -35,11 +37,15 @@ func (m *Mesh) spread(now time.Time) bool {
 	k := m.keys
 	ring := k.current()
 	own := newAck(ring)
+	said, _ := m.records.Snapshot(m.cfg.NodeID).Get(catalog.KeyKeys)
 	behind := map[string]bool{}
 	var due []*record.Snapshot
 	for s := range m.records.Snapshots() {
 		if s.Node() == m.cfg.NodeID || s.Liveness() == record.Left || ring.Serial == 0 || len(behind) >= maxLaggards {
 			continue
+		}
+		if theirs, _ := s.Get(catalog.KeyKeys); bytes.Equal(theirs, said) {
+			continue // as good as always
 		}
 		if a, ok := acknowledged(s); ok && !own.beats(a) {
 			continue

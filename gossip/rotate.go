@@ -117,7 +117,7 @@ func (m *Mesh) Keys() []NodeKeys {
 //
 // Nodes that can be reached are waited for; those that cannot stop the rotation with a *HeldUpError, unless they have
 // acknowledged what the next step needs or are to be abandoned. Nodes that left are waited for during two minutes, which is time for
-// a restart. Other errors: ErrNoKey, ErrNotRunning, ErrRotating, ErrSuperseded, keyring.ErrUnfinished, keyring.ErrRing, and that
+// a restart. A step waits for two seconds (six with profile wan) in which nobody new appears. Other errors: ErrNoKey, ErrNotRunning, ErrRotating, ErrSuperseded, keyring.ErrUnfinished, keyring.ErrRing, and that
 // of the context.
 func (m *Mesh) RotateKey(ctx context.Context, next Secret, o RotateOptions) error {
 	switch {
@@ -162,6 +162,10 @@ const (
 	unknownGrace = 30 * time.Second
 )
 
+// settle is how long all have to be ready for a step before it is taken: time enough to hear of a node that joined elsewhere with the old
+// secret, and that the step would leave behind.
+func (m *Mesh) settle() time.Duration { return 2 * m.profile.sync }
+
 // conductor is one run of RotateKey.
 type conductor struct {
 	m     *Mesh
@@ -169,7 +173,10 @@ type conductor struct {
 	o     RotateOptions
 	begun bool
 	since time.Time // when the last step was taken
-	told  RotationProgress
+	// serial is that of the ring last seen, ready since when all that is known speaks for the step after it; zero while it does not.
+	serial uint64
+	ready  time.Time
+	told   RotationProgress
 }
 
 // conduct takes the next step if all are ready for it. It tells whether all steps are taken.
@@ -191,8 +198,14 @@ func (c *conductor) conduct(ctx context.Context) (done bool, err error) {
 		})
 	}
 	// Installing one more secret leaves nobody behind, and when the last one is removed everybody can follow: nodes that cannot be
-	// reached matter in between.
+	// reached, or that are just joining somewhere else, matter in between.
 	needed := ok && phase != ""
+	switch {
+	case len(s.waiting) > 0 || ring.Serial != c.serial:
+		c.serial, c.ready = ring.Serial, time.Time{}
+	case c.ready.IsZero():
+		c.ready = time.Now()
+	}
 	switch {
 	case len(s.waiting) > 0 && time.Since(c.since) > c.o.Patience:
 		return false, &HeldUpError{Phase: phase, Nodes: s.waiting, Silent: true}
@@ -200,7 +213,7 @@ func (c *conductor) conduct(ctx context.Context) (done bool, err error) {
 		return false, nil
 	case len(s.gone) > 0 && needed && !c.o.Abandon:
 		return false, &HeldUpError{Phase: phase, Nodes: s.gone}
-	case len(s.left) > 0 && needed && !c.o.Abandon:
+	case len(s.left) > 0 && needed && !c.o.Abandon, needed && (c.ready.IsZero() || time.Since(c.ready) < c.m.settle()):
 		return false, nil
 	case !ok:
 		return true, nil
