@@ -126,6 +126,9 @@ func TestVersionOne(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
+	if got := f.read("sys/fs/cgroup/cpu,cpuacct/user.slice/starling-test/cpu.shares"); got != "" {
+		t.Errorf("the containers together got %q shares, want the kernel's, as much as the agent beside them has", got)
+	}
 	f.write("sys/fs/cgroup/cpu,cpuacct/user.slice/starling-test/c-a%20b/cpuacct.stat", "user 12\nsystem 3\n")
 	if got, ok := ReadUsage(dirs); !ok || got != (Usage{User: 120 * time.Millisecond, System: 30 * time.Millisecond}) {
 		t.Errorf("usage: got %v, %v", got, ok)

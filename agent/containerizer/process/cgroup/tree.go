@@ -7,6 +7,9 @@
 //	<mount>/<own cgroup>/<name>/c-<container id>
 //	<mount>/<own cgroup>/<name>/supervisor
 //
+// The folder keeps the kernel's weight for CPU, whatever its containers have: all of them together count as much as the agent
+// beside them. So tasks that burn every core leave the agent half of one, and it is not taken for dead.
+//
 // An agent that lives in a cgroup called "agent" uses the one above it: service managers can be told to do that (systemd:
 // Delegate=yes, DelegateSubgroup=agent), and in the unified hierarchy it is what makes limits possible, since there a
 // cgroup with processes of its own can't limit its children. Where the agent is alone in its cgroup, it moves itself.
