@@ -99,6 +99,7 @@ func TestWordsAboutStrangers(t *testing.T) {
 		{"[DEBUG] memberlist: failed to join [fd00::1]:7946: EOF", "not joined, it hung up: has it another cluster key or name? [fd00::1]:7946"},
 		{"[DEBUG] memberlist: failed to join 10.0.0.3:7946: dial 10.0.0.3:7946: connection refused", ""},
 		{"[ERR] memberlist: failed to receive: EOF from=10.0.0.3:7946", ""},
+		{"[ERR] memberlist: failed to receive and remove the stream label header: read tcp 10.0.0.1:7946->10.0.0.3:60000: i/o timeout from=10.0.0.3:60000", ""},
 	} {
 		var c lineCounter
 		a := &logAdapter{log: slog.New(&c), now: time.Now, suspect: func(string) {}, streamOnly: func(string) {}, refused: func(bool) {}}

@@ -210,7 +210,7 @@ func (t *transport) dial(addr memberlist.Address, timeout time.Duration) (net.Co
 		return nil, t.refuse(addr.Addr)
 	}
 	if _, ok := t.inner.(*memberlist.NetTransport); ok {
-		d := net.Dialer{Timeout: timeout}
+		d := net.Dialer{Timeout: timeout, Control: smallSegments}
 		return d.DialContext(t.ctx, "tcp", addr.Addr)
 	}
 	if d, ok := t.inner.(dialer); ok {

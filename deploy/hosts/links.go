@@ -112,6 +112,15 @@ func (h *Host) MTU(bytes int) {
 		fmt.Sprintf("-n %s link set %s mtu %d", h.network.hub, h.port, bytes))
 }
 
+// Narrow makes the wire drop packets of the host's that are larger than so many bytes, and tell nobody, as a badly set up tunnel does.
+func (h *Host) Narrow(bytes int) {
+	h.network.t.Helper()
+	ip(h.network.t,
+		// Else segments of a stream would cross the wire in one piece of 64 KiB, which a bridge does not measure.
+		"-n "+h.netns+" link set eth0 gso_max_segs 1",
+		fmt.Sprintf("-n %s link set %s mtu %d", h.network.hub, h.port, bytes))
+}
+
 // Move gives the host another address, the one with that last number, in place of the one that it has.
 func (h *Host) Move(number int) {
 	h.network.t.Helper()

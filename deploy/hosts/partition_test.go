@@ -140,6 +140,22 @@ func TestPoorLinks(t *testing.T) {
 			t.Errorf("%d changes of mind while nothing happened", n)
 		}
 	})
+	t.Run("a narrow wire that hosts do not know of", func(t *testing.T) {
+		t.Parallel()
+		f, c := NewFlockWithTasks(t, 4)
+		Agree(t, time.Minute, f.Agents...)
+		late := f.Agents[3]
+		late.Kill()
+		// The record of the first one is far larger than a packet, so that it crosses the wire in a stream of full ones.
+		c.ProbeApp("/many", 40, onlyOn(f.Agents[0]))
+		c.Running("/many", 40)
+		for _, h := range f.Hosts {
+			h.Narrow(1280)
+		}
+		late.Restart()
+		t.Logf("a late one has it all in %v", sameRecords(t, f.Agents[0], f.Agents, 40))
+		noFalseDeath(t, f.Agents, func() { <-time.After(20 * time.Second) })
+	})
 	t.Run("MTU 1280", func(t *testing.T) {
 		t.Parallel()
 		w := NewNetwork(t, 5)
