@@ -59,7 +59,7 @@ var onlyHere = map[string][]string{
 	"github.com/hashicorp/mdns":                   {"gossip"},
 	"github.com/go-zookeeper/zk":                  {"master/zookeeper"},
 	"go.etcd.io/bbolt":                            {"master/store/boltstore"},
-	"github.com/miekg/dns":                        {"dns", "dns/records", "dns/forward"},
+	"github.com/miekg/dns":                        {"gossip", "dns", "dns/records", "dns/forward"}, // gossip: the questions of mDNS
 	"github.com/opencontainers/runc/libcontainer": {"agent/containerizer/libct"},
 	"github.com/docker/docker":                    {"agent/containerizer/docker"},
 	"github.com/gofiber/fiber":                    {"agent/api", "gossip/api", "master/api", "dns/api", "marathon/api", "master/mesos/server"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -28,6 +29,8 @@ type flock struct {
 	nodes []*node
 	base  string
 	hosts map[int]*memnet.Transport
+	// resolve answers for names of seeds, if it is set.
+	resolve func(ctx context.Context, host string) ([]net.IPAddr, error)
 	// cleanup is done before the nodes are stopped.
 	cleanup []func()
 }
@@ -76,6 +79,9 @@ func (f *flock) start(i int, change ...func(*Config)) *node {
 	m, err := New(cfg)
 	if err != nil {
 		f.t.Fatal(err)
+	}
+	if f.resolve != nil {
+		m.resolve = f.resolve
 	}
 	ctx, cancel := context.WithCancel(f.t.Context())
 	transport := cfg.Transport
@@ -478,7 +484,8 @@ func TestALateGoodbyeEndsNoNewLife(t *testing.T) {
 		synctest.Wait()
 		liveness(record.Left, "its goodbye")
 		member, _ := n.peerOf("node-003")
-		n.onEvent(event{eventJoin, member})
+		(&delegate{n.Mesh}).emit(event{eventJoin, member})
+		synctest.Wait()
 		liveness(record.Alive, "it was seen again")
 		n.onBye(said, said.append(nil))
 		synctest.Wait()
@@ -601,6 +608,11 @@ func TestWithoutDatagramsStreamsSuffice(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if !whole(f.nodes) {
 			t.Error("not whole without datagrams")
+		}
+		for _, n := range f.nodes {
+			if countOf(n.metrics.streamOnly) == 0 {
+				t.Errorf("%s counts no probe that only a stream carried", n.Self())
+			}
 		}
 		if n := warnings.count("datagrams do not pass"); n == 0 || n > 8*4 {
 			t.Errorf("%d warnings of eight nodes in three minutes, want about one a minute and node", n)

@@ -2,6 +2,7 @@ package gossip
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -94,11 +95,19 @@ func (m *Mesh) join(ctx context.Context) {
 
 // sayAlone says what is tried, and returns when to say it again. To be alone is in order for a node that was told of nobody.
 func (m *Mesh) sayAlone(now time.Time, tried, missing []string) time.Time {
+	mdns := "off"
+	if m.cfg.Discover {
+		mdns = "not yet"
+		if on := m.discovering.Load(); on != nil {
+			mdns = *on
+		}
+	}
+	what := []any{"addr", m.self(), "tried", tried, "not_resolved", missing, "seeds", len(m.cfg.Join), "remembered", m.peers.countGone(), "mdns", mdns}
 	if len(tried) > 0 || len(missing) > 0 {
-		m.log.Warn("nobody found yet, going on", "tried", tried, "not_resolved", missing, "discover", m.cfg.Discover)
+		m.log.Warn("nobody found yet, going on", what...)
 		return now.Add(aloneWarn)
 	}
-	m.log.Info("alone in the mesh", "discover", m.cfg.Discover)
+	m.log.Info("alone in the mesh: nobody to join was named or is remembered", what...)
 	return now.Add(aloneSay)
 }
 
@@ -120,12 +129,15 @@ func (m *Mesh) seedAddresses(ctx context.Context) (addrs, missing []string) {
 			continue
 		}
 		rctx, cancel := context.WithTimeout(ctx, resolveTimeout)
-		ips, err := net.DefaultResolver.LookupIPAddr(rctx, host)
+		ips, err := m.resolve(rctx, host)
 		cancel()
 		if err != nil {
 			m.log.Debug("seed not resolved", "addr", s, "err", err)
 			missing = append(missing, s)
 			continue
+		}
+		if len(ips) > maxAddresses { // others next time
+			rand.Shuffle(len(ips), func(i, j int) { ips[i], ips[j] = ips[j], ips[i] })
 		}
 		for _, ip := range ips[:min(len(ips), maxAddresses)] {
 			add(ip.IP, port)

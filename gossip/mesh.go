@@ -85,6 +85,10 @@ type Mesh struct {
 	byes  map[string]bye    // by the name of who said it; guarded by mu
 	doubt map[string]*doubt // by the name of who is doubted; guarded by mu
 
+	resolve func(ctx context.Context, host string) ([]net.IPAddr, error) // of seeds
+	// discovering says on which interface mDNS is tried; nil before.
+	discovering atomic.Pointer[string]
+
 	// open is set once the own record may be told; rival is when another node of this name was first heard of, as time since the start.
 	open       atomic.Bool
 	rival      atomic.Int64
@@ -133,7 +137,7 @@ func New(cfg Config) (*Mesh, error) {
 		inbox: make(chan []byte, 4096), events: make(chan *event, 4096), outbox: make(chan parcel, 256),
 		bulk: make(chan parcel),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
-		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(),
+		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(), resolve: net.DefaultResolver.LookupIPAddr,
 	}
 	m.rotation.start = make(chan keyring.Request, 1)
 	m.challenges.init()

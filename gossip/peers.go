@@ -186,6 +186,13 @@ func (b *peerBook) admits(name string, others int) (known, room bool) {
 	return known, len(b.alive)+others < maxMembers
 }
 
+// countGone returns the number of peers that are known and not alive.
+func (b *peerBook) countGone() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.all) - len(b.alive)
+}
+
 // aliveAt tells whether a live peer has the address.
 func (b *peerBook) aliveAt(addr string) bool {
 	b.mu.Lock()
