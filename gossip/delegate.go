@@ -93,10 +93,16 @@ func (d *delegate) LocalState(join bool) []byte {
 func (d *delegate) MergeRemoteState(b []byte, _ bool) { d.m.take(bytes.Clone(b)) }
 
 // NotifyJoin is called when a node is there, for the first time or again.
-func (d *delegate) NotifyJoin(n *memberlist.Node) { d.emit(event{eventJoin, copyNode(n)}) }
+func (d *delegate) NotifyJoin(n *memberlist.Node) {
+	d.m.members.joined(copyNode(n))
+	d.emit(event{eventJoin, copyNode(n)})
+}
 
 // NotifyLeave is called when a node died or left.
-func (d *delegate) NotifyLeave(n *memberlist.Node) { d.emit(event{eventLeave, copyNode(n)}) }
+func (d *delegate) NotifyLeave(n *memberlist.Node) {
+	d.m.members.left(n.Name)
+	d.emit(event{eventLeave, copyNode(n)})
+}
 
 var (
 	errMember  = errors.New("no node of this mesh")

@@ -207,10 +207,5 @@ func (m *Mesh) peerOf(name string) (memberlist.Node, bool) {
 	if name == m.cfg.NodeID {
 		return memberlist.Node{}, false
 	}
-	for _, n := range m.ml.Load().Members() {
-		if n.Name == name {
-			return copyNode(n), true
-		}
-	}
-	return memberlist.Node{}, false
+	return m.members.get(name)
 }

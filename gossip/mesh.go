@@ -94,8 +94,9 @@ type Mesh struct {
 	rival      atomic.Int64
 	announceAt time.Time // when to look whether the own record may be told; belongs to watch
 
-	damper *damper
-	flaps  int // returns that were not believed since the last word about it; belongs to watch
+	members *members
+	damper  *damper
+	flaps   int // returns that were not believed since the last word about it; belongs to watch
 
 	raised time.Time // when the own generation was last raised; belongs to watch
 
@@ -137,7 +138,7 @@ func New(cfg Config) (*Mesh, error) {
 		inbox: make(chan []byte, 4096), events: make(chan *event, 4096), outbox: make(chan parcel, 256),
 		bulk: make(chan parcel),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
-		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(), resolve: net.DefaultResolver.LookupIPAddr,
+		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(), members: newMembers(), resolve: net.DefaultResolver.LookupIPAddr,
 	}
 	m.rotation.start = make(chan keyring.Request, 1)
 	m.challenges.init()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"net"
-	"slices"
 	"strconv"
 	"time"
 
@@ -220,5 +219,6 @@ func (m *Mesh) reviveAll(ctx context.Context) {
 
 // member tells whether memberlist holds a node for alive.
 func (m *Mesh) member(name string) bool {
-	return slices.ContainsFunc(m.ml.Load().Members(), func(n *memberlist.Node) bool { return n.Name == name })
+	_, ok := m.members.get(name)
+	return ok
 }

@@ -257,7 +257,7 @@ func (m *Mesh) setLiveness(now time.Time, name string, l record.Liveness) {
 func (m *Mesh) reconcile() {
 	now := time.Now()
 	members := map[string]bool{}
-	for _, n := range m.ml.Load().Members() {
+	for _, n := range m.members.all() {
 		members[n.Name] = true
 		if n.Name == m.cfg.NodeID {
 			continue
@@ -268,7 +268,7 @@ func (m *Mesh) reconcile() {
 		}
 		if _, known := m.peers.get(n.Name); !known || s == nil || s.Liveness() != record.Alive && s.Liveness() != record.Suspect {
 			if !m.saidBye(n.Name) || s != nil && m.outlived(n.Name, s.Generation()) {
-				m.onEvent(event{eventJoin, copyNode(n)})
+				m.onEvent(event{eventJoin, n})
 			}
 		} else if _, doubted := m.doubted(n.Name); s.Liveness() == record.Suspect && !doubted {
 			m.trust(now, n.Name) // an event was dropped
