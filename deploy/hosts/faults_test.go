@@ -31,7 +31,7 @@ func size(t *testing.T, short, full row) row {
 
 // noFalseDeath lets a fault last, and fails the test when one of the healthy agents holds another one of them for dead
 // meanwhile, if only for a moment.
-func noFalseDeath(t *testing.T, healthy []*Agent, fault func()) {
+func noFalseDeath(t testing.TB, healthy []*Agent, fault func()) {
 	t.Helper()
 	known := map[string]string{}
 	for _, a := range healthy {
@@ -46,57 +46,82 @@ func noFalseDeath(t *testing.T, healthy []*Agent, fault func()) {
 	}
 }
 
-// A fifth of all packets lost: nobody healthy is held for dead, and an app is deployed in at most three times the time.
+// A fifth of all packets lost: nobody healthy is held for dead, an app is deployed in at most three times the time, and one of 1,000
+// requests over the wire fails at most.
 func TestFaultsFifthOfPacketsLost(t *testing.T) {
-	lossy(t, size(t, row{5, 45 * time.Second}, row{20, 10 * time.Minute}), 0.2, 0.001)
-}
-
-// Two fifths of all packets lost: still nobody healthy is held for dead. What a user of the API sees over such a wire is left to TCP,
-// which backs off to half a minute between two attempts; every agent answers at once those who can reach it.
-func TestFaultsTwoFifthsOfPacketsLost(t *testing.T) {
-	lossy(t, size(t, row{5, 45 * time.Second}, row{20, 2 * time.Minute}), 0.4, 1)
-}
-
-// lossy drops a part of all packets at every host; of requests over the wire, at most a part of failing may fail.
-func lossy(t *testing.T, r row, part, failing float64) {
-	f, c := NewFlockWithTasks(t, r.hosts)
-	Agree(t, time.Minute, f.Agents...)
-	deploy := func(app string) time.Duration {
-		began := time.Now()
-		c.ProbeApp(app, 2*r.hosts)
-		c.Running(app, 2*r.hosts)
-		return time.Since(began)
-	}
-	clean := deploy("/clean")
-	for _, h := range f.Hosts {
-		h.Lose(part, "all")
-	}
-	began := time.Now()
-	noFalseDeath(t, f.Agents, func() {
-		asked, failed := f.ask(f.Hosts[0], c.Marathon+"/v2/apps/clean", r.lasts, func() {
-			took := deploy("/lossy")
-			t.Logf("%d tasks deployed in %v without loss, in %v with %.0f %%", 2*r.hosts, clean, took, 100*part)
-			<-time.After(r.lasts - time.Since(began))
+	r := size(t, row{5, 45 * time.Second}, row{20, 10 * time.Minute})
+	l := newLossy(t, r)
+	clean := l.deploy("/clean")
+	l.lose(0.2, func() {
+		asked, failed := l.ask(l.Hosts[0], l.c.Marathon+"/v2/apps/clean", func() {
+			took := l.deploy("/lossy")
+			t.Logf("%d tasks deployed in %v without loss, in %v with a fifth", 2*r.hosts, clean, took)
+			// Some more, as one packet that has to be sent again thrice holds up a short deployment for seconds.
+			if slack := 5 * time.Second; took > 3*clean+slack {
+				t.Errorf("the deployment took %v, want three times %v at most, give or take %v", took, clean, slack)
+			}
+			<-time.After(r.lasts - took)
 		})
-		t.Logf("API over the lossy wire: %d of %d requests failed", failed, asked)
-		if float64(failed) > failing*float64(asked) {
-			t.Errorf("%d of %d requests failed, want a part of %v at most", failed, asked, failing)
+		t.Logf("over the wire %d of %d requests failed", failed, asked)
+		if float64(failed) > 0.001*float64(asked) {
+			t.Errorf("%d of %d requests failed, want one of 1,000 at most", failed, asked)
 		}
 	})
-	f.Mend()
-	t.Logf("all agree %v after the end", Agree(t, healWithin, f.Agents...).Round(100*time.Millisecond))
-	c.pids()
+}
+
+// Two fifths of all packets lost: still nobody healthy is held for dead, and every agent answers those who can reach it. What needs a
+// stream over such a wire takes as long as TCP takes, which pauses for up to half a minute and more between two attempts.
+func TestFaultsTwoFifthsOfPacketsLost(t *testing.T) {
+	r := size(t, row{5, 45 * time.Second}, row{20, 2 * time.Minute})
+	l := newLossy(t, r)
+	l.deploy("/clean")
+	l.lose(0.4, func() { <-time.After(r.lasts) })
+}
+
+// lossyFlock is a flock with tasks whose wire loses packets.
+type lossyFlock struct {
+	*Flock
+	c *Cluster
+}
+
+func newLossy(t *testing.T, r row) *lossyFlock {
+	f, c := NewFlockWithTasks(t, r.hosts)
+	Agree(t, time.Minute, f.Agents...)
+	return &lossyFlock{f, c}
+}
+
+// deploy starts an app of two tasks for each host, and returns how long that took.
+func (l *lossyFlock) deploy(app string) time.Duration {
+	l.t.Helper()
+	began := time.Now()
+	l.c.ProbeApp(app, 2*len(l.Agents))
+	l.c.Running(app, 2*len(l.Agents))
+	return time.Since(began)
+}
+
+// lose has every host lose a part of all packets while f runs. No agent may be held for dead, no task may be harmed, and all must
+// agree soon after.
+func (l *lossyFlock) lose(part float64, f func()) {
+	t := l.t
+	before := l.c.Answers(l.c.Running("/clean", 2*len(l.Agents)))
+	for _, h := range l.Hosts {
+		h.Lose(part, "all")
+	}
+	noFalseDeath(t, l.Agents, f)
+	l.Mend()
+	t.Logf("all agree %v after the end", Agree(t, healWithin, l.Agents...).Round(100*time.Millisecond))
+	l.c.unharmed("/clean", before)
 }
 
 // ask requests a page from a host again and again while f runs, over connections that stay open as browsers' and frameworks' do.
-func (w *Network) ask(from *Host, url string, limit time.Duration, f func()) (asked, failed int64) {
+func (w *Network) ask(from *Host, url string, f func()) (asked, failed int64) {
 	var all, bad atomic.Int64
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			return from.Dial(ctx, network, address)
 		},
 	}}
-	ctx, stop := context.WithTimeout(context.Background(), limit+time.Minute)
+	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	end := func() {
 		stop()
