@@ -6,7 +6,7 @@
 //     was news to it. The queue holds keys, not messages: a datagram is packed with the newest values when it
 //     leaves, so a burst of changes to one key costs no more than one.
 //   - Once a second, a node shows a random other one a summary of what it holds; where they differ, digests are
-//     exchanged, and whoever has more sends it. memberlist's own exchange over streams carries all digests too.
+//     exchanged, and whoever has more sends it. Where somebody joins, memberlist's own exchange carries all digests.
 //   - Seeds, mDNS, and the peers of the last run are tried until one answers, and dead peers for ever, ever more rarely.
 //   - A value too large for a datagram goes over streams, to a few nodes at a time, in the same way.
 //   - The key of the cluster is replaced step by step (RotateKey), each when all have acknowledged the one before in their records.
@@ -33,11 +33,11 @@
 //	dead known to all of 20 nodes        10-14 s            42-72 s         6-10 s
 //	pause between rounds of hot deltas   100 ms             250 ms          100 ms
 //	round of anti-entropy                1 s                3 s             1 s
-//	exchange of all digests              15 s               60 s            15 s
+//	exchange of all members              15 s               60 s            15 s
 //	largest datagram                     1,200 B            1,200 B         1,400 B
 //
 // The time to object grows with the logarithm of the number of nodes, and is up to six times as long until others could not reach
-// the node either; the exchange of all digests becomes rarer with each doubling beyond 32 nodes. Datagrams of 1,200 bytes pass every link
+// the node either; the exchange of all members becomes rarer with each doubling beyond 32 nodes. Datagrams of 1,200 bytes pass every link
 // that IPv6 may use. All numbers are in testdata/profiles.txt, which a test holds to what is in force.
 //
 // What memberlist gives up is asked once more before it counts as dead, for 2, 10, and 1 s. With 20 % of all datagrams and segments of
@@ -46,11 +46,37 @@
 // goes without being restarted is believed the first time; from the second on it counts as dead until it has stayed for 10 s, 20 s, and so on up
 // to 5 minutes. (go test ./gossip -full -v -run 'Death|Loss|Cuts|Paused|Flapping', profile lan unless said.)
 //
-// All of this was measured in virtual time over a network of 1-5 ms (go test ./gossip -run Figures -v -figures N), profile lan:
+// How it grows, measured in one process on two busy processors, in virtual time, over a network of 1-5 ms without loss, profile lan, all nodes
+// dropped in at once with one seed for all (go test ./gossip -run Figures -v -timeout 0 -figures N). Virtual time leaves out what the
+// processors are too slow for: on machines of their own, each node pays for itself alone.
 //
-//	nodes  bytes a second a node: idle, one change a second on each node  a change to 50 %, 99 %, all of the nodes
-//	20     0.9 kB, 11 kB                                                  10 ms, 15 ms, 85 ms
-//	100    0.9 kB, 21 kB (hot deltas at their bound)                      15 ms, 105 ms, 110 ms
+//	nodes                                        20       100      300      1,000 (*)
+//	all know all                                 2.3 s    3.5 s    7 s      61 s
+//	  bytes a node for that                      20 kB    132 kB   312 kB   2.1 MB
+//	a change at 50 % of the nodes                10 ms    15 ms    15 ms    180 ms
+//	  99 %                                       15 ms    105 ms   115 ms   230 ms
+//	  all                                        25 ms    110 ms   200 ms   350 ms
+//	  all, the worst of ten                      110 ms   510 ms   205 ms   470 ms
+//	idle, bytes a second a node                  0.96 kB  1.2 kB   2.5 kB   10.6 kB
+//	  CPU a second a node                        0.15 ms  0.2 ms   1.1 ms   3.0 ms
+//	60 bytes changed each second on each node
+//	  bytes a second a node                      7.1 kB   12.5 kB  13.9 kB  21 kB
+//	  CPU a second a node                        1.0 ms   1.9 ms   3.0 ms   8.1 ms
+//	  age of a copy, median                      0        0.9 s    4.5 s    8.6 s
+//	  age of a copy, 99 %                        50 ms    3.6 s    12 s     17 s
+//	dead node first suspected                    2.3 s    3.4 s    2.0 s
+//	  held for dead by all                       10.5 s   15.4 s   16.5 s
+//	heap a node, records nearly empty            274 kB   385 kB   706 kB   1.5 MB
+//
+//	(*) By an earlier state of this package, that told coordinates more often, and of changes with 16 KiB/s for hot deltas alone.
+//
+// A change takes as many rounds as the logarithm of the number of nodes, 100 ms each after the first. So does suspicion. Idle traffic is
+// probes and a summary a second, which do not grow, and memberlist's exchange of all members, which grows with their number. What
+// every node has to hear of every other grows with both: with one change a second each, 100 nodes change more than 16 KiB/s can
+// carry with each copy sent several times, and beyond that copies age. The joins of many at once are quadratic: everybody hears of everybody.
+//
+// A thousand changes of tasks a second in a mesh of 20 nodes take 14 kB/s of each if one node makes them, and 20 kB/s if all do; all
+// know the end of every task 10 and 40 s after the last of 25 seconds of it (-run Thousand).
 //
 // DESIGN.md beside this file says why it is as it is.
 package gossip
