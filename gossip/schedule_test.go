@@ -17,7 +17,7 @@ import (
 
 var (
 	seed      = flag.Uint64("seed", 0, "seed of the random schedules; 0 takes one from the clock")
-	schedules = flag.Int("schedules", 16, "number of random schedules of whole nodes")
+	schedules = flag.Int("schedules", 8, "number of random schedules of whole nodes")
 )
 
 // schedule is a random run of whole nodes: they write, delete, restart with and without their disk, are killed and cut off in one direction or
@@ -146,6 +146,16 @@ func (s *schedule) step() {
 		d := time.Duration(s.rng.IntN(60)) * time.Second
 		s.note("%v pass", d)
 		s.pass(d)
+	case 9:
+		// Deleted keys are forgotten after ten minutes: who was away for longer is told of by the whole record.
+		away := memnet.Addr(i)
+		s.note("%d is cut off for 15 minutes", i)
+		s.net.Cut(func(from, to string) bool { return from == away || to == away })
+		for k := range 4 * len(s.nodes) {
+			s.write(k % len(s.nodes))
+		}
+		s.pass(15 * time.Minute)
+		s.net.Cut(nil)
 	default:
 		s.write(i)
 	}
@@ -160,7 +170,7 @@ func (s *schedule) pass(d time.Duration) {
 		if left <= 0 {
 			return
 		}
-		time.Sleep(min(left, 250*time.Millisecond))
+		time.Sleep(min(left, max(250*time.Millisecond, d/50)))
 	}
 }
 
