@@ -1,7 +1,10 @@
 package gossip
 
 import (
+	"encoding/hex"
 	"net"
+	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -31,43 +34,72 @@ func advertiseAddr(cfg *Config) string {
 			return local.IP.String()
 		}
 	}
-	return localAddr()
+	if addr, ok := LocalAddr(); ok {
+		return addr.String()
+	}
+	return "127.0.0.1"
 }
 
-// localAddr returns the best address of the machine: IPv4 before IPv6, private before public, real interfaces only; 127.0.0.1
-// where there is nothing else.
-func localAddr() string {
-	best, score := "127.0.0.1", 0
+// LocalAddr returns the address of this machine that a node tells others where nobody names one: of an interface that is up, IPv4
+// before IPv6, private before public, and a tunnel's after others of its kind. The bridges of containers and virtual machines are passed
+// over, as nobody else reaches them, and so are temporary addresses of IPv6, as they change every day. ok is false where none is left.
+func LocalAddr() (addr netip.Addr, ok bool) {
 	all, err := net.Interfaces()
 	if err != nil {
-		return best
+		return netip.Addr{}, false
 	}
+	var interfaces []netInterface
 	for _, i := range all {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || virtual(i.Name) {
-			continue
-		}
+		n := netInterface{name: i.Name, flags: i.Flags}
 		addrs, err := i.Addrs()
 		if err != nil {
 			continue
 		}
 		for _, a := range addrs {
-			n, ok := a.(*net.IPNet)
-			if !ok || !n.IP.IsGlobalUnicast() {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				n.addrs = append(n.addrs, p.Addr().Unmap())
+			}
+		}
+		interfaces = append(interfaces, n)
+	}
+	list, _ := os.ReadFile("/proc/net/if_inet6") // only Linux tells, and only where it has IPv6
+	return bestAddr(interfaces, temporary(string(list)))
+}
+
+// netInterface is what matters of a network interface.
+type netInterface struct {
+	name  string
+	flags net.Flags
+	addrs []netip.Addr
+}
+
+// bestAddr makes the choice of LocalAddr; of equally good addresses it takes the first.
+func bestAddr(interfaces []netInterface, temporary map[netip.Addr]bool) (best netip.Addr, ok bool) {
+	most := 0
+	for _, i := range interfaces {
+		if i.flags&net.FlagUp == 0 || i.flags&net.FlagLoopback != 0 || virtual(i.name) {
+			continue
+		}
+		for _, a := range i.addrs {
+			if !a.IsGlobalUnicast() || temporary[a] {
 				continue
 			}
-			s := 1
-			if n.IP.To4() != nil {
-				s += 2
+			score := 1
+			if a.Is4() {
+				score += 4
 			}
-			if n.IP.IsPrivate() {
-				s++
+			if a.IsPrivate() {
+				score += 2
 			}
-			if s > score {
-				best, score = n.IP.String(), s
+			if i.flags&net.FlagPointToPoint == 0 {
+				score++
+			}
+			if score > most {
+				best, most = a, score
 			}
 		}
 	}
-	return best
+	return best, most > 0
 }
 
 // virtual tells interfaces that containers and virtual machines bring along.
@@ -78,4 +110,23 @@ func virtual(name string) bool {
 		}
 	}
 	return false
+}
+
+// temporary returns the addresses that Linux' list of IPv6 addresses marks as temporary (RFC 8981) or deprecated. A line is the address, the
+// number of the interface, the length of the prefix, the scope, the flags (all in hexadecimal), and the name of the interface.
+func temporary(list string) map[netip.Addr]bool {
+	const flagTemporary, flagDeprecated = 0x01, 0x20
+	found := map[netip.Addr]bool{}
+	for line := range strings.Lines(list) {
+		fields := strings.Fields(line)
+		if len(fields) != 6 {
+			continue
+		}
+		b, err := hex.DecodeString(fields[0])
+		flags, ferr := strconv.ParseUint(fields[4], 16, 32)
+		if addr, ok := netip.AddrFromSlice(b); ok && err == nil && ferr == nil && flags&(flagTemporary|flagDeprecated) != 0 {
+			found[addr] = true
+		}
+	}
+	return found
 }

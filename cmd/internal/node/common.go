@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"starling/cmd/internal/flags"
+	"starling/gossip"
 )
 
 // common is what every role is told.
@@ -31,7 +31,7 @@ type common struct {
 }
 
 func (c *common) register(s *flags.Set, role string) {
-	s.Var(&c.ip, "ip", "the IP `address` to listen on and to tell others (listens on all, and tells the first private one)")
+	s.Var(&c.ip, "ip", "the IP `address` to listen on and to tell others (listens on all, and tells the first private one of a real interface)")
 	s.Var(&c.advertiseIP, "advertise-ip", "the IP `address` to tell others, where it differs from --ip")
 	s.StringVar(&c.hostname, "hostname", "", "the `name` to tell others (this machine's; an address of the loopback network is its own)")
 	c.workDir = flags.Path(defaultWorkDir(role))
@@ -97,9 +97,9 @@ func (c *common) resolve() (place, error) {
 		p.address = ""
 	}
 	if p.address == "" {
-		a, err := privateAddress()
-		if err != nil {
-			return place{}, err
+		a, ok := gossip.LocalAddr()
+		if !ok {
+			return place{}, errors.New("no network address found to tell others; set --ip")
 		}
 		p.address, p.found = a.String(), true
 	}
@@ -120,43 +120,6 @@ func (c *common) resolve() (place, error) {
 		return place{}, fmt.Errorf("cannot make --work-dir: %w", err)
 	}
 	return p, nil
-}
-
-// privateAddress is the first private address of an interface that is up, or else the first other global one; container
-// bridges are passed over, since nobody else reaches them.
-func privateAddress() (netip.Addr, error) {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("cannot list network interfaces, set --ip: %w", err)
-	}
-	var other netip.Addr
-	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || strings.HasPrefix(i.Name, "docker") ||
-			strings.HasPrefix(i.Name, "veth") || strings.HasPrefix(i.Name, "br-") || strings.HasPrefix(i.Name, "cni") {
-			continue
-		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue
-		}
-		for _, a := range addrs {
-			prefix, err := netip.ParsePrefix(a.String())
-			if err != nil {
-				continue
-			}
-			addr := prefix.Addr().Unmap()
-			switch {
-			case addr.Is4() && addr.IsPrivate():
-				return addr, nil
-			case addr.IsGlobalUnicast() && (!other.IsValid() || addr.Is4() && !other.Is4()):
-				other = addr
-			}
-		}
-	}
-	if !other.IsValid() {
-		return netip.Addr{}, errors.New("no network address found to tell others; set --ip")
-	}
-	return other, nil
 }
 
 // identity returns the id in a file of the folder, a UUID, and makes one where there is none: what a node is called must

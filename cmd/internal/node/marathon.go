@@ -87,6 +87,7 @@ func Marathon(ctx context.Context, io Streams, args, environ []string) error {
 	if err != nil {
 		return err
 	}
+	r.place.found = false // it listens on all addresses and tells others its host name alone: to move costs it nothing
 	if err := r.marathon(&m, false); err != nil {
 		r.abandon()
 		return err

@@ -7,56 +7,74 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"starling/gossip"
 )
 
 // ErrMoved is the end of a role whose machine got another address. Too much of a role is bound to the old one, and told others, so it
-// begins anew, which costs no task anything: the caller runs the program again.
+// begins anew: the caller runs the program again. Tasks of an agent go on meanwhile.
 var ErrMoved = errors.New("this machine's address has changed")
 
 const (
 	moveEvery = time.Second
-	// moveAfter is how many looks in a row must miss the address: one that is renewed may be gone for a moment.
+	// moveAfter is how many looks in a row must find the same new address in the place of the old one: a lease that is renewed may be gone for a
+	// moment.
 	moveAfter = 3
+	// moveAside is the same for an address that was there beside the old one all the time, as that of a tunnel or of a second card: most
+	// likely the old one is coming back, and the role would have left the better one for good.
+	moveAside = 60
 )
 
 // machine is what is asked for addresses; tests have another one.
 type machine struct {
-	all     func() ([]net.Addr, error) // of all interfaces, also of those that are down
-	private func() (netip.Addr, error) // the one to tell others
+	all  func() ([]net.Addr, error) // of all interfaces, also of those that are down
+	best func() (netip.Addr, bool)  // the one to tell others
 }
 
-func thisMachine() machine { return machine{net.InterfaceAddrs, privateAddress} }
+func thisMachine() machine { return machine{net.InterfaceAddrs, gossip.LocalAddr} }
 
-// stays returns nil when ctx ends, and an error that wraps ErrMoved when the address is gone and there is another one. As long as
-// there is no other, the old one may come back.
+// stays returns nil when ctx ends, and an error that wraps ErrMoved when the address is gone and another one has taken its place. As long as
+// there is no other, the old one may come back. Addresses that come in addition change nothing.
 func (m machine) stays(ctx context.Context, address string) error {
 	tick := time.NewTicker(moveEvery)
 	defer tick.Stop()
-	for missed := 0; ; {
+	beside := map[string]bool{} // what was there too when the address was last seen
+	other, looks := "", 0
+	for {
+		now, err := m.addresses()
+		switch {
+		case err != nil:
+			other, looks = "", 0
+		case now[address]:
+			beside, other, looks = now, "", 0
+		default:
+			next := ""
+			if best, ok := m.best(); ok {
+				next = best.String()
+			}
+			if next != other {
+				other, looks = next, 0
+			}
+			looks++
+			if other != "" && (looks >= moveAside || looks >= moveAfter && !beside[other]) {
+				return fmt.Errorf("%w: from %s to %s", ErrMoved, address, other)
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		if has, err := m.has(address); err != nil || has {
-			missed = 0
-			continue
-		}
-		if missed++; missed < moveAfter {
-			continue
-		}
-		if now, err := m.private(); err == nil && now.String() != address {
-			return fmt.Errorf("%w: from %s to %s", ErrMoved, address, now)
-		}
 	}
 }
 
-func (m machine) has(address string) (bool, error) {
-	addrs, err := m.all()
-	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && n.IP.String() == address {
-			return true, nil
+func (m machine) addresses() (map[string]bool, error) {
+	list, err := m.all()
+	found := map[string]bool{}
+	for _, a := range list {
+		if n, ok := a.(*net.IPNet); ok {
+			found[n.IP.String()] = true
 		}
 	}
-	return false, err
+	return found, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,33 +19,54 @@ func TestARoleEndsWhenItsMachineMoves(t *testing.T) {
 		}
 		return list
 	}
+	first := func(now []net.Addr) string {
+		if len(now) == 0 {
+			return ""
+		}
+		return now[0].(*net.IPNet).IP.String()
+	}
+	none := func([]net.Addr) string { return "" }
+	gone := [][]net.Addr{at(), at(), at(), at(), at()}
+	others := [][]net.Addr{at("10.0.0.2"), at("10.0.0.3")}
+	tunnel := slices.Repeat([][]net.Addr{at("10.8.0.1")}, 30)
 	for _, tc := range []struct {
 		name string
-		// seen are the addresses second by second; the last ones stay.
+		// seen are the addresses second by second from the start on; the last ones stay.
 		seen    [][]net.Addr
 		failing bool // to list addresses
-		private string
-		moved   time.Duration // when it ends, 0 for never
+		// best is the address to tell others, at that second.
+		best  func(now []net.Addr) string
+		moved time.Duration // when it ends, 0 for never
 	}{
-		{"the address stays", [][]net.Addr{at(old)}, false, old, 0},
-		{"another one is added", [][]net.Addr{at(old), at(old, "10.0.0.2")}, false, "10.0.0.2", 0},
-		{"it is another", [][]net.Addr{at("10.0.0.2")}, false, "10.0.0.2", 3 * time.Second},
-		{"it is gone for two seconds", [][]net.Addr{at(), at("10.0.0.2"), at(old)}, false, "10.0.0.2", 0},
-		{"it is gone, and no other is there", [][]net.Addr{at("127.0.0.1")}, false, "", 0},
-		{"addresses cannot be listed", nil, true, "10.0.0.2", 0},
+		{"the address stays", [][]net.Addr{at(old)}, false, first, 0},
+		{"another one is added", [][]net.Addr{at(old), at("10.0.0.2", old)}, false, first, 0},
+		{"it is another", [][]net.Addr{at(old), at("10.0.0.2")}, false, first, 3 * time.Second},
+		{"it is gone for a while, then it is another", slices.Concat(gone, gone, [][]net.Addr{at("10.0.0.2")}), false, first, 12 * time.Second},
+		{"it is gone for two seconds", [][]net.Addr{at(old), at(), at("10.0.0.2"), at("10.0.0.2"), at(old)}, false, first, 0},
+		{"it is gone, and no other is there", [][]net.Addr{at(old), at("127.0.0.1")}, false, none, 0},
+		{"it is another each time", slices.Concat([][]net.Addr{at(old)}, others, others, others, [][]net.Addr{at(old)}), false, first, 0},
+		{"it is gone for a while beside a tunnel", slices.Concat([][]net.Addr{at(old, "10.8.0.1")}, tunnel, [][]net.Addr{at(old, "10.8.0.1")}), false, first, 0},
+		{"it is gone for long beside a tunnel", [][]net.Addr{at(old, "10.8.0.1"), at("10.8.0.1")}, false, first, 60 * time.Second},
+		{"it is another beside a tunnel", [][]net.Addr{at(old, "10.8.0.1"), at("10.0.0.2", "10.8.0.1")}, false, first, 3 * time.Second},
+		{"addresses cannot be listed", nil, true, none, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				looks := 0
+				var now []net.Addr
 				m := machine{
 					all: func() ([]net.Addr, error) {
 						if tc.failing {
 							return nil, errors.New("no")
 						}
+						now = tc.seen[min(looks, len(tc.seen)-1)]
 						looks++
-						return tc.seen[min(looks, len(tc.seen))-1], nil
+						return now, nil
 					},
-					private: func() (netip.Addr, error) { return netip.ParseAddr(tc.private) },
+					best: func() (netip.Addr, bool) {
+						a, err := netip.ParseAddr(tc.best(now))
+						return a, err == nil
+					},
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
