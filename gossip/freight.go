@@ -230,12 +230,16 @@ func (m *Mesh) carry(ctx context.Context) {
 				m.ship(ctx, parcel{p, body})
 			}
 			f.done(nil, len(peers)*len(body))
-		case wait > 0:
-			sleep(ctx, wait)
 		default:
+			// What is out of one bucket must not hold up what comes in for the other.
+			var due <-chan time.Time
+			if wait > 0 {
+				due = time.After(wait)
+			}
 			select {
 			case <-ctx.Done():
 			case <-f.wake:
+			case <-due:
 			}
 		}
 	}

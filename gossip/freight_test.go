@@ -150,3 +150,27 @@ func TestANewcomerGetsAllAtOnce(t *testing.T) {
 		t.Logf("1,000 records of 20 tasks came within %v", took)
 	})
 }
+
+// While a node has sent so much of what others missed that it has to wait for a minute, it goes on repairing what changes right now.
+func TestWaitingWithLargeRepairsHoldsUpNoSmallOne(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(2)
+		time.Sleep(10 * time.Second)
+		helper, peer := f.nodes[0], f.nodes[1]
+		to, ok := helper.peers.get(peer.Self())
+		if !ok {
+			t.Fatal("the peer is not known")
+		}
+		fr := helper.freight
+		fr.mu.Lock()
+		fr.missed.bucket.tokens = -60 * fr.missed.bucket.rate
+		fr.mu.Unlock()
+		fr.news(helper.Self(), helper.Snapshot(helper.Self()).Generation(), "node") // waits for the bucket
+		time.Sleep(time.Second)
+		before := countOf(helper.metrics.repairsOut)
+		if !fr.repair(time.Now(), to, []need{{node: helper.Self()}}, false, false) {
+			t.Fatal("the repair is refused")
+		}
+		f.within(100*time.Millisecond, "the repair is sent", func() bool { return countOf(helper.metrics.repairsOut) > before })
+	})
+}
