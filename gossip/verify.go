@@ -31,9 +31,10 @@ const (
 	asksAfter = 2 // that have to come after the burial
 	// asksSuspect make a suspect.
 	asksSuspect = 3
-	// asksAtOnce bounds the questions of one moment, askAgain the pause between two of one moment and the next.
+	// asksAtOnce bounds the questions of one moment; what is left over waits for askAgain.
 	asksAtOnce = 128
-	maxAsk     = 10 * time.Second // between two questions
+	askAgain   = 20 * time.Millisecond
+	maxAsk     = 10 * time.Second // between two questions to one node
 	// reviveShare is about how many of all nodes try a stream to one that was buried.
 	reviveShare = 16
 	revivers    = 4
@@ -86,7 +87,11 @@ func (m *Mesh) verify(now time.Time) {
 	var ask, suspect, dead, stream []string
 	m.mu.Lock()
 	for name, d := range m.doubt {
-		if now.Before(d.next) || len(ask) >= asksAtOnce {
+		if now.Before(d.next) {
+			continue
+		}
+		if len(ask) >= asksAtOnce {
+			d.next = now.Add(askAgain)
 			continue
 		}
 		if d.buried && d.asked >= asks {
@@ -141,11 +146,24 @@ func (m *Mesh) nextDoubt() (next time.Time) {
 	return next
 }
 
-// hurry has all doubted nodes asked again now: this node was deaf, and hears again.
+// hurry has all doubted nodes asked again now: this node was deaf, and hears again. Whom it would have given up for what it did not hear gets
+// the questions anew that have to come after the burial.
 func (m *Mesh) hurry(now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, d := range m.doubt {
+		d.next = now
+		if d.buried {
+			d.asked = min(d.asked, asks-asksAfter)
+		}
+	}
+}
+
+// talked has a doubted node that said something asked at once, unless it has had its last question, and has time to answer that.
+func (m *Mesh) talked(now time.Time, name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if d := m.doubt[name]; d != nil && !(d.buried && d.asked >= asks) {
 		d.next = now
 	}
 }

@@ -145,11 +145,7 @@ func (m *Mesh) onEvent(e event) {
 	case eventAck:
 		m.trust(now, name)
 	case eventTalk:
-		m.mu.Lock()
-		if d := m.doubt[name]; d != nil {
-			d.next = now
-		}
-		m.mu.Unlock()
+		m.talked(now, name)
 	case eventHear:
 		m.hurry(now)
 	case eventRenewed:
