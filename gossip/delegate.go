@@ -156,14 +156,20 @@ func (d *delegate) NotifyUpdate(*memberlist.Node) {}
 
 // NotifyConflict is called when two addresses claim one name.
 func (d *delegate) NotifyConflict(existing, other *memberlist.Node) {
-	if existing.Name != d.m.cfg.NodeID {
-		return
+	if existing.Name == d.m.cfg.NodeID {
+		d.m.rivalAt(other)
 	}
-	d.m.contested()
-	select {
-	case d.m.conflicts <- other.Address():
-	default:
+}
+
+// NotifyMerge is called when this node or another one joins, with what the other one knows of all nodes. Whom that one suspects is no conflict
+// to memberlist, which asks a node of this name to object instead, and this one would.
+func (d *delegate) NotifyMerge(nodes []*memberlist.Node) error {
+	for _, n := range nodes {
+		if n.Name == d.m.cfg.NodeID && n.State != memberlist.StateLeft && n.Address() != d.m.self() {
+			d.m.rivalAt(n)
+		}
 	}
+	return nil
 }
 
 // AckPayload goes along with the answer to a probe: where this node is.

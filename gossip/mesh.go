@@ -70,8 +70,8 @@ type Mesh struct {
 	callers chan string
 	// conflicts are addresses that somebody of this node's name was seen at.
 	conflicts chan string
-	// lost gets the address of the node that holds this one's name by right.
-	lost chan string
+	// claims are what other nodes of this one's name say.
+	claims chan *message
 	// ahead gets a generation of this node that somebody holds and that it has not reached. One is enough: who holds more says so
 	// again.
 	ahead chan uint64
@@ -137,7 +137,7 @@ func New(cfg Config) (*Mesh, error) {
 		nonce: rand.Uint64(), started: time.Now(), byes: map[string]bye{}, doubt: map[string]*doubt{},
 		inbox: make(chan []byte, 4096), events: make(chan *event, 4096), outbox: make(chan parcel, 256),
 		bulk: make(chan parcel),
-		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), lost: make(chan string, 1),
+		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), claims: make(chan *message, 16),
 		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(), members: newMembers(), resolve: net.DefaultResolver.LookupIPAddr,
 	}
 	m.rotation.start = make(chan keyring.Request, 1)
@@ -180,7 +180,7 @@ func (m *Mesh) configure() (err error) {
 	conf.Logger = m.logs.logger()
 	conf.DelegateProtocolMin, conf.DelegateProtocolMax, conf.DelegateProtocolVersion = 1, 1, 1
 	d := &delegate{m}
-	conf.Delegate, conf.Events, conf.Conflict, conf.Ping, conf.Alive = d, d, d, d, d
+	conf.Delegate, conf.Events, conf.Conflict, conf.Ping, conf.Alive, conf.Merge = d, d, d, d, d, d
 	largest := conf.UDPBufferSize - datagramOverhead - len(conf.Label) - 2
 	if len(m.cfg.Key) > 0 {
 		if m.keys, err = newKeys(m.state, &m.cfg, m.log); err != nil {

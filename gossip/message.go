@@ -20,7 +20,7 @@ import (
 //	digests  name, flags, mask (8 bytes), digests   all that the sender has in the buckets of the mask, or some of the others
 //	bye      name, generation                       a node leaves on purpose; passed on
 //	claim    name, nonce, uptime in ms, address     "are you another one of my name?"
-//	held     name, nonce, uptime in ms, address     "yes, and I was here first"
+//	held     name, nonce, uptime in ms, address     "yes, and so old": the answer, with the nonce of the claim
 //	keys     name, serial, repeated secret          the cluster's keyring, to a node that is behind; only where all is encrypted
 //	ask      name, nonce, address, name asked       "are you there?"
 //	answer   name, nonce of the question            "I am"
