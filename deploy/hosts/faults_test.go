@@ -209,7 +209,7 @@ func TestFaultsFlappingLinkIsDamped(t *testing.T) {
 
 // Tasks that burn every core do not make agents look dead, neither while they burn nor when a node really dies meanwhile.
 func TestFaultsBurningTasks(t *testing.T) {
-	r := row{5, 20 * time.Second}
+	r := row{5, 15 * time.Second}
 	if *fullRows {
 		r = row{20, 5 * time.Minute}
 	}

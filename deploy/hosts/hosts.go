@@ -64,7 +64,7 @@ func parallel() {
 	chosen := false
 	flag.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == name })
 	if f := flag.Lookup(name); f != nil && !chosen {
-		_ = f.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
+		_ = f.Value.Set(strconv.Itoa(5 * runtime.GOMAXPROCS(0)))
 	}
 }
 
