@@ -8,7 +8,9 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
 	"starling/gossip/record"
 )
@@ -16,7 +18,7 @@ import (
 // stateDir is what the mesh keeps on disk:
 //
 //	generation.json   {"version":1,"generation":N}                             before each start, and when it had to be raised
-//	peers.json        {"version":1,"peers":[{"name":..,"addr":..,"seen":..}]}  now and then, and at the end
+//	peers.json        {"version":1,"peers":[{"name":..,"addr":..,"seen":..}]}  when they are others, or were last seen later
 //	keyring.json      {"version":1,"serial":N,"secrets":[..],"ancestors":[..]} when the key of the cluster is rotated
 //
 // They are written beside, synced and renamed. Nothing breaks if the first two are lost: the generation is learned from the peers, the
@@ -26,8 +28,9 @@ import (
 type stateDir struct {
 	dir string // empty: nothing is kept
 
-	mu   sync.Mutex // guards the files and last
-	last uint64
+	mu    sync.Mutex // guards the files and what follows
+	last  uint64
+	peers []remembered // as they were last written, nil before; not modified
 }
 
 const (
@@ -38,6 +41,8 @@ const (
 	// maxGeneration leaves room for one that outbids it.
 	maxGeneration = record.MaxGeneration - 2<<generationRandom
 	maxStateFile  = 1 << 20
+	// peersStale is how old the times in the list of peers may be.
+	peersStale = 10 * time.Minute
 )
 
 type generationState struct {
@@ -91,10 +96,22 @@ func (s *stateDir) loadPeers() ([]remembered, error) {
 	return p.Peers[:min(len(p.Peers), maxRemembered)], err
 }
 
+// savePeers keeps the peers, which are not to be modified any more. A list that tells nothing new is not written: where disks are memory cards,
+// each write wears them out, and may stall for seconds.
 func (s *stateDir) savePeers(peers []remembered) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.write(peersFile, peersState{stateVersion, peers})
+	same := func(a, b remembered) bool {
+		return a.Name == b.Name && a.Addr == b.Addr && a.Seen.Sub(b.Seen).Abs() < peersStale
+	}
+	if s.peers != nil && slices.EqualFunc(peers, s.peers, same) {
+		return nil
+	}
+	if err := s.write(peersFile, peersState{stateVersion, peers}); err != nil {
+		return err
+	}
+	s.peers = peers
+	return nil
 }
 
 func (s *stateDir) read(name string, v any) error {
