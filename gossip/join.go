@@ -115,7 +115,7 @@ func (m *Mesh) sayAlone(now time.Time, tried, missing []string) time.Time {
 func (m *Mesh) seedAddresses(ctx context.Context) (addrs, missing []string) {
 	add := func(ip net.IP, port int) {
 		a := net.JoinHostPort(ip.String(), strconv.Itoa(port))
-		if a != net.JoinHostPort(m.host, strconv.Itoa(m.port)) && !m.peers.aliveAt(a) && !slices.Contains(addrs, a) {
+		if a != m.self() && !m.peers.aliveAt(a) && !slices.Contains(addrs, a) {
 			addrs = append(addrs, a)
 		}
 	}
@@ -191,7 +191,7 @@ func (m *Mesh) countMembers() int { return m.ml.Load().NumMembers() - 1 }
 
 // found is called with the address of a node that was discovered.
 func (m *Mesh) found(ctx context.Context, addr string) {
-	if addr == net.JoinHostPort(m.host, strconv.Itoa(m.port)) || m.peers.aliveAt(addr) {
+	if addr == m.self() || m.peers.aliveAt(addr) {
 		return
 	}
 	if m.tryAll(ctx, []string{addr}) {

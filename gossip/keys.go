@@ -41,7 +41,7 @@ type keys struct {
 	offers chan keyring.Ring
 	// proposals are the steps of RotateKey.
 	proposals chan proposal
-	// changed has a token when the ring was replaced, or a member may need it.
+	// changed has a token when the ring was replaced.
 	changed chan struct{}
 	stopped chan struct{} // closed by keepKeys when it ends
 

@@ -3,9 +3,7 @@ package gossip
 import (
 	"cmp"
 	"math/rand/v2"
-	"net"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
@@ -48,13 +46,9 @@ type peerBook struct {
 func newPeerBook(self string, old []remembered) *peerBook {
 	b := &peerBook{self: self, all: map[string]*peer{}, index: map[string]int{}}
 	for _, r := range old {
-		host, port, err := net.SplitHostPort(r.Addr)
-		ip := net.ParseIP(host)
-		n, perr := strconv.ParseUint(port, 10, 16)
-		if err != nil || perr != nil || ip == nil || r.Name == "" || r.Name == self {
-			continue
+		if n, ok := nodeAt(r.Name, r.Addr); ok && r.Name != "" && r.Name != self {
+			b.all[r.Name] = &peer{node: n, seen: r.Seen}
 		}
-		b.all[r.Name] = &peer{node: memberlist.Node{Name: r.Name, Addr: ip, Port: uint16(n)}, seen: r.Seen}
 	}
 	return b
 }

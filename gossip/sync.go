@@ -3,9 +3,7 @@ package gossip
 import (
 	"context"
 	"math/rand/v2"
-	"net"
 	"net/netip"
-	"strconv"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -33,7 +31,7 @@ func (m *Mesh) synchronise(ctx context.Context) {
 func (m *Mesh) summary(flags uint64) *message {
 	return &message{
 		kind: kindSummary, node: m.cfg.NodeID, flags: flags, summary: m.records.Summary(),
-		addr: net.JoinHostPort(m.host, strconv.Itoa(m.port)),
+		addr: m.self(),
 	}
 }
 

@@ -197,15 +197,15 @@ func (m *Mesh) onAsk(msg *message) {
 // self is the address of this node, as others know it.
 func (m *Mesh) self() string { return net.JoinHostPort(m.host, strconv.Itoa(m.port)) }
 
-// nodeAt makes a node of a name and an address.
-func nodeAt(name, addr string) (memberlist.Node, bool) {
-	host, port, err := net.SplitHostPort(addr)
-	n, perr := strconv.ParseUint(port, 10, 16)
+// nodeAt makes a node of a name and a host:port; ok is false where that is none.
+func nodeAt(name, addr string) (n memberlist.Node, ok bool) {
+	host, text, err := net.SplitHostPort(addr)
+	port, perr := strconv.ParseUint(text, 10, 16)
 	ip := net.ParseIP(host)
 	if err != nil || perr != nil || ip == nil {
-		return memberlist.Node{}, false
+		return n, false
 	}
-	return memberlist.Node{Name: name, Addr: ip, Port: uint16(n)}, true
+	return memberlist.Node{Name: name, Addr: ip, Port: uint16(port)}, true
 }
 
 // revive has a node joined that memberlist has buried, to take that back.
