@@ -20,8 +20,8 @@ const (
 	// moveAfter is how many looks in a row must find the same new address in the place of the old one: a lease that is renewed may be gone for a
 	// moment.
 	moveAfter = 3
-	// moveAside is the same for an address that was there beside the old one all the time, as that of a tunnel or of a second card: most
-	// likely the old one is coming back, and the role would have left the better one for good.
+	// moveAside is the same for an address that was there beside the old one, for as many looks as moveAfter: that of a tunnel, or of a second
+	// card. Most likely the old one is coming back, and the role would have left the better one for good.
 	moveAside = 60
 )
 
@@ -38,7 +38,7 @@ func thisMachine() machine { return machine{net.InterfaceAddrs, gossip.LocalAddr
 func (m machine) stays(ctx context.Context, address string) error {
 	tick := time.NewTicker(moveEvery)
 	defer tick.Stop()
-	beside := map[string]bool{} // what was there too when the address was last seen
+	beside := map[string]int{} // in how many looks in a row others were there together with the address, when that was last seen
 	other, looks := "", 0
 	for {
 		now, err := m.addresses()
@@ -46,7 +46,15 @@ func (m machine) stays(ctx context.Context, address string) error {
 		case err != nil:
 			other, looks = "", 0
 		case now[address]:
-			beside, other, looks = now, "", 0
+			for a := range beside {
+				if !now[a] {
+					delete(beside, a)
+				}
+			}
+			for a := range now {
+				beside[a]++
+			}
+			other, looks = "", 0
 		default:
 			next := ""
 			if best, ok := m.best(); ok {
@@ -56,7 +64,7 @@ func (m machine) stays(ctx context.Context, address string) error {
 				other, looks = next, 0
 			}
 			looks++
-			if other != "" && (looks >= moveAside || looks >= moveAfter && !beside[other]) {
+			if other != "" && (looks >= moveAside || looks >= moveAfter && beside[other] < moveAfter) {
 				return fmt.Errorf("%w: from %s to %s", ErrMoved, address, other)
 			}
 		}

@@ -28,6 +28,7 @@ func TestARoleEndsWhenItsMachineMoves(t *testing.T) {
 	none := func([]net.Addr) string { return "" }
 	gone := [][]net.Addr{at(), at(), at(), at(), at()}
 	others := [][]net.Addr{at("10.0.0.2"), at("10.0.0.3")}
+	both := slices.Repeat([][]net.Addr{at(old, "10.8.0.1")}, 3)
 	tunnel := slices.Repeat([][]net.Addr{at("10.8.0.1")}, 30)
 	for _, tc := range []struct {
 		name string
@@ -45,9 +46,10 @@ func TestARoleEndsWhenItsMachineMoves(t *testing.T) {
 		{"it is gone for two seconds", [][]net.Addr{at(old), at(), at("10.0.0.2"), at("10.0.0.2"), at(old)}, false, first, 0},
 		{"it is gone, and no other is there", [][]net.Addr{at(old), at("127.0.0.1")}, false, none, 0},
 		{"it is another each time", slices.Concat([][]net.Addr{at(old)}, others, others, others, [][]net.Addr{at(old)}), false, first, 0},
-		{"it is gone for a while beside a tunnel", slices.Concat([][]net.Addr{at(old, "10.8.0.1")}, tunnel, [][]net.Addr{at(old, "10.8.0.1")}), false, first, 0},
-		{"it is gone for long beside a tunnel", [][]net.Addr{at(old, "10.8.0.1"), at("10.8.0.1")}, false, first, 60 * time.Second},
-		{"it is another beside a tunnel", [][]net.Addr{at(old, "10.8.0.1"), at("10.0.0.2", "10.8.0.1")}, false, first, 3 * time.Second},
+		{"it is another that came before it went", [][]net.Addr{at(old), at("10.0.0.2", old), at("10.0.0.2")}, false, first, 4 * time.Second},
+		{"it is gone for a while beside a tunnel", slices.Concat(both, tunnel, both), false, first, 0},
+		{"it is gone for long beside a tunnel", slices.Concat(both, tunnel[:1]), false, first, 62 * time.Second},
+		{"it is another beside a tunnel", slices.Concat(both, [][]net.Addr{at("10.0.0.2", "10.8.0.1")}), false, first, 5 * time.Second},
 		{"addresses cannot be listed", nil, true, none, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
