@@ -72,11 +72,11 @@
 //
 // A change takes as many rounds as the logarithm of the number of nodes, 100 ms each after the first. So does suspicion. Idle traffic is
 // probes and a summary a second, which do not grow, and memberlist's exchange of all members, which grows with their number. What
-// every node has to hear of every other grows with both: with one change a second each, 100 nodes change more than 16 KiB/s can
+// every node has to hear of every other grows with both: with one change a second each, 100 nodes change more than 15 KiB/s can
 // carry with each copy sent several times, and beyond that copies age. The joins of many at once are quadratic: everybody hears of everybody.
 //
-// A thousand changes of tasks a second in a mesh of 20 nodes take 14 kB/s of each if one node makes them, and 20 kB/s if all do; all
-// know the end of every task 10 and 40 s after the last of 25 seconds of it (-run Thousand).
+// A thousand changes of tasks a second in a mesh of 20 nodes take 14 kB/s of each if one node makes them, and 19 kB/s if all do; all
+// know the end of every task 15 and 45 s after the last of 25 seconds of it (-run Thousand).
 //
 // DESIGN.md beside this file says why it is as it is.
 package gossip

@@ -209,7 +209,7 @@ func TestLossBuriesNobody(t *testing.T) {
 
 // A node that hears nothing, or is not heard, or both only from one other: all others have one opinion of it, and none changes about the rest.
 func TestCutsInOneDirection(t *testing.T) {
-	for _, n := range []int{2, 3, 8} {
+	for _, n := range []int{2, 3, 6} {
 		for name, cut := range map[string]func(from, to, x, y string) bool{
 			"deaf":                   func(_, to, x, _ string) bool { return to == x },
 			"mute":                   func(from, _, x, _ string) bool { return from == x },
@@ -307,7 +307,7 @@ func TestAFlappingLinkIsOneDeath(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%v up, %v down", c.up, c.down), func(t *testing.T) {
 			bubble(t, func(t *testing.T, f *flock) {
-				n, _ := scale(8, 0)
+				n, _ := scale(6, 0)
 				f.net.SetLatency(time.Millisecond, 4*time.Millisecond)
 				f.form(n)
 				w, x, far := f.witness(f.nodes), only("node-002"), memnet.Addr(2)

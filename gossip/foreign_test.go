@@ -55,7 +55,7 @@ func TestStrangersGetALineAMinuteAtBothEnds(t *testing.T) {
 				f.start(1, withKey("a"))
 				f.within(10*time.Second, "a mesh of two", func() bool { return whole(f.nodes[:2]) })
 				f.start(2, func(c *Config) { tt.change(c); c.Log = slog.New(&theirs) })
-				const minutes = 10
+				const minutes = 5
 				time.Sleep(minutes * time.Minute)
 				_, before := f.net.Traffic()
 				time.Sleep(minutes * time.Minute)

@@ -198,7 +198,7 @@ func TestAcceptanceList(t *testing.T) {
 		t.Errorf("label selector: %s", a.body)
 	}
 	r.want(400, "DELETE", "/v2/apps/a/tasks?scale=true&wipe=true", "")
-	r.want(404, "DELETE", "/v2/queue/a/delay", "")
+	r.eventually("nothing of the app waits in the queue", func() bool { return r.do("DELETE", "/v2/queue/a/delay", "").status == 404 })
 	r.want(201, "POST", "/v2/apps", `{"id":"/big","cmd":"sleep 1","cpus":1000}`)
 	r.want(204, "DELETE", "/v2/queue/big/delay", "")
 
