@@ -91,6 +91,32 @@ func TestStrangersGetALineAMinuteAtBothEnds(t *testing.T) {
 	}
 }
 
+// A stream that breaks before it has said whose it is may come from a member over a bad link, and is nothing to warn of.
+func TestABrokenStreamIsNoStranger(t *testing.T) {
+	for _, key := range []Secret{nil, secret("a")} {
+		t.Run(fmt.Sprintf("key=%v", key != nil), func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *flock) {
+				var lines lineCounter
+				f.form(1, func(c *Config) { c.Key, c.Log = key, slog.New(&lines) })
+				a := newAttacker(t, f, key)
+				whole := a.labelled([]byte{wireUser})
+				for i := range len(whole) {
+					closeQuietly(a.dial(whole[:i]))
+					time.Sleep(2 * time.Minute) // each has its line
+				}
+				lines.mu.Lock()
+				defer lines.mu.Unlock()
+				if len(lines.lines) > 0 {
+					t.Errorf("warnings: %v, want none", lines.lines)
+				}
+				if n := countOf(f.nodes[0].metrics.refusedForeign); n > 0 {
+					t.Errorf("%v streams were counted as another cluster's, want none", n)
+				}
+			})
+		})
+	}
+}
+
 func TestWordsAboutStrangers(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{"[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.3:7946", "refused what has another cluster key or name 10.0.0.3:7946"},

@@ -70,7 +70,11 @@ const (
 	wireLabel        = 244
 )
 
-var errRefused = errors.New("refused at the gate")
+var (
+	errRefused = errors.New("refused at the gate")
+	// errBroken is for a stream that broke before it had said whose it is. memberlist would take it for one of another cluster.
+	errBroken = errors.New("broken off at the beginning")
+)
 
 func refuse(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{errRefused}, args...)...)
@@ -322,24 +326,12 @@ func (s *stream) reserve(n int) error {
 // check reads the beginning: the label, the type, and how much is announced. What belongs to others is left to memberlist, which
 // reads no more of it.
 func (s *stream) check() error {
-	b, err := s.take(1)
+	label, b, err := s.opening()
 	if err != nil {
+		if !s.dialled {
+			err = fmt.Errorf("%w: %w", errBroken, err)
+		}
 		return err
-	}
-	label := ""
-	if s.dialled {
-		label = s.gate.label // an answer does not repeat it
-	} else if b[0] == wireLabel {
-		if b, err = s.take(1); err != nil {
-			return err
-		}
-		if b, err = s.take(int(b[0])); err != nil {
-			return err
-		}
-		label = string(b)
-		if b, err = s.take(1); err != nil {
-			return err
-		}
 	}
 	if foreign := label != s.gate.label || (b[0] == wireEncrypted) != (s.gate.keyring != nil); foreign {
 		s.left = 0
@@ -382,6 +374,25 @@ func (s *stream) check() error {
 		err = refuse("%d bytes, %d were announced", len(plain), rest)
 	}
 	return err
+}
+
+// opening reads the label, and the first byte of what follows it.
+func (s *stream) opening() (label string, b []byte, err error) {
+	if b, err = s.take(1); err != nil || s.dialled {
+		return s.gate.label, b, err // an answer does not repeat it
+	}
+	if b[0] != wireLabel {
+		return "", b, nil
+	}
+	if b, err = s.take(1); err != nil {
+		return "", nil, err
+	}
+	if b, err = s.take(int(b[0])); err != nil {
+		return "", nil, err
+	}
+	label = string(b)
+	b, err = s.take(1)
+	return label, b, err
 }
 
 // begin checks the beginning of what is not encrypted any more, and returns how many bytes may follow it.

@@ -70,7 +70,7 @@ func (a *logAdapter) Write(b []byte) (int, error) {
 		a.foreign(line, "not joined, it hung up: has it another cluster key or name?")
 	}
 	for _, w := range foreignWords {
-		if strings.Contains(line, errRefused.Error()) || strings.Contains(line, os.ErrDeadlineExceeded.Error()) {
+		if strings.Contains(line, errRefused.Error()) || strings.Contains(line, errBroken.Error()) || strings.Contains(line, os.ErrDeadlineExceeded.Error()) {
 			break // counted already, or a bad link, and of no other cluster
 		}
 		if strings.Contains(strings.ToLower(line), strings.ToLower(w)) {
