@@ -68,10 +68,7 @@ func (t *transport) pump() {
 				t.metrics.refusedDatagrams.Inc()
 				continue
 			}
-			select {
-			case t.packets <- p:
-			case <-t.stop:
-			}
+			handOver(t, t.packets, p)
 		case c := <-t.inner.StreamCh():
 			if c == nil {
 				continue
@@ -83,14 +80,28 @@ func (t *transport) pump() {
 			if c = t.gate.accept(&countedConn{c, t.metrics}, t.metrics.refusedStreams.Inc); c == nil {
 				continue
 			}
-			select {
-			case t.streams <- c:
-			case <-t.stop:
+			if !handOver(t, t.streams, c) {
 				closeQuietly(c)
 			}
 		case <-t.stop:
 			return
 		}
+	}
+}
+
+// handOver waits until there is room for v in the channel. Once the node has hung up it does not wait: nobody may be there to make room, and
+// the inner transport does not end before it has got rid of what it received.
+func handOver[T any](t *transport, to chan<- T, v T) bool {
+	select {
+	case to <- v:
+		return true
+	default:
+	}
+	select {
+	case to <- v:
+		return true
+	case <-t.ctx.Done():
+		return false
 	}
 }
 
@@ -103,12 +114,19 @@ func (t *transport) foreign(from net.Addr) bool {
 	return true
 }
 
-// close shuts down, whether memberlist ever used the transport or not, and waits for the pump.
+// close shuts down, whether memberlist ever used the transport or not, waits for the pump, and closes the streams that nobody took.
 func (t *transport) close() error {
 	t.start.Do(func() { go t.pump() })
 	err := t.Shutdown()
 	<-t.done
-	return err
+	for {
+		select {
+		case c := <-t.streams:
+			closeQuietly(c)
+		default:
+			return err
+		}
+	}
 }
 
 func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
