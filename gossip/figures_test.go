@@ -27,12 +27,13 @@ func TestFigures(t *testing.T) {
 	}
 	// A third less time for more memory, within bounds.
 	defer debug.SetGCPercent(debug.SetGCPercent(300))
-	defer debug.SetMemoryLimit(debug.SetMemoryLimit(6 << 30))
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(12 << 30))
 	bubble(t, func(t *testing.T, f *flock) {
 		f.net.SetLatency(time.Millisecond, 4*time.Millisecond)
 		g := &gauge{flock: f, t: t, heap: heap()}
 		g.form(*figures)
-		time.Sleep(30 * time.Second)
+		// Until everybody has told where it is, which many at once do one after the other, the mesh is not idle.
+		time.Sleep(max(30*time.Second, time.Duration(*figures)*firstSpread))
 		g.measure("idle", 30*time.Second, func() {})
 		g.memory("a node, each record with one small key")
 		g.spread()
