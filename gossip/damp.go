@@ -30,7 +30,7 @@ type flaps struct {
 
 const (
 	firstHold = 10 * time.Second
-	lastHold  = 5 * time.Minute
+	lastHold  = 2 * time.Minute
 	// calmFor is how long a node has to be there without dying, or away without coming back, until one of its returns is forgotten.
 	calmFor = 5 * time.Minute
 	// maxDamped bounds the nodes that are looked after; what comes beyond is believed at once.

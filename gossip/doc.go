@@ -36,7 +36,7 @@
 //	exchange of all members              15 s               60 s            15 s
 //	largest datagram                     1,200 B            1,200 B         1,400 B
 //
-// The time to object grows with the logarithm of the number of nodes, and is up to six times as long until others could not reach
+// The time to object grows with the logarithm of the number of nodes, and in lan is up to twice, else six times, as long until others could not reach
 // the node either; the exchange of all members becomes rarer with each doubling beyond 32 nodes. Datagrams of 1,200 bytes pass every link
 // that IPv6 may use. All numbers are in testdata/profiles.txt, which a test holds to what is in force.
 //
@@ -44,7 +44,7 @@
 // streams lost for ten minutes, or 40 % for two, no node of 20 was held for dead by another one; a node that can send but not
 // receive, or the other way round, is dead to all others, once, and they don't change their minds about each other. A node that comes and
 // goes without being restarted is believed the first time; from the second on it counts as dead until it has stayed for 10 s, 20 s, and so on up
-// to 5 minutes. (go test ./gossip -full -v -run 'Death|Loss|Cuts|Paused|Flapping', profile lan unless said.)
+// to 2 minutes. (go test ./gossip -full -v -run 'Death|Loss|Cuts|Paused|Flapping', profile lan unless said.)
 //
 // How it grows, measured in one process on two busy processors, in virtual time, over a network of 1-5 ms without loss, profile lan, all nodes
 // dropped in at once with one seed for all (go test ./gossip -run Figures -v -timeout 0 -figures N). Virtual time leaves out what the

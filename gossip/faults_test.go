@@ -177,6 +177,38 @@ func TestADeathIsKnownEverywhereSoon(t *testing.T) {
 	}
 }
 
+// Where several nodes of a few die at once there are not enough others left to agree on it quickly.
+func TestSeveralDeathsAtOnceAreKnownSoonToo(t *testing.T) {
+	for _, c := range []struct{ nodes, die int }{{3, 1}, {3, 2}, {5, 2}, {8, 3}} {
+		t.Run(fmt.Sprintf("%d of %d", c.die, c.nodes), func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *flock) {
+				f.net.SetLatency(time.Millisecond, 4*time.Millisecond)
+				f.form(c.nodes)
+				time.Sleep(10 * time.Second)
+				for i := range c.die {
+					f.nodes[c.nodes-1-i].kill()
+				}
+				rest := f.nodes[:c.nodes-c.die]
+				took := f.within(30*time.Second, "dead everywhere", func() bool {
+					for _, n := range rest {
+						for i := range c.die {
+							if n.liveness(f.nodes[c.nodes-1-i].Self()) != record.Dead {
+								return false
+							}
+						}
+					}
+					return true
+				})
+				t.Logf("dead everywhere after %v", took)
+				for _, n := range f.nodes[c.nodes-c.die:] {
+					<-n.result
+					n.result <- nil
+				}
+			})
+		})
+	}
+}
+
 func TestLossBuriesNobody(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -47,6 +47,8 @@ func newProfile(name string) profile {
 		// which is 8 there: what memberlist buries is verified before it counts as dead, and that takes the time that is saved here.
 		c = memberlist.DefaultLANConfig()
 		c.SuspicionMult = 5
+		// Where few are left to agree, as after several deaths at once among a handful of nodes, memberlist would wait six times as long.
+		c.SuspicionMaxTimeoutMult = 2
 		c.IndirectChecks = 5
 		c.GossipNodes = 5
 		c.RetransmitMult = 6
