@@ -1,26 +1,27 @@
 // Package gossip is the mesh: every node of a cluster finds the others, learns which of them live, and holds a copy of every node's record.
 //
-// Membership and failure detection are memberlist's; the records are those of package record. In six lines:
+// Membership and failure detection are memberlist's; the records are those of package record. The model:
 //
-//   - A change of the own record goes at once, in one datagram, to a few random nodes; each passes on once what
-//     was news to it. The queue holds keys, not messages: a datagram is packed with the newest values when it
+//   - A change that a node makes to its record (a hot delta) goes at once, in one datagram, to a few random nodes; each passes
+//     on what was news to it. The queue holds keys, not messages: a datagram is packed with the newest values when it
 //     leaves, so a burst of changes to one key costs no more than one.
-//   - Once a second, a node shows a random other one a summary of what it holds; where they differ, digests are
-//     exchanged, and whoever has more sends it. Where somebody joins, memberlist's own exchange carries all digests.
-//   - Seeds, mDNS, and the peers of the last run are tried until one answers, and dead peers for ever, ever more rarely.
+//   - Anti-entropy: once a second, a node shows a random other one a summary of what it holds. Where they differ they exchange
+//     digests, and each sends what the other lacks. To a node that joins, memberlist's own exchange brings all digests.
+//   - To join, a node tries seeds, mDNS and the peers of its last run until one of them answers. It goes on trying dead peers for
+//     as long as it runs, less and less often.
 //   - A value too large for a datagram goes over streams, to a few nodes at a time, in the same way.
-//   - The key of the cluster is replaced step by step (RotateKey), each when all have acknowledged the one before in their records.
-//   - Whoever drops anything counts it; anti-entropy makes good what was lost.
-//   - Probes tell each node where it is in a space in which distances are round trips: its record has the place, RTT the distances.
+//   - The cluster's key is replaced in steps (RotateKey). Each is taken when all nodes have acknowledged the one before, in their records.
+//   - Whatever is dropped is counted, and anti-entropy makes good for it.
+//   - Each node learns from its probes where it is in a space in which distances are round trips (network coordinates). Its place is in
+//     its record; RTT computes distances.
 //
 // New binds the sockets, Run does everything else and leaves the mesh when its context ends. Reading and Set work at
 // any time, from any goroutine, before Run too. Nothing that memberlist calls blocks: callbacks hand over
 // to goroutines of Run through bounded queues.
 //
-// Failures: a network that is down, a seed that does not answer or a multicast that is not allowed are waited
-// out and logged. Run returns an error only where going on makes no sense: ErrDuplicate if another node lives under
-// the same name. The mesh carries facts, never orders: whoever has the cluster key can write what it likes here, so
-// nobody may start, end or delete anything because of a record alone.
+// Failures: where the network is down, a seed does not answer or multicast is not allowed, that is logged, and tried again.
+// Run returns an error only where going on makes no sense: ErrDuplicate if another node lives under the same name. The mesh carries facts, never orders: whoever has the cluster key can write anything into a record, so
+// nothing may be started, ended or deleted because of a record alone.
 //
 // What it costs and how fast it is depends on the profile:
 //
@@ -40,9 +41,9 @@
 // the node either; the exchange of all members becomes rarer with each doubling beyond 32 nodes. Datagrams of 1,200 bytes pass every link
 // that IPv6 may use. All numbers are in testdata/profiles.txt, which a test holds to what is in force.
 //
-// What memberlist gives up is asked once more before it counts as dead, for 2, 10, and 1 s. With 20 % of all datagrams and segments of
-// streams lost for ten minutes, or 40 % for two, no node of 20 was held for dead by another one; a node that can send but not
-// receive, or the other way round, is dead to all others, once, and they don't change their minds about each other. A node that comes and
+// A node that memberlist has given up is asked before it counts as dead here, for 2 s (lan), 10 s (wan) or 1 s (local). With 20 % of all datagrams and segments of
+// streams lost for ten minutes, or 40 % for two, no node of 20 was held for dead by another one. A node that can send but not
+// receive, or receive but not send, is dead to all others, once, and they go on believing in each other. A node that comes and
 // goes without being restarted is believed the first time; from the second on it counts as dead until it has stayed for 10 s, 20 s, and so on up
 // to 2 minutes. (go test ./gossip -full -v -run 'Death|Loss|Cuts|Paused|Flapping', profile lan unless said.)
 //

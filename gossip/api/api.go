@@ -14,8 +14,18 @@
 //	                        the present key; the answer is 202 with the Rotation
 //
 // What is told is this node's copy and this node's opinion: others may know more. Refusals are sentences in plain text:
-// 404 for a node or a distance that is not known, 405 for another method, 503 where too many watch; a rotation is refused with 403 for a request that does not open, 409 while another one goes on or where there is no key. Handlers work on immutable snapshots, and hold no lock of the mesh while
-// they encode. Nothing here is secret that is not in the mesh already, and no key ever is.
+//
+//	400  for a rotation to a key that cannot be one, and for what does not decode
+//	403  for a request for a rotation that does not open
+//	404  for a node or a distance that is not known
+//	405  for another method
+//	409  for a rotation while another one goes on, or where there is no key
+//	413  for a request that is too large
+//	415  for one that is not JSON
+//	503  where too many watch, or the mesh does not run
+//
+// Handlers work on immutable snapshots, and hold no lock of the mesh while they encode. They show no key, and nothing else that is not
+// in the mesh already.
 package api
 
 import (
