@@ -40,7 +40,7 @@ type Config struct {
 	// BindPort is the port to listen on, TCP and UDP. Default 7946; 0 picks a free one.
 	BindPort int
 	// AdvertiseAddr is the IP address that others reach this node at. Default: BindAddr if that is a particular address, else
-	// the address that packets to the first seed leave from, else the first private address of the machine.
+	// the address that packets to the first seed leave from, else LocalAddr, and 127.0.0.1 where there is none.
 	AdvertiseAddr string
 	// AdvertisePort is the port that others reach this node at. Default: the port that it listens on.
 	AdvertisePort int

@@ -119,16 +119,7 @@ func (m *Map) Feed() *Feed {
 	return &Feed{m: m, next: m.history.next}
 }
 
-// Check returns why Set would refuse some of the changes; all reasons are joined.
-func (m *Map) Check(changes ...Assignment) error {
-	for _, a := range changes {
-		if err := m.check(a); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
+// check returns why a change would be refused whatever else the record holds.
 func (m *Map) check(a Assignment) error {
 	switch {
 	case a.Key == "":
