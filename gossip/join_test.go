@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,9 +17,9 @@ import (
 // A name of seeds may have many addresses of both families, most of them of nobody, and no address at all for a long time.
 func TestOneLiveAddressOfASeedSuffices(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
-		known := false
+		var known atomic.Bool
 		f.resolve = func(_ context.Context, host string) ([]net.IPAddr, error) {
-			if host != "seeds.example" || !known {
+			if host != "seeds.example" || !known.Load() {
 				return nil, errors.New("no such host")
 			}
 			ips := []net.IPAddr{{IP: net.ParseIP("fd00::1")}, {IP: net.ParseIP("fe80::1"), Zone: "eth0"}}
@@ -34,7 +35,7 @@ func TestOneLiveAddressOfASeedSuffices(t *testing.T) {
 		if n := len(f.nodes[1].Members()); n != 1 {
 			t.Fatalf("%d members before the name had an address", n)
 		}
-		known = true
+		known.Store(true)
 		took := f.within(2*time.Minute, "joined", func() bool { return whole(f.nodes) })
 		t.Logf("joined %v after the name had addresses, one of 33 of which is alive", took)
 	})
