@@ -21,7 +21,7 @@ func TestReturnsAreBelievedEverLater(t *testing.T) {
 		now = now.Add(time.Second)
 	}
 	s := time.Second
-	if want := []time.Duration{0, 10 * s, 20 * s, 40 * s, 80 * s, 160 * s, 300 * s, 300 * s, 300 * s}; fmt.Sprint(holds) != fmt.Sprint(want) {
+	if want := []time.Duration{0, 10 * s, 20 * s, 40 * s, 80 * s, lastHold, lastHold, lastHold, lastHold}; fmt.Sprint(holds) != fmt.Sprint(want) {
 		t.Errorf("held down for %v, want %v", holds, want)
 	}
 }
