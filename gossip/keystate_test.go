@@ -279,6 +279,12 @@ func (w *lockedWriter) Write(b []byte) (int, error) {
 	return w.w.Write(b)
 }
 
+func (w *lockedWriter) text() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.w.String()
+}
+
 func TestStartingARotationFromOutside(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
 		f.form(4, withKey("a"))
@@ -400,10 +406,4 @@ func TestChallengesAreBounded(t *testing.T) {
 			t.Errorf("after their life: %v, %d remembered", err, len(c.used))
 		}
 	})
-}
-
-func (w *lockedWriter) text() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.w.String()
 }
