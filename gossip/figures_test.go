@@ -34,7 +34,8 @@ func TestFigures(t *testing.T) {
 		g.form(*figures)
 		// Until everybody has told where it is, which many at once do one after the other, the mesh is not idle.
 		time.Sleep(max(30*time.Second, time.Duration(*figures)*firstSpread))
-		g.measure("idle", 30*time.Second, func() {})
+		// memberlist exchanges all members each 15 s among few and each 90 s among a thousand.
+		g.measure("idle", 3*time.Minute, func() {})
 		g.memory("a node, each record with one small key")
 		g.spread()
 		g.busy()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -75,8 +76,8 @@ func newKeys(state *stateDir, cfg *Config, log *slog.Logger) (*keys, error) {
 	case kept.Contains(cfg.Key) || slices.Contains(ancestors, k.origin):
 		ring, k.ancestors = kept, ancestors
 		if !bytes.Equal(kept.Primary(), cfg.Key) {
-			log.Info("the key was rotated since the key file was written, the kept keyring is followed",
-				"file", k.origin, "serial", kept.Serial, "installed", kept.Fingerprints())
+			log.Info("the key was rotated since the key file was written, the kept keyring is followed; to go back to the file, remove it",
+				"file", k.origin, "serial", kept.Serial, "installed", kept.Fingerprints(), "path", filepath.Join(state.dir, keyringFile))
 		}
 	default:
 		log.Warn("the key file holds another key than the kept keyring comes from: the file is followed, the keyring dropped",
@@ -275,7 +276,9 @@ func (m *Mesh) keepKeys(ctx context.Context) {
 		case p := <-k.proposals:
 			var result proposed
 			if newAck(k.current()).same(newAck(p.from)) {
-				result.err = m.adopt(p.step, true)
+				if result.err = k.fresh(p); result.err == nil {
+					result.err = m.adopt(p.step, true)
+				}
 				result.taken = result.err == nil
 			}
 			p.result <- result
@@ -289,6 +292,17 @@ func (m *Mesh) keepKeys(ctx context.Context) {
 			t.Reset(jitter(spreadIdle))
 		}
 	}
+}
+
+// fresh refuses a step that brings a secret back. A node that was away and holds a later one would not follow: to it, the old
+// secret in its file only says where it comes from.
+func (k *keys) fresh(p proposal) error {
+	for _, s := range p.step.Secrets {
+		if f := s.Fingerprint(); !p.from.Contains(s) && (f == k.origin || slices.Contains(k.ancestors, f)) {
+			return fmt.Errorf("%w: %s; make a new one", ErrKeyUsed, f)
+		}
+	}
+	return nil
 }
 
 // takeRing follows a ring that a peer sent, if it is to be followed.

@@ -93,6 +93,26 @@ func (f *flock) watched(ctx context.Context) (deaths, doubts *atomic.Int32) {
 	return deaths, doubts
 }
 
+// The key of a while ago, in the file of a node that was away and holds a later one, would only say where that one comes from.
+func TestAKeyComesBackNever(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(3, withKey("a"))
+		for _, letter := range []string{"b", "c"} {
+			if err := f.ends(f.rotate(f.nodes[1], letter, RotateOptions{}), time.Minute); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, letter := range []string{"a", "b"} {
+			if err := f.ends(f.rotate(f.nodes[1], letter, RotateOptions{}), time.Minute); !errors.Is(err, ErrKeyUsed) {
+				t.Errorf("back to %q: %v, want %v", letter, err, ErrKeyUsed)
+			}
+		}
+		if !f.allHold("c")() {
+			t.Error("not all hold the last key alone")
+		}
+	})
+}
+
 func TestARotationUnderLoad(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
 		f.net.SetLatency(time.Millisecond, 4*time.Millisecond)

@@ -21,6 +21,8 @@ var (
 	ErrRotating = errors.New("this node conducts a rotation already")
 	// ErrSuperseded is wrapped when the cluster followed another rotation that was begun at the same time.
 	ErrSuperseded = errors.New("another rotation won")
+	// ErrKeyUsed is wrapped when the secret was in force before.
+	ErrKeyUsed = errors.New("this key was in force before")
 	// ErrNotRunning is for a mesh that does not run, or no longer.
 	ErrNotRunning = errors.New("the mesh does not run")
 )

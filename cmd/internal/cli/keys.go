@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -101,6 +102,12 @@ func (r *rotation) run(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := clusterkey.Private(string(r.newFile)); err != nil {
+		return fmt.Errorf("not taken as the cluster's key: %w", err)
+	}
+	if bytes.Equal(current, next) {
+		return usagef("--cluster-key-file and --new-key-file hold the same key")
+	}
 	err = r.start(ctx, c.client, current, next)
 	if refused, ok := errors.AsType[*refusal](err); ok && refused.status == http.StatusForbidden {
 		// An earlier run may have come so far that the node knows the new key alone.
@@ -157,7 +164,10 @@ func (r *rotation) follow(ctx context.Context, c *call, target string) error {
 					return err
 				}
 			}
-			if v.Error != "" {
+			switch {
+			case v.Error != "" && len(v.Waiting) > 0:
+				return errors.New(v.Error + "; the same command goes on when they are back, with --abandon without those that cannot be reached")
+			case v.Error != "":
 				return errors.New(v.Error)
 			}
 			if !v.Running {

@@ -151,6 +151,11 @@ func TestRotateKeyFinishesWhatAnEarlierRunBegan(t *testing.T) {
 func TestRotateKeySaysWhyItStops(t *testing.T) {
 	old, oldFile := keyFile(t, "old")
 	_, newFile := keyFile(t, "new")
+	_, otherFile := keyFile(t, "other")
+	_, looseFile := keyFile(t, "loose")
+	if err := os.Chmod(looseFile, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	both := []string{"--cluster-key-file", oldFile, "--new-key-file", newFile, "--cluster=edge"}
 	for _, tc := range []struct {
 		name  string
@@ -159,10 +164,12 @@ func TestRotateKeySaysWhyItStops(t *testing.T) {
 		code  int
 		want  string
 	}{
-		{"nodes that cannot be reached", []api.Rotation{{Phase: "install", Error: "these nodes cannot be reached: b\x1b"}}, both, 1, `these nodes cannot be reached: b\x1b`},
+		{"nodes that cannot be reached", []api.Rotation{{Phase: "install", Error: "these nodes cannot be reached: b\x1b", Waiting: []string{"b"}}}, both, 1, `these nodes cannot be reached: b\x1b; the same command goes on when they are back, with --abandon`},
 		{"a node that started anew", nil, both, 1, "knows nothing of the rotation any more"},
 		{"a node that rotates to another key", []api.Rotation{{Target: "else"}}, both, 1, "knows nothing of the rotation any more"},
-		{"another key", nil, []string{"--cluster-key-file", newFile, "--new-key-file", newFile, "--cluster=edge"}, 1, "answers 403"},
+		{"another key", nil, []string{"--cluster-key-file", otherFile, "--new-key-file", newFile, "--cluster=edge"}, 1, "answers 403"},
+		{"the same key", nil, []string{"--cluster-key-file", oldFile, "--new-key-file", oldFile, "--cluster=edge"}, 2, "hold the same key"},
+		{"a file that others can read", nil, []string{"--cluster-key-file", oldFile, "--new-key-file", looseFile}, 1, looseFile + " can be read or written by others (-rw-r--r--): chmod 600"},
 		{"another cluster", nil, []string{"--cluster-key-file", oldFile, "--new-key-file", newFile}, 1, "for another cluster"},
 		{"no file", nil, []string{"--new-key-file", newFile}, 2, "are both needed; see starling mesh rotate-key --help"},
 		{"a file that is not there", nil, []string{"--cluster-key-file", oldFile + "x", "--new-key-file", newFile}, 1, "--cluster-key-file"},

@@ -33,3 +33,15 @@ func Read(flag, path string) (keyring.Secret, error) {
 	}
 	return key, nil
 }
+
+// Private returns an error if others than its user can read or write the file with a key.
+func Private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 {
+		return fmt.Errorf("%s can be read or written by others (%s): chmod 600", path, mode)
+	}
+	return nil
+}

@@ -38,10 +38,14 @@ func (m *meshFlags) key(log *slog.Logger) (gossip.Secret, error) {
 	if m.keyFile == "" {
 		return nil, nil
 	}
-	if info, err := os.Stat(string(m.keyFile)); err == nil && info.Mode().Perm()&0o077 != 0 {
-		log.Warn("the cluster key can be read or written by others: chmod 600", "path", string(m.keyFile), "mode", info.Mode().Perm().String())
+	key, err := clusterkey.Read("cluster-key-file", string(m.keyFile))
+	if err != nil {
+		return nil, err
 	}
-	return clusterkey.Read("cluster-key-file", string(m.keyFile))
+	if err := clusterkey.Private(string(m.keyFile)); err != nil {
+		log.Warn("the cluster key is not safe", "err", err)
+	}
+	return key, nil
 }
 
 // mesh adds the role's membership in the mesh, and returns the keys of the node protocol, nil where the cluster has none. The folder
