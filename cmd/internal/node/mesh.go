@@ -68,6 +68,9 @@ func (r *role) mesh(m *meshFlags, id, dir string) (*gossip.Mesh, nodeapi.Keys, e
 	c.Join, c.Discover, c.Profile, c.Key = m.join, m.discover, m.profile, key
 	c.StateDir, c.Log, c.Metrics = dir, r.log, r.metrics
 	c.Bulk = catalog.MayWait
+	if err := c.Validate(); err != nil {
+		return nil, nil, &UsageError{err}
+	}
 	mesh, err := gossip.New(c)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot join the mesh: %w", err)
