@@ -157,9 +157,6 @@ func (f *flock) deadEverywhere(i int, limit time.Duration) time.Duration {
 func TestADeathIsKnownEverywhereSoon(t *testing.T) {
 	for profile, limit := range map[string]time.Duration{ProfileLAN: 15 * time.Second, ProfileWAN: 90 * time.Second, ProfileLocal: 15 * time.Second} {
 		t.Run(profile, func(t *testing.T) {
-			if profile != ProfileLAN && !*full {
-				t.Skip("say -full")
-			}
 			bubble(t, func(t *testing.T, f *flock) {
 				use := func(c *Config) { c.Profile = profile }
 				f.net.SetLatency(time.Millisecond, 4*time.Millisecond)
