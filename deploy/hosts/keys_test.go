@@ -10,7 +10,7 @@ import (
 )
 
 func TestKeyIsRotatedByCommand(t *testing.T) {
-	oldKey, nextKey, strange := newKey(t), newKey(t), newKey(t)
+	oldKey, nextKey, lastKey, strange := newKey(t), newKey(t), newKey(t), newKey(t)
 	seed := fmt.Sprintf("127.0.0.1:%d", FreePort(t, "127.0.0.1"))
 	// agent starts one on an address of its own, and returns where its API is, and its process.
 	agent := func(i int, key string) (string, *Process) {
@@ -84,14 +84,14 @@ func TestKeyIsRotatedByCommand(t *testing.T) {
 		}
 		return nil
 	})
-	_, errs, code = command(t, "mesh", "rotate-key", "--agent", first, "--cluster-key-file", nextKey, "--new-key-file", oldKey)
+	_, errs, code = command(t, "mesh", "rotate-key", "--agent", first, "--cluster-key-file", nextKey, "--new-key-file", lastKey)
 	if code != 1 || !strings.Contains(errs, "cannot be reached") {
 		t.Errorf("rotation without a node: code %d, %s", code, errs)
 	}
 	process.run()
 	process.Healthy("http://" + third + "/health")
 	meshMembers(t, fourth, 4)
-	if out, errs, code := command(t, "mesh", "rotate-key", "--agent", fourth, "--cluster-key-file", nextKey, "--new-key-file", oldKey); code != 0 || !strings.Contains(out, "remove: 4 of 4 nodes; done") {
+	if out, errs, code := command(t, "mesh", "rotate-key", "--agent", fourth, "--cluster-key-file", nextKey, "--new-key-file", lastKey); code != 0 || !strings.Contains(out, "remove: 4 of 4 nodes; done") {
 		t.Errorf("rotation that goes on: code %d, %s\n%s", code, errs, out)
 	}
 }

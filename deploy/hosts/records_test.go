@@ -39,7 +39,8 @@ func TestManyTasksAreSeenByAll(t *testing.T) {
 func sameRecords(t *testing.T, owner *Agent, agents []*Agent, tasks int) time.Duration {
 	t.Helper()
 	began := time.Now()
-	eventually(t, 10*time.Second, viewPace, "all views are equal", func() error {
+	// Each of hundreds of starts is some hundred bytes, which the owner tells at 15 KiB a second.
+	eventually(t, 40*time.Second, viewPace, "all views are equal", func() error {
 		want, err := owner.Record(owner)
 		if err != nil {
 			return err
