@@ -58,8 +58,8 @@
 //	  99 %                                       15 ms    110 ms   115 ms   125 ms
 //	  all                                        20 ms    110 ms   135 ms   200 ms
 //	  all, the worst of ten                      110 ms   200 ms   200 ms   210 ms
-//	idle, bytes a second a node                  0.96 kB  1.2 kB   2.4 kB   2.5 kB
-//	  CPU a second a node                        0.05 ms  0.1 ms   0.3 ms   0.6 ms
+//	idle, bytes a second a node                  0.96 kB  1.0 kB   1.5 kB   2.5 kB
+//	  CPU a second a node                        0.05 ms  0.1 ms   0.2 ms   0.6 ms
 //	60 bytes changed each second on each node
 //	  bytes a second a node                      7.1 kB   12 kB    12 kB    17 kB
 //	  CPU a second a node                        0.5 ms   0.9 ms   1.6 ms   4.4 ms
