@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -177,18 +176,16 @@ func (c *Cluster) pids() map[string]int {
 	}
 	pids := map[string]int{}
 	for _, e := range entries {
-		data, err := os.ReadFile(filepath.Join(c.probes, e.Name()))
+		dot := strings.LastIndexByte(e.Name(), '.')
+		id := e.Name()[:max(dot, 0)]
+		pid, err := strconv.Atoi(e.Name()[dot+1:])
 		if err != nil {
-			c.t.Fatal(err)
+			c.t.Fatalf("a probe left a file %q: %v", e.Name(), err)
 		}
-		lines := strings.Fields(string(data))
-		if len(lines) != 1 {
-			c.t.Fatalf("task %s was started %d times: processes %v", e.Name(), len(lines), lines)
+		if first, twice := pids[id]; twice {
+			c.t.Fatalf("task %s was started more than once: processes %d and %d", id, first, pid)
 		}
-		pids[e.Name()], err = strconv.Atoi(lines[0])
-		if err != nil {
-			c.t.Fatal(err)
-		}
+		pids[id] = pid
 	}
 	return pids
 }

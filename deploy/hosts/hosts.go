@@ -68,16 +68,11 @@ func parallel() {
 	}
 }
 
-// probe serves "task-id pid", after it left a file named after its task in dir that holds its process id. A file that is
-// there already means that the task was started twice, which the file then says.
+// probe serves "task-id pid", after it left an empty file in dir that is named after its task and its process. The name says all,
+// so that whoever looks at any moment sees a start whole or not at all, and sees each start of a task that is started twice.
 func probe(dir string) {
-	name := filepath.Join(dir, os.Getenv("MESOS_TASK_ID"))
-	f, err := os.OpenFile(name, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
-	if err == nil {
-		fmt.Fprintln(f, os.Getpid())
-		err = f.Close()
-	}
-	if err != nil {
+	name := filepath.Join(dir, fmt.Sprintf("%s.%d", os.Getenv("MESOS_TASK_ID"), os.Getpid()))
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(3)
 	}
