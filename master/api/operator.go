@@ -6,130 +6,109 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gofiber/fiber/v2"
 	"google.golang.org/protobuf/proto"
 
 	"starling/master"
 	"starling/master/mesos"
 	operator "starling/master/mesos/operator/master"
-	"starling/master/mesos/server"
 )
 
-// operator serves the v1 operator API as far as it reads, and TEARDOWN. Spec: mesos-operator-api.md part A.
-func (a *api) operator(c *fiber.Ctx) error {
-	call := new(operator.Call)
-	if _, err := server.ReadCall(c, call); err != nil {
-		return err
-	}
-	if missing := missingIn(call); missing != "" {
-		return server.Errorf(fiber.StatusBadRequest, "Failed to validate master::Call: Expecting '%s' to be present", missing)
-	}
-	cd, err := server.AcceptCodec(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := a.context(c)
-	defer cancel()
-	if call.GetType() == operator.Call_TEARDOWN {
-		if err := a.master.Teardown(ctx, call.GetTeardown().GetFrameworkId().GetValue()); err != nil {
-			return a.fail(c, err)
+// The operator calls that read, and TEARDOWN; calls.go has the table of all.
+
+// ofView makes an answer out of a view alone.
+func ofView(show func(*master.View) *operator.Response) func(*api, context.Context, *operator.Call) (*operator.Response, error) {
+	return func(a *api, ctx context.Context, _ *operator.Call) (*operator.Response, error) {
+		v, err := a.master.View(ctx)
+		if err != nil {
+			return nil, err
 		}
-		return c.SendStatus(fiber.StatusOK)
+		return show(v), nil
 	}
-	answer, err := a.read(ctx, call)
-	if err != nil {
-		return a.fail(c, err)
-	}
-	if answer == nil {
-		return server.Errorf(fiber.StatusNotImplemented, "501 Not Implemented.")
-	}
-	return server.WriteMessage(c, cd, answer)
 }
 
-// missingIn names what a call must have and has not.
-func missingIn(call *operator.Call) string {
-	switch {
-	case call.Type == nil:
-		return "type"
-	case call.GetType() == operator.Call_GET_METRICS && call.GetMetrics == nil:
-		return "get_metrics"
-	case call.GetType() == operator.Call_TEARDOWN && call.Teardown == nil:
-		return "teardown"
-	}
-	return ""
+func (a *api) getHealth(context.Context, *operator.Call) (*operator.Response, error) {
+	return &operator.Response{GetHealth: &operator.Response_GetHealth{Healthy: proto.Bool(true)}}, nil
 }
 
-// read answers the calls that read; nil for the others.
-func (a *api) read(ctx context.Context, call *operator.Call) (*operator.Response, error) {
-	if call.GetType() == operator.Call_GET_METRICS {
-		return a.getMetrics(ctx)
-	}
+func (a *api) getVersion(ctx context.Context, _ *operator.Call) (*operator.Response, error) {
 	v, err := a.master.View(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &operator.Response{}
-	switch call.GetType() {
-	case operator.Call_GET_HEALTH:
-		r.Type = operator.Response_GET_HEALTH.Enum()
-		r.GetHealth = &operator.Response_GetHealth{Healthy: proto.Bool(true)}
-	case operator.Call_GET_VERSION:
-		r.Type = operator.Response_GET_VERSION.Enum()
-		r.GetVersion = &operator.Response_GetVersion{VersionInfo: &mesos.VersionInfo{
-			Version: proto.String(master.MesosVersion), GitTag: proto.String(v.Software),
-		}}
-	case operator.Call_GET_FLAGS:
-		r.Type = operator.Response_GET_FLAGS.Enum()
-		r.GetFlags = &operator.Response_GetFlags{}
-		for _, name := range slices.Sorted(maps.Keys(v.Flags)) {
-			r.GetFlags.Flags = append(r.GetFlags.Flags, &mesos.Flag{Name: proto.String(name), Value: proto.String(v.Flags[name])})
-		}
-	case operator.Call_GET_MASTER:
-		r.Type = operator.Response_GET_MASTER.Enum()
-		r.GetMaster = &operator.Response_GetMaster{
-			MasterInfo: v.Info, StartTime: proto.Float64(seconds(v.Started)), ElectedTime: proto.Float64(seconds(v.Elected)),
-		}
-	case operator.Call_GET_STATE:
-		r.Type = operator.Response_GET_STATE.Enum()
-		r.GetState = &operator.Response_GetState{
-			GetTasks: getTasks(v), GetExecutors: getExecutors(v), GetFrameworks: getFrameworks(v), GetAgents: getAgents(v),
-		}
-	case operator.Call_GET_AGENTS:
-		r.Type, r.GetAgents = operator.Response_GET_AGENTS.Enum(), getAgents(v)
-	case operator.Call_GET_FRAMEWORKS:
-		r.Type, r.GetFrameworks = operator.Response_GET_FRAMEWORKS.Enum(), getFrameworks(v)
-	case operator.Call_GET_EXECUTORS:
-		r.Type, r.GetExecutors = operator.Response_GET_EXECUTORS.Enum(), getExecutors(v)
-	case operator.Call_GET_TASKS:
-		r.Type, r.GetTasks = operator.Response_GET_TASKS.Enum(), getTasks(v)
-	case operator.Call_GET_ROLES:
-		r.Type, r.GetRoles = operator.Response_GET_ROLES.Enum(), getRoles(v)
-	case operator.Call_GET_WEIGHTS:
-		r.Type, r.GetWeights = operator.Response_GET_WEIGHTS.Enum(), &operator.Response_GetWeights{}
-		for _, role := range slices.Sorted(maps.Keys(v.Weights)) {
-			r.GetWeights.WeightInfos = append(r.GetWeights.WeightInfos, &mesos.WeightInfo{
-				Role: proto.String(role), Weight: proto.Float64(v.Weights[role]),
-			})
-		}
-	default:
-		return nil, nil
-	}
-	return r, nil
+	return &operator.Response{GetVersion: &operator.Response_GetVersion{VersionInfo: &mesos.VersionInfo{
+		Version: proto.String(master.MesosVersion), GitTag: proto.String(v.Software),
+	}}}, nil
 }
 
-func (a *api) getMetrics(ctx context.Context) (*operator.Response, error) {
+func (a *api) getFlags(ctx context.Context, _ *operator.Call) (*operator.Response, error) {
+	v, err := a.master.View(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := &operator.Response_GetFlags{}
+	for _, name := range slices.Sorted(maps.Keys(v.Flags)) {
+		list.Flags = append(list.Flags, &mesos.Flag{Name: proto.String(name), Value: proto.String(v.Flags[name])})
+	}
+	return &operator.Response{GetFlags: list}, nil
+}
+
+func (a *api) getMetrics(ctx context.Context, _ *operator.Call) (*operator.Response, error) {
 	values, err := a.master.Metrics(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &operator.Response{Type: operator.Response_GET_METRICS.Enum(), GetMetrics: &operator.Response_GetMetrics{}}
+	list := &operator.Response_GetMetrics{}
 	for _, name := range slices.Sorted(maps.Keys(values)) {
-		r.GetMetrics.Metrics = append(r.GetMetrics.Metrics, &mesos.Metric{Name: proto.String(name), Value: proto.Float64(values[name])})
+		list.Metrics = append(list.Metrics, &mesos.Metric{Name: proto.String(name), Value: proto.Float64(values[name])})
 	}
-	return r, nil
+	return &operator.Response{GetMetrics: list}, nil
 }
 
-func getAgents(v *master.View) *operator.Response_GetAgents {
+func (a *api) tearDown(ctx context.Context, call *operator.Call, _ string) error {
+	return a.master.Teardown(ctx, call.GetTeardown().GetFrameworkId().GetValue())
+}
+
+func getMaster(v *master.View) *operator.Response {
+	return &operator.Response{GetMaster: &operator.Response_GetMaster{
+		MasterInfo: v.Info, StartTime: proto.Float64(seconds(v.Started)), ElectedTime: proto.Float64(seconds(v.Elected)),
+	}}
+}
+
+func getState(v *master.View) *operator.Response {
+	return &operator.Response{GetState: stateOf(v)}
+}
+
+func getAgents(v *master.View) *operator.Response {
+	return &operator.Response{GetAgents: agentsOf(v)}
+}
+
+func getFrameworks(v *master.View) *operator.Response {
+	return &operator.Response{GetFrameworks: frameworksOf(v)}
+}
+
+func getExecutors(v *master.View) *operator.Response {
+	return &operator.Response{GetExecutors: executorsOf(v)}
+}
+
+func getTasks(v *master.View) *operator.Response {
+	return &operator.Response{GetTasks: tasksOf(v)}
+}
+
+func getWeights(v *master.View) *operator.Response {
+	list := &operator.Response_GetWeights{}
+	for _, role := range slices.Sorted(maps.Keys(v.Weights)) {
+		list.WeightInfos = append(list.WeightInfos, &mesos.WeightInfo{Role: proto.String(role), Weight: proto.Float64(v.Weights[role])})
+	}
+	return &operator.Response{GetWeights: list}
+}
+
+func stateOf(v *master.View) *operator.Response_GetState {
+	return &operator.Response_GetState{
+		GetTasks: tasksOf(v), GetExecutors: executorsOf(v), GetFrameworks: frameworksOf(v), GetAgents: agentsOf(v),
+	}
+}
+
+func agentsOf(v *master.View) *operator.Response_GetAgents {
 	out := &operator.Response_GetAgents{}
 	for i := range v.Agents {
 		a := &v.Agents[i]
@@ -144,7 +123,7 @@ func getAgents(v *master.View) *operator.Response_GetAgents {
 	return out
 }
 
-func getFrameworks(v *master.View) *operator.Response_GetFrameworks {
+func frameworksOf(v *master.View) *operator.Response_GetFrameworks {
 	list := func(frameworks []master.FrameworkView) []*operator.Response_GetFrameworks_Framework {
 		var out []*operator.Response_GetFrameworks_Framework
 		for i := range frameworks {
@@ -166,7 +145,7 @@ func getFrameworks(v *master.View) *operator.Response_GetFrameworks {
 	return &operator.Response_GetFrameworks{Frameworks: list(v.Frameworks), CompletedFrameworks: list(v.Completed)}
 }
 
-func getExecutors(v *master.View) *operator.Response_GetExecutors {
+func executorsOf(v *master.View) *operator.Response_GetExecutors {
 	out := &operator.Response_GetExecutors{}
 	for i := range v.Frameworks {
 		for _, e := range v.Frameworks[i].Executors {
@@ -178,7 +157,7 @@ func getExecutors(v *master.View) *operator.Response_GetExecutors {
 	return out
 }
 
-func getTasks(v *master.View) *operator.Response_GetTasks {
+func tasksOf(v *master.View) *operator.Response_GetTasks {
 	out := &operator.Response_GetTasks{}
 	for _, frameworks := range [][]master.FrameworkView{v.Frameworks, v.Completed} {
 		for i := range frameworks {
@@ -191,7 +170,7 @@ func getTasks(v *master.View) *operator.Response_GetTasks {
 	return out
 }
 
-func getRoles(v *master.View) *operator.Response_GetRoles {
+func getRoles(v *master.View) *operator.Response {
 	out := &operator.Response_GetRoles{}
 	for _, r := range rolesOf(v) {
 		shown := &mesos.Role{
@@ -202,7 +181,7 @@ func getRoles(v *master.View) *operator.Response_GetRoles {
 		}
 		out.Roles = append(out.Roles, shown)
 	}
-	return out
+	return &operator.Response{GetRoles: out}
 }
 
 // timeInfo is nil for the zero time.
