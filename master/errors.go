@@ -10,6 +10,8 @@ var (
 	ErrNotLeading = errors.New("this master does not lead")
 	// ErrRecovering is returned by a master that was just elected and has not read its documents yet.
 	ErrRecovering = errors.New("Master has not finished recovery")
+	// ErrBusy is returned while more waits for the store than can be remembered: it does not answer.
+	ErrBusy = errors.New("too many writes wait for the store")
 	// ErrStopped is returned once the master's Run has ended, or before it began.
 	ErrStopped = errors.New("the master is not running")
 )

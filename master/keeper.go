@@ -21,6 +21,8 @@ import (
 //	frameworks/<framework id>   a frameworkDoc: one for each framework, and for those removed last
 //	ids/<master id>             an idsDoc: the next framework id that begins with this master's id
 //
+// What operators set has documents of its own, which the files of their nouns describe.
+//
 // History of the format: 1, 2026-11, first version.
 const (
 	docFormat     = 1
@@ -82,30 +84,41 @@ func newKeeper(s store.Store, log *slog.Logger, fail func(error)) *keeper {
 	return &keeper{store: s, log: log, fail: fail, wake: make(chan struct{}, 1), versions: make(map[string]uint64)}
 }
 
-// load reads all documents, and the number of the next framework. A document that cannot be read is left alone and told.
-func (k *keeper) load(ctx context.Context, masterID string) ([]*frameworkDoc, uint64, error) {
+// documents is what a term begins with.
+type documents struct {
+	frameworks []*frameworkDoc
+	// nextID is the number of the next framework.
+	nextID uint64
+	// others holds the documents that operators caused, by key.
+	others map[string][]byte
+}
+
+// prefixesOfOthers are where the documents lie that operators cause.
+var prefixesOfOthers []string
+
+// load reads all documents. One of a framework that cannot be read is left alone and told.
+func (k *keeper) load(ctx context.Context, masterID string) (*documents, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	var next uint64
+	out := &documents{others: make(map[string][]byte)}
 	ids, err := k.store.Get(ctx, prefixIDs+masterID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
-		return nil, 0, fmt.Errorf("cannot read %q: %w", prefixIDs+masterID, err)
+		return nil, fmt.Errorf("cannot read %q: %w", prefixIDs+masterID, err)
 	default:
 		var doc idsDoc
 		if err := json.Unmarshal(ids.Data, &doc); err != nil {
 			// Guessing here could give one id to two frameworks.
-			return nil, 0, fmt.Errorf("document %q is unreadable: %w", ids.Key, err)
+			return nil, fmt.Errorf("document %q is unreadable: %w", ids.Key, err)
 		}
-		next = doc.Next
+		out.nextID = doc.Next
 		k.versions[ids.Key] = ids.Version
 	}
 	stored, err := k.store.List(ctx, prefixFramers)
 	if err != nil {
-		return nil, 0, fmt.Errorf("cannot list frameworks: %w", err)
+		return nil, fmt.Errorf("cannot list frameworks: %w", err)
 	}
-	var docs []*frameworkDoc
 	for _, d := range stored {
 		k.versions[d.Key] = d.Version
 		doc, err := decodeFramework(d.Data)
@@ -113,9 +126,19 @@ func (k *keeper) load(ctx context.Context, masterID string) ([]*frameworkDoc, ui
 			k.log.Error("document is unreadable, framework left out", "key", d.Key, "err", err)
 			continue
 		}
-		docs = append(docs, doc)
+		out.frameworks = append(out.frameworks, doc)
 	}
-	return docs, next, nil
+	for _, prefix := range prefixesOfOthers {
+		stored, err := k.store.List(ctx, prefix)
+		if err != nil {
+			return nil, fmt.Errorf("cannot list %q: %w", prefix, err)
+		}
+		for _, d := range stored {
+			k.versions[d.Key] = d.Version
+			out.others[d.Key] = d.Data
+		}
+	}
+	return out, nil
 }
 
 func decodeFramework(data []byte) (*frameworkDoc, error) {
@@ -134,6 +157,17 @@ func decodeFramework(data []byte) (*frameworkDoc, error) {
 		return nil, errors.New("framework has no id")
 	}
 	return doc, nil
+}
+
+// maxQueued is how many writes may wait for a store that does not answer. What nobody waits for replaces what it follows, and
+// is bounded by the number of documents.
+const maxQueued = 4096
+
+// full tells whether too much waits already for more to be taken that somebody would wait for.
+func (k *keeper) full() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.queue) >= maxQueued
 }
 
 // put queues documents; they replace queued ones of the same key that nobody waits for.
@@ -191,7 +225,9 @@ func (k *keeper) run(ctx context.Context) {
 				return
 			}
 			if errors.Is(err, store.ErrTooLarge) {
+				// Whoever wrote it should have looked; it is never told as safe.
 				k.log.Error("document is too large to be kept", "key", w.docs[0].key, "err", err)
+				w.done = nil
 				break
 			}
 			k.log.Warn("cannot write document, trying again", "key", w.docs[0].key, "err", err, "dur", pause)
@@ -272,6 +308,61 @@ func (m *Master) keep(f *framework, done func()) {
 		docs = append(docs, keptDoc{key: prefixIDs + m.cfg.ID, data: ids})
 	}
 	m.term.keeper.put(done, docs...)
+}
+
+// encodeDoc writes a document as JSON. One that is too large to be kept is refused, with the text for the caller.
+func encodeDoc(key string, doc any) (keptDoc, error) {
+	data, err := json.Marshal(doc)
+	if err != nil {
+		return keptDoc{}, fmt.Errorf("cannot encode document %q: %w", key, err)
+	}
+	if len(data) > store.MaxSize {
+		return keptDoc{}, refuse(Invalid, "%d bytes are more than the %d that can be kept", len(data), store.MaxSize)
+	}
+	return keptDoc{key: key, data: data}, nil
+}
+
+// commit has change look at the state, change it and name the documents that follow from that, and returns once these are
+// safe: what was answered with success survives this master. change runs on the loop of a master that leads; an error of
+// its stands for a state that it left as it was. The change is seen by others before it is safe; a master that cannot
+// write it loses its term, and the next begins with the documents.
+func (m *Master) commit(ctx context.Context, change func() ([]keptDoc, error)) error {
+	safe := make(chan struct{})
+	var ended <-chan struct{}
+	var err error
+	if e := m.do(ctx, func() {
+		if m.term == nil {
+			err = m.notLeading()
+			return
+		}
+		if m.term.keeper.full() {
+			err = ErrBusy
+			return
+		}
+		var docs []keptDoc
+		if docs, err = change(); err != nil {
+			return
+		}
+		if len(docs) == 0 {
+			close(safe)
+			return
+		}
+		ended = m.term.ctx.Done()
+		m.term.keeper.put(func() { close(safe) }, docs...)
+	}); e != nil {
+		return e
+	}
+	if err != nil {
+		return err
+	}
+	select {
+	case <-safe:
+		return nil
+	case <-ended:
+		return ErrNotLeading
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func unixNano(t time.Time) int64 {

@@ -69,6 +69,8 @@ func (m *Master) subscribe(s *Stream, call *scheduler.Call, principal string) er
 		s.fail("Changing framework's principal is not allowed.")
 	case f != nil:
 		m.resubscribe(f, s, info, call.GetSubscribe())
+	case m.term.keeper.full():
+		return ErrBusy
 	default:
 		m.admit(id, s, info, call.GetSubscribe())
 	}

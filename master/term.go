@@ -133,11 +133,11 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 }
 
 // recover reads the documents, again and again until that succeeds or the term ends.
-func (m *Master) recover(ctx context.Context, t *term) ([]*frameworkDoc, error) {
+func (m *Master) recover(ctx context.Context, t *term) (*documents, error) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		docs, next, err := t.keeper.load(ctx, m.cfg.ID)
+		docs, err := t.keeper.load(ctx, m.cfg.ID)
 		if err == nil {
-			t.idSeq = next
+			t.idSeq = docs.nextID
 			return docs, nil
 		}
 		if ctx.Err() != nil {
@@ -164,7 +164,7 @@ func (m *Master) publishLeader(t *term) {
 }
 
 // begin starts to lead: frameworks come from documents, agents and tasks are there already.
-func (m *Master) begin(t *term, docs []*frameworkDoc) {
+func (m *Master) begin(t *term, docs *documents) {
 	if t.ctx.Err() != nil {
 		return
 	}
@@ -174,7 +174,7 @@ func (m *Master) begin(t *term, docs []*frameworkDoc) {
 	m.frameworks = make(map[string]*framework)
 	m.completed = nil
 	m.offers = make(map[string]*offer)
-	for _, doc := range docs {
+	for _, doc := range docs.frameworks {
 		m.recoverFramework(doc)
 	}
 	for _, a := range m.agents {

@@ -146,7 +146,7 @@ func (a *api) fail(c *fiber.Ctx, err error) error {
 	}
 	c.Set(fiber.HeaderRetryAfter, "1")
 	switch {
-	case errors.Is(err, master.ErrRecovering):
+	case errors.Is(err, master.ErrRecovering), errors.Is(err, master.ErrBusy):
 		return server.Errorf(fiber.StatusServiceUnavailable, "%s", err)
 	case errors.Is(err, master.ErrNotLeading):
 		if s := a.master.Standing(); s.Leader != nil && !s.Leading {
