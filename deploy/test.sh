@@ -4,12 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# command:package
-needed="python3:python3 dig:dnsutils gcc:gcc protoc:protobuf-compiler git:git ip:iproute2 iptables:iptables"
+# command:package, or /file:package
+needed="python3:python3 dig:dnsutils gcc:gcc protoc:protobuf-compiler git:git ip:iproute2 iptables:iptables \
+	java:default-jre-headless /usr/share/java/zookeeper.jar:zookeeper"
 
 missing=""
 for pair in $needed; do
-	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+	command -v "${pair%%:*}" >/dev/null || [ -f "${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

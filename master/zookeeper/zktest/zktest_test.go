@@ -1,0 +1,75 @@
+package zktest
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestALoneServerIsKilledAndWiped(t *testing.T) {
+	e := Start(t, Options{})
+	s := e.Servers[0]
+	if mode := s.Mode(); mode != "standalone" || e.Leader() != s {
+		t.Errorf("want a standalone server that leads, got %q", mode)
+	}
+	if url := e.URL("/mesos"); url != "zk://"+s.Addr()+"/mesos" {
+		t.Errorf("URL is %q", url)
+	}
+	s.Kill()
+	s.Kill()
+	if s.Running() || s.Mode() != "" {
+		t.Error("the server runs after it was killed")
+	}
+	if _, err := os.Stat(s.data() + "/version-2"); err != nil {
+		t.Errorf("want data of the server: %v", err)
+	}
+	s.Wipe()
+	if _, err := os.Stat(s.data() + "/version-2"); !os.IsNotExist(err) {
+		t.Errorf("want no data of the server, got %v", err)
+	}
+	s.Start()
+	s.Wait()
+	if answer, err := s.Ask("ruok"); err != nil || answer != "imok" {
+		t.Errorf("want imok, got %q (%v)", answer, err)
+	}
+	s.Stop()
+	if s.Running() {
+		t.Error("the server runs after it was stopped")
+	}
+}
+
+func TestAnEnsembleElectsAnotherLeader(t *testing.T) {
+	e := Start(t, Options{Servers: 3})
+	if n := strings.Count(e.Hosts(), ","); n != 2 {
+		t.Errorf("want 3 hosts, got %q", e.Hosts())
+	}
+	first := e.Leader()
+	if first == nil {
+		t.Fatal("nobody leads")
+	}
+	first.Pause()
+	deadline := time.Now().Add(Patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for next := e.Leader(); next == nil || next == first; next = e.Leader() {
+		<-tick.C
+		if time.Now().After(deadline) {
+			t.Fatal("nobody leads after the leader was frozen")
+		}
+	}
+	first.Resume()
+	first.Restart()
+	if mode := first.Mode(); mode != "follower" {
+		t.Errorf("want a follower, got %q", mode)
+	}
+	e.Kill()
+	if e.Leader() != nil {
+		t.Error("a dead ensemble has a leader")
+	}
+	e.Wipe()
+	e.Start()
+	if e.Leader() == nil {
+		t.Error("nobody leads")
+	}
+}
