@@ -6,11 +6,12 @@ cd "$(dirname "$0")/.."
 
 # command:package, or /file:package
 needed="python3:python3 dig:dnsutils gcc:gcc protoc:protobuf-compiler git:git ip:iproute2 iptables:iptables \
-	java:default-jre-headless /usr/share/java/zookeeper.jar:zookeeper"
+	java:default-jre-headless /usr/share/java/zookeeper.jar:zookeeper node:nodejs npm:npm \
+	/usr/share/gocode/src/github.com/mesos/mesos-go:golang-github-mesos-mesos-go-dev"
 
 missing=""
 for pair in $needed; do
-	command -v "${pair%%:*}" >/dev/null || [ -f "${pair%%:*}" ] || missing="$missing ${pair##*:}"
+	command -v "${pair%%:*}" >/dev/null || [ -e "${pair%%:*}" ] || missing="$missing ${pair##*:}"
 done
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
