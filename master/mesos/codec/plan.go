@@ -81,8 +81,11 @@ func (c *planCache) compile(md protoreflect.MessageDescriptor) *plan {
 		} else {
 			f.value = c.value(fd)
 		}
-		if f.single {
+		switch {
+		case f.single:
 			f.unset = unsetForm(fd, f.value)
+		case f.isList && answers(md) && !deprecated(fd):
+			f.unset = []byte("[]")
 		}
 		p.fields = append(p.fields, f)
 		p.byName[f.name] = f
@@ -122,11 +125,24 @@ func unsetForm(fd protoreflect.FieldDescriptor, v valuePlan) []byte {
 	if fd.Message() != nil || fd.ContainingOneof() != nil {
 		return nil
 	}
-	opts, _ := fd.Options().(*descriptorpb.FieldOptions)
-	if fd.HasPresence() && (!fd.HasDefault() || opts.GetDeprecated()) {
+	if fd.HasPresence() && (!fd.HasDefault() || deprecated(fd)) {
 		return nil
 	}
 	return appendValue(nil, &v, fd.Default())
+}
+
+func deprecated(fd protoreflect.FieldDescriptor) bool {
+	opts, _ := fd.Options().(*descriptorpb.FieldOptions)
+	return opts.GetDeprecated()
+}
+
+// answers tells whether a message is the answer to an operator's call: its lists are written even when they are empty.
+func answers(md protoreflect.MessageDescriptor) bool {
+	switch md.Parent().FullName() {
+	case "mesos.v1.master.Response", "mesos.v1.agent.Response":
+		return true
+	}
+	return false
 }
 
 // mayHoldEnum tells whether a value of the field is an enum, or a message with one somewhere inside.

@@ -2772,7 +2772,8 @@ type Response_GetFrameworks struct {
 	state               protoimpl.MessageState              `protogen:"open.v1"`
 	Frameworks          []*Response_GetFrameworks_Framework `protobuf:"bytes,1,rep,name=frameworks" json:"frameworks,omitempty"`
 	CompletedFrameworks []*Response_GetFrameworks_Framework `protobuf:"bytes,2,rep,name=completed_frameworks,json=completedFrameworks" json:"completed_frameworks,omitempty"`
-	RecoveredFrameworks []*mesos.FrameworkInfo              `protobuf:"bytes,3,rep,name=recovered_frameworks,json=recoveredFrameworks" json:"recovered_frameworks,omitempty"`
+	// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
+	RecoveredFrameworks []*mesos.FrameworkInfo `protobuf:"bytes,3,rep,name=recovered_frameworks,json=recoveredFrameworks" json:"recovered_frameworks,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -2821,6 +2822,7 @@ func (x *Response_GetFrameworks) GetCompletedFrameworks() []*Response_GetFramewo
 	return nil
 }
 
+// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
 func (x *Response_GetFrameworks) GetRecoveredFrameworks() []*mesos.FrameworkInfo {
 	if x != nil {
 		return x.RecoveredFrameworks
@@ -2829,8 +2831,9 @@ func (x *Response_GetFrameworks) GetRecoveredFrameworks() []*mesos.FrameworkInfo
 }
 
 type Response_GetExecutors struct {
-	state           protoimpl.MessageState            `protogen:"open.v1"`
-	Executors       []*Response_GetExecutors_Executor `protobuf:"bytes,1,rep,name=executors" json:"executors,omitempty"`
+	state     protoimpl.MessageState            `protogen:"open.v1"`
+	Executors []*Response_GetExecutors_Executor `protobuf:"bytes,1,rep,name=executors" json:"executors,omitempty"`
+	// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
 	OrphanExecutors []*Response_GetExecutors_Executor `protobuf:"bytes,2,rep,name=orphan_executors,json=orphanExecutors" json:"orphan_executors,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -2873,6 +2876,7 @@ func (x *Response_GetExecutors) GetExecutors() []*Response_GetExecutors_Executor
 	return nil
 }
 
+// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
 func (x *Response_GetExecutors) GetOrphanExecutors() []*Response_GetExecutors_Executor {
 	if x != nil {
 		return x.OrphanExecutors
@@ -2881,14 +2885,16 @@ func (x *Response_GetExecutors) GetOrphanExecutors() []*Response_GetExecutors_Ex
 }
 
 type Response_GetTasks struct {
-	state            protoimpl.MessageState `protogen:"open.v1"`
-	PendingTasks     []*mesos.Task          `protobuf:"bytes,1,rep,name=pending_tasks,json=pendingTasks" json:"pending_tasks,omitempty"`
-	Tasks            []*mesos.Task          `protobuf:"bytes,2,rep,name=tasks" json:"tasks,omitempty"`
-	UnreachableTasks []*mesos.Task          `protobuf:"bytes,5,rep,name=unreachable_tasks,json=unreachableTasks" json:"unreachable_tasks,omitempty"`
-	CompletedTasks   []*mesos.Task          `protobuf:"bytes,3,rep,name=completed_tasks,json=completedTasks" json:"completed_tasks,omitempty"`
-	OrphanTasks      []*mesos.Task          `protobuf:"bytes,4,rep,name=orphan_tasks,json=orphanTasks" json:"orphan_tasks,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
+	PendingTasks     []*mesos.Task `protobuf:"bytes,1,rep,name=pending_tasks,json=pendingTasks" json:"pending_tasks,omitempty"`
+	Tasks            []*mesos.Task `protobuf:"bytes,2,rep,name=tasks" json:"tasks,omitempty"`
+	UnreachableTasks []*mesos.Task `protobuf:"bytes,5,rep,name=unreachable_tasks,json=unreachableTasks" json:"unreachable_tasks,omitempty"`
+	CompletedTasks   []*mesos.Task `protobuf:"bytes,3,rep,name=completed_tasks,json=completedTasks" json:"completed_tasks,omitempty"`
+	// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
+	OrphanTasks   []*mesos.Task `protobuf:"bytes,4,rep,name=orphan_tasks,json=orphanTasks" json:"orphan_tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Response_GetTasks) Reset() {
@@ -2921,6 +2927,7 @@ func (*Response_GetTasks) Descriptor() ([]byte, []int) {
 	return file_master_mesos_operator_master_master_proto_rawDescGZIP(), []int{1, 18}
 }
 
+// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
 func (x *Response_GetTasks) GetPendingTasks() []*mesos.Task {
 	if x != nil {
 		return x.PendingTasks
@@ -2949,6 +2956,7 @@ func (x *Response_GetTasks) GetCompletedTasks() []*mesos.Task {
 	return nil
 }
 
+// Deprecated: Marked as deprecated in master/mesos/operator/master/master.proto.
 func (x *Response_GetTasks) GetOrphanTasks() []*mesos.Task {
 	if x != nil {
 		return x.OrphanTasks
@@ -3857,7 +3865,7 @@ const file_master_mesos_operator_master_master_proto_rawDesc = "" +
 	"\tSET_QUOTA\x10\x1d\x12\x10\n" +
 	"\fREMOVE_QUOTA\x10\x1e\x12\f\n" +
 	"\bTEARDOWN\x10\x1f\x12\x13\n" +
-	"\x0fMARK_AGENT_GONE\x10 \"\xd6,\n" +
+	"\x0fMARK_AGENT_GONE\x10 \"\xe6,\n" +
 	"\bResponse\x122\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1e.mesos.v1.master.Response.TypeR\x04type\x12B\n" +
 	"\n" +
@@ -3955,13 +3963,13 @@ const file_master_mesos_operator_master_master_proto_rawDesc = "" +
 	"\x1aestimated_drain_start_time\x18\x0e \x01(\v2\x12.mesos.v1.TimeInfoR\x17estimatedDrainStartTime\x1a\xa5\x01\n" +
 	"\x10ResourceProvider\x12T\n" +
 	"\x16resource_provider_info\x18\x01 \x02(\v2\x1e.mesos.v1.ResourceProviderInfoR\x14resourceProviderInfo\x12;\n" +
-	"\x0ftotal_resources\x18\x02 \x03(\v2\x12.mesos.v1.ResourceR\x0etotalResources\x1a\xb6\a\n" +
+	"\x0ftotal_resources\x18\x02 \x03(\v2\x12.mesos.v1.ResourceR\x0etotalResources\x1a\xba\a\n" +
 	"\rGetFrameworks\x12Q\n" +
 	"\n" +
 	"frameworks\x18\x01 \x03(\v21.mesos.v1.master.Response.GetFrameworks.FrameworkR\n" +
 	"frameworks\x12d\n" +
-	"\x14completed_frameworks\x18\x02 \x03(\v21.mesos.v1.master.Response.GetFrameworks.FrameworkR\x13completedFrameworks\x12J\n" +
-	"\x14recovered_frameworks\x18\x03 \x03(\v2\x17.mesos.v1.FrameworkInfoR\x13recoveredFrameworks\x1a\x9f\x05\n" +
+	"\x14completed_frameworks\x18\x02 \x03(\v21.mesos.v1.master.Response.GetFrameworks.FrameworkR\x13completedFrameworks\x12N\n" +
+	"\x14recovered_frameworks\x18\x03 \x03(\v2\x17.mesos.v1.FrameworkInfoB\x02\x18\x01R\x13recoveredFrameworks\x1a\x9f\x05\n" +
 	"\tFramework\x12>\n" +
 	"\x0eframework_info\x18\x01 \x02(\v2\x17.mesos.v1.FrameworkInfoR\rframeworkInfo\x12\x16\n" +
 	"\x06active\x18\x02 \x02(\bR\x06active\x12\x1c\n" +
@@ -3975,19 +3983,19 @@ const file_master_mesos_operator_master_master_proto_rawDesc = "" +
 	"\x13allocated_resources\x18\t \x03(\v2\x12.mesos.v1.ResourceR\x12allocatedResources\x12?\n" +
 	"\x11offered_resources\x18\n" +
 	" \x03(\v2\x12.mesos.v1.ResourceR\x10offeredResources\x12Q\n" +
-	"\x11offer_constraints\x18\f \x01(\v2$.mesos.v1.scheduler.OfferConstraintsR\x10offerConstraints\x1a\xb0\x02\n" +
+	"\x11offer_constraints\x18\f \x01(\v2$.mesos.v1.scheduler.OfferConstraintsR\x10offerConstraints\x1a\xb4\x02\n" +
 	"\fGetExecutors\x12M\n" +
-	"\texecutors\x18\x01 \x03(\v2/.mesos.v1.master.Response.GetExecutors.ExecutorR\texecutors\x12Z\n" +
-	"\x10orphan_executors\x18\x02 \x03(\v2/.mesos.v1.master.Response.GetExecutors.ExecutorR\x0forphanExecutors\x1au\n" +
+	"\texecutors\x18\x01 \x03(\v2/.mesos.v1.master.Response.GetExecutors.ExecutorR\texecutors\x12^\n" +
+	"\x10orphan_executors\x18\x02 \x03(\v2/.mesos.v1.master.Response.GetExecutors.ExecutorB\x02\x18\x01R\x0forphanExecutors\x1au\n" +
 	"\bExecutor\x12;\n" +
 	"\rexecutor_info\x18\x01 \x02(\v2\x16.mesos.v1.ExecutorInfoR\fexecutorInfo\x12,\n" +
-	"\bagent_id\x18\x02 \x02(\v2\x11.mesos.v1.AgentIDR\aagentId\x1a\x8e\x02\n" +
-	"\bGetTasks\x123\n" +
-	"\rpending_tasks\x18\x01 \x03(\v2\x0e.mesos.v1.TaskR\fpendingTasks\x12$\n" +
+	"\bagent_id\x18\x02 \x02(\v2\x11.mesos.v1.AgentIDR\aagentId\x1a\x96\x02\n" +
+	"\bGetTasks\x127\n" +
+	"\rpending_tasks\x18\x01 \x03(\v2\x0e.mesos.v1.TaskB\x02\x18\x01R\fpendingTasks\x12$\n" +
 	"\x05tasks\x18\x02 \x03(\v2\x0e.mesos.v1.TaskR\x05tasks\x12;\n" +
 	"\x11unreachable_tasks\x18\x05 \x03(\v2\x0e.mesos.v1.TaskR\x10unreachableTasks\x127\n" +
-	"\x0fcompleted_tasks\x18\x03 \x03(\v2\x0e.mesos.v1.TaskR\x0ecompletedTasks\x121\n" +
-	"\forphan_tasks\x18\x04 \x03(\v2\x0e.mesos.v1.TaskR\vorphanTasks\"\xec\x02\n" +
+	"\x0fcompleted_tasks\x18\x03 \x03(\v2\x0e.mesos.v1.TaskR\x0ecompletedTasks\x125\n" +
+	"\forphan_tasks\x18\x04 \x03(\v2\x0e.mesos.v1.TaskB\x02\x18\x01R\vorphanTasks\"\xec\x02\n" +
 	"\x04Type\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\x0e\n" +
 	"\n" +
