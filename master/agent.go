@@ -37,6 +37,8 @@ type agent struct {
 	used      map[share]resources.Resources // what tasks hold
 	executors map[executorKey]*mesos.ExecutorInfo
 
+	// heard is set once this leader has seen the agent alive. Until then it is one that the mesh remembers.
+	heard bool
 	// described is set once the agent, in its present generation, has told this leader all of its tasks. Until then
 	// nothing may be concluded from what its record lacks.
 	described bool
@@ -76,6 +78,7 @@ func (a *agent) reset() {
 	a.executors = make(map[executorKey]*mesos.ExecutorInfo)
 	a.ending = make(map[string]bool)
 	a.launches = make(map[*launch]bool)
+	a.heard = a.alive()
 	a.described = false
 	a.ordered.clear()
 	a.unordered.clear()
@@ -265,6 +268,7 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 		return
 	}
 	a.liveness = s.Liveness()
+	a.heard = a.heard || a.alive()
 	m.countAway(old, -1)
 	m.countAway(a.liveness, 1)
 	if m.term == nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/master/mesos"
+	"starling/master/mesos/quota"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
@@ -34,9 +35,14 @@ type View struct {
 	// Software is the version of this software.
 	Software string
 
-	// Agents, in order of ids, leave out the unreachable ones, of which only the ids are told.
-	Agents      []AgentView
-	Unreachable []string
+	// Agents, in order of ids, leave out the unreachable ones, of which only the ids are told, and Recovered: those that
+	// this leader knows from the mesh's memory alone, and has not seen alive.
+	Agents, Recovered []AgentView
+	Unreachable       []string
+	// Operations are those that agents have not finished, or whose end is not acknowledged.
+	Operations []*mesos.Operation
+	// Quotas are those that are set, in order of roles.
+	Quotas []*quota.QuotaConfig
 	// Frameworks and Completed are in order of ids.
 	Frameworks, Completed []FrameworkView
 }
@@ -46,9 +52,13 @@ type AgentView struct {
 	Info    *mesos.AgentInfo
 	PID     string
 	Version string
-	// Connected is set while the mesh thinks that it lives, Active while it is offered.
-	Connected, Active, Draining bool
-	Registered, Reregistered    time.Time // the latter may be zero
+	// Connected is set while the mesh thinks that it lives, Active while it is offered, Deactivated while an operator, or
+	// draining, keeps it from that.
+	Connected, Active, Deactivated bool
+	// Drain is nil unless an operator drains the agent or has drained it; DrainStart is zero where it is not known.
+	Drain                    *mesos.DrainInfo
+	DrainStart               time.Time
+	Registered, Reregistered time.Time // the latter may be zero
 	// Total is what it has, Used what tasks hold, by role, and Offered what is in offers.
 	Total, Used, Offered resources.Resources
 	Capabilities         []*mesos.AgentInfo_Capability
@@ -65,6 +75,7 @@ type FrameworkView struct {
 	// Tasks are the active ones, Unreachable those given up with their agents, Completed those that are over.
 	Tasks, Unreachable, Completed []*mesos.Task
 	Offers                        []OfferView
+	InverseOffers                 []*mesos.InverseOffer
 	Executors                     []ExecutorView
 	Used, Offered                 resources.Resources
 	// Constraints is nil when there are none.
@@ -118,6 +129,10 @@ func (m *Master) makeView() *View {
 			v.Unreachable = append(v.Unreachable, id)
 			continue
 		}
+		if m.term != nil && !a.heard {
+			v.Recovered = append(v.Recovered, a.view())
+			continue
+		}
 		v.Agents = append(v.Agents, a.view())
 		keys := slices.SortedFunc(maps.Keys(a.executors), func(x, y executorKey) int {
 			return cmp.Or(cmp.Compare(x.framework, y.framework), cmp.Compare(x.executor, y.executor))
@@ -145,7 +160,7 @@ func (a *agent) view() AgentView {
 			Resources: a.total.ProtoEndpoint(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
 		},
 		PID:     "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort()))),
-		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Draining: a.draining,
+		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Deactivated: a.draining,
 		Registered: a.registered, Reregistered: a.reregistered, Total: a.total,
 	}
 	for _, r := range a.used {

@@ -42,7 +42,7 @@ var operatorCalls = map[operator.Call_Type]operatorCall{
 	operator.Call_GET_AGENTS:        {show: ofView(getAgents)},
 	operator.Call_GET_FRAMEWORKS:    {show: ofView(getFrameworks)},
 	operator.Call_GET_EXECUTORS:     {show: ofView(getExecutors)},
-	operator.Call_GET_OPERATIONS:    {},
+	operator.Call_GET_OPERATIONS:    {show: ofView(getOperations)},
 	operator.Call_GET_TASKS:         {show: ofView(getTasks)},
 	operator.Call_GET_ROLES:         {show: ofView(getRoles)},
 	operator.Call_GET_WEIGHTS:       {show: ofView(getWeights)},

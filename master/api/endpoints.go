@@ -155,12 +155,13 @@ func writeSummary(w *jsonWriter, v *master.View) {
 
 func (a *api) slaves(c *fiber.Ctx) error {
 	id := queryCopy(c, "slave_id")
+	asked := func(a *master.AgentView) bool { return id == "" || a.Info.GetId().GetValue() == id }
 	return a.show(c, cacheKey("/slaves", id), func(w *jsonWriter, v *master.View) {
 		w.key("slaves")
 		w.array(func() {
 			for i := range v.Agents {
 				agent := &v.Agents[i]
-				if id != "" && agent.Info.GetId().GetValue() != id {
+				if !asked(agent) {
 					continue
 				}
 				w.element()
@@ -178,8 +179,7 @@ func (a *api) slaves(c *fiber.Ctx) error {
 				})
 			}
 		})
-		w.key("recovered_slaves")
-		w.array(func() {})
+		writeRecovered(w, v, asked)
 	})
 }
 

@@ -94,6 +94,10 @@ func getTasks(v *master.View) *operator.Response {
 	return &operator.Response{GetTasks: tasksOf(v)}
 }
 
+func getOperations(v *master.View) *operator.Response {
+	return &operator.Response{GetOperations: &operator.Response_GetOperations{Operations: v.Operations}}
+}
+
 func getWeights(v *master.View) *operator.Response {
 	list := &operator.Response_GetWeights{}
 	for _, role := range slices.Sorted(maps.Keys(v.Weights)) {
@@ -111,14 +115,10 @@ func stateOf(v *master.View) *operator.Response_GetState {
 func agentsOf(v *master.View) *operator.Response_GetAgents {
 	out := &operator.Response_GetAgents{}
 	for i := range v.Agents {
-		a := &v.Agents[i]
-		out.Agents = append(out.Agents, &operator.Response_GetAgents_Agent{
-			AgentInfo: a.Info, Active: proto.Bool(a.Active), Deactivated: proto.Bool(a.Draining),
-			Version: proto.String(a.Version), Pid: proto.String(a.PID),
-			RegisteredTime: timeInfo(a.Registered), ReregisteredTime: timeInfo(a.Reregistered),
-			TotalResources: a.Total.ProtoEndpoint(), AllocatedResources: a.Used.ProtoEndpoint(),
-			OfferedResources: a.Offered.ProtoEndpoint(), Capabilities: a.Capabilities,
-		})
+		out.Agents = append(out.Agents, v.Agents[i].Message())
+	}
+	for i := range v.Recovered {
+		out.RecoveredAgents = append(out.RecoveredAgents, v.Recovered[i].Info)
 	}
 	return out
 }
@@ -127,18 +127,7 @@ func frameworksOf(v *master.View) *operator.Response_GetFrameworks {
 	list := func(frameworks []master.FrameworkView) []*operator.Response_GetFrameworks_Framework {
 		var out []*operator.Response_GetFrameworks_Framework
 		for i := range frameworks {
-			f := &frameworks[i]
-			shown := &operator.Response_GetFrameworks_Framework{
-				FrameworkInfo: f.Info, Active: proto.Bool(f.Active), Connected: proto.Bool(f.Connected),
-				Recovered: proto.Bool(f.Recovered), RegisteredTime: timeInfo(f.Registered),
-				ReregisteredTime: timeInfo(f.Reregistered), UnregisteredTime: timeInfo(f.Unregistered),
-				AllocatedResources: f.Used.ProtoEndpoint(), OfferedResources: f.Offered.ProtoEndpoint(),
-				OfferConstraints: f.Constraints,
-			}
-			for _, o := range f.Offers {
-				shown.Offers = append(shown.Offers, o.Message)
-			}
-			out = append(out, shown)
+			out = append(out, frameworks[i].Message())
 		}
 		return out
 	}
@@ -182,14 +171,6 @@ func getRoles(v *master.View) *operator.Response {
 		out.Roles = append(out.Roles, shown)
 	}
 	return &operator.Response{GetRoles: out}
-}
-
-// timeInfo is nil for the zero time.
-func timeInfo(t time.Time) *mesos.TimeInfo {
-	if t.IsZero() {
-		return nil
-	}
-	return &mesos.TimeInfo{Nanoseconds: proto.Int64(t.UnixNano())}
 }
 
 func seconds(t time.Time) float64 {

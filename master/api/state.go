@@ -90,8 +90,7 @@ func writeState(w *jsonWriter, v *master.View) {
 			w.object(func() { writeAgent(w, &v.Agents[i]) })
 		}
 	})
-	w.key("recovered_slaves")
-	w.array(func() {})
+	writeRecovered(w, v, nil)
 	writeFrameworks(w, v, nil)
 	w.key("orphan_tasks")
 	w.array(func() {})
@@ -191,9 +190,38 @@ func writeAgent(w *jsonWriter, a *master.AgentView) {
 	})
 	writeResources(w, "unreserved_resources", a.Total.Unreserved())
 	w.bool("active", a.Active)
-	w.bool("deactivated", a.Draining)
+	w.bool("deactivated", a.Deactivated)
 	w.string("version", a.Version)
 	w.strings("capabilities", names(a.Capabilities))
+	if a.Drain != nil {
+		w.message("drain_info", a.Drain)
+	}
+	if !a.DrainStart.IsZero() {
+		w.int("estimated_drain_start_time_seconds", int(a.DrainStart.Unix()))
+	}
+}
+
+// writeRecovered lists the agents that are remembered and not there yet; keep may be nil.
+func writeRecovered(w *jsonWriter, v *master.View, keep func(*master.AgentView) bool) {
+	w.key("recovered_slaves")
+	w.array(func() {
+		for i := range v.Recovered {
+			a := &v.Recovered[i]
+			if keep != nil && !keep(a) {
+				continue
+			}
+			w.element()
+			w.object(func() {
+				w.string("id", a.Info.GetId().GetValue())
+				w.string("hostname", a.Info.GetHostname())
+				w.int("port", int(a.Info.GetPort()))
+				writeAttributes(w, a.Info.GetAttributes())
+				if a.Info.Domain != nil {
+					w.message("domain", a.Info.GetDomain())
+				}
+			})
+		}
+	})
 }
 
 // reservedRoles lists the roles that something is reserved for.
