@@ -53,9 +53,11 @@ type Config struct {
 
 	Mesh      Mesh
 	Contender election.Contender
-	Store     store.Store
-	Client    NodeClient
-	Log       *slog.Logger
+	// Detector tells which of several masters leads; nil where this one leads alone.
+	Detector election.Detector
+	Store    store.Store
+	Client   NodeClient
+	Log      *slog.Logger
 	// Now is the wall clock: for what is stored, shown or sent. nil means time.Now.
 	Now func() time.Time
 	// Rand is used by the loop alone. nil means a source seeded by chance.
@@ -69,6 +71,8 @@ type Config struct {
 	MinAllocatable []allocator.Quantities
 	// RootSubmissions lets frameworks run as the user root.
 	RootSubmissions bool
+	// HideFrameworkMetrics leaves the numbers of each framework out of the metrics.
+	HideFrameworkMetrics bool
 	// FilterGPUResources keeps agents with GPUs from frameworks without the capability for them.
 	FilterGPUResources bool
 

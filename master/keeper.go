@@ -96,11 +96,15 @@ type documents struct {
 // prefixesOfOthers are where the documents lie that operators cause.
 var prefixesOfOthers []string
 
+// idsPerTerm is by how much the first framework of a master that has no document of ids is numbered higher from term to term.
+// The store may have been lost: frameworks of earlier terms, which nothing else here knows of, have the low numbers.
+const idsPerTerm = 10_000
+
 // load reads all documents. One of a framework that cannot be read is left alone and told.
-func (k *keeper) load(ctx context.Context, masterID string) (*documents, error) {
+func (k *keeper) load(ctx context.Context, masterID string, epoch uint64) (*documents, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	out := &documents{others: make(map[string][]byte)}
+	out := &documents{nextID: (max(epoch, 1) - 1) * idsPerTerm, others: make(map[string][]byte)}
 	ids, err := k.store.Get(ctx, prefixIDs+masterID)
 	switch {
 	case errors.Is(err, store.ErrNotFound):

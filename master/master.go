@@ -28,6 +28,8 @@ type Master struct {
 	running atomic.Bool
 	// inbox carries work to the loop; it is never closed. Its size only smooths bursts: senders wait when it is full.
 	inbox chan work
+	// follows is set once the mesh has been read, and is followed from then on.
+	follows atomic.Bool
 	// stopped is closed by Run once the loop has ended.
 	stopped chan struct{}
 
@@ -50,6 +52,7 @@ type Master struct {
 	offers     map[string]*offer
 	alloc      *allocator.Allocator // nil while not leading
 	leaders    map[string]leaderEntry
+	detected   *election.Candidate // the leader as the detector has it; nil when it has none
 	counters   counters
 	describes  describeQueue
 	away       int  // how many agents are dead to the mesh, or suspected
@@ -119,7 +122,11 @@ func (m *Master) Run(ctx context.Context) error {
 	if err := m.do(ctx, m.readMesh); err != nil {
 		return nil // ctx ended
 	}
+	m.follows.Store(true)
 	wg.Go(func() { m.follow(ctx, feed) })
+	if m.cfg.Detector != nil {
+		wg.Go(func() { m.detect(ctx) })
+	}
 	settle := time.AfterFunc(m.cfg.Settle, func() { m.post(m.settle) })
 	defer settle.Stop()
 

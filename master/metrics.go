@@ -228,7 +228,9 @@ func (m *Master) measureFrameworks(out map[string]float64) {
 		}
 		count(f.active, "active", "inactive")
 		count(f.connected, "connected", "disconnected")
-		f.measure(out)
+		if !m.cfg.HideFrameworkMetrics {
+			f.measure(out)
+		}
 	}
 }
 

@@ -58,12 +58,16 @@ type Standing struct {
 	Led bool
 	// Epoch is that of this master's term; 0 while it does not lead.
 	Epoch uint64
-	// Leader is the leader as far as this master knows, itself included; nil when it knows of none.
+	// Leader is the leader as far as this master knows, itself included; nil when it knows of none. Its epoch is 0 where only
+	// the election tells of it.
 	Leader *Leader
 }
 
 // Standing returns how this master stands now. It never waits.
 func (m *Master) Standing() Standing { return *m.standing.Load() }
+
+// Ready tells whether this master knows what the mesh says, whether it leads or not.
+func (m *Master) Ready() bool { return m.follows.Load() }
 
 // EpochFloor returns the highest epoch that anyone has heard of, as far as this master knows: in the records of the mesh
 // and in what agents refused. Whoever wins an election takes a higher one.
@@ -106,7 +110,9 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 	}
 	log := m.log.With("epoch", won.Epoch)
 	log.Info("elected")
-	m.post(func() { m.setStanding(func(s *Standing) { s.Recovering = true; s.Epoch = won.Epoch }) })
+	m.post(func() {
+		m.setStanding(func(s *Standing) { s.Recovering, s.Epoch, s.Leader = true, won.Epoch, m.self(won.Epoch) })
+	})
 
 	t.keeper = newKeeper(m.cfg.Store, log, func(err error) { stop(fmt.Errorf("cannot keep documents: %w", err)) })
 	docs, err := m.recover(ctx, t)
@@ -135,7 +141,7 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 // recover reads the documents, again and again until that succeeds or the term ends.
 func (m *Master) recover(ctx context.Context, t *term) (*documents, error) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		docs, err := t.keeper.load(ctx, m.cfg.ID)
+		docs, err := t.keeper.load(ctx, m.cfg.ID, t.epoch)
 		if err == nil {
 			t.idSeq = docs.nextID
 			return docs, nil
@@ -192,7 +198,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	}
 	m.setStanding(func(s *Standing) {
 		s.Leading, s.Recovering, s.Led, s.Epoch = true, false, true, t.epoch
-		s.Leader = &Leader{Epoch: t.epoch, ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port}
+		s.Leader = m.self(t.epoch)
 	})
 	m.log.Info("leading", "epoch", t.epoch, "agents", len(m.agents), "frameworks", len(m.frameworks), "tasks", len(m.tasks))
 }
@@ -255,8 +261,28 @@ type leaderEntry struct {
 	alive  bool
 }
 
-// knownLeader is the live claim with the highest epoch.
+// self is this master as a leader.
+func (m *Master) self(epoch uint64) *Leader {
+	return &Leader{Epoch: epoch, ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port}
+}
+
+// knownLeader is whom others are sent to while this master does not lead. The detector decides: it drops a dead leader, and
+// has the next one, as soon as the election does. Where it has none, as when ZooKeeper is away from this machine alone, the
+// live claim with the highest epoch in the mesh stands in for it. A master that is about to lead, or has just stopped to, is
+// nobody to be sent to yet.
 func (m *Master) knownLeader() *Leader {
+	if d := m.detected; d != nil {
+		if d.ID == m.cfg.ID {
+			return nil
+		}
+		l := &Leader{ID: d.ID, Hostname: d.Hostname, Address: d.Address, Port: d.Port}
+		for _, e := range m.leaders {
+			if e.leader.MasterId == d.ID {
+				l.Epoch = max(l.Epoch, e.leader.Epoch)
+			}
+		}
+		return l
+	}
 	var best *catalog.Leader
 	for _, e := range m.leaders {
 		if e.alive && e.leader.MasterId != m.cfg.ID && (best == nil || e.leader.Epoch > best.Epoch) {
@@ -281,10 +307,37 @@ func (m *Master) noteLeader(s *record.Snapshot) {
 }
 
 func (m *Master) lookForLeader() {
-	if m.term != nil {
+	if m.term != nil || m.Standing().Recovering {
 		return
 	}
 	m.setStanding(func(s *Standing) { s.Leader = m.knownLeader() })
+}
+
+// detect brings what the detector says to the loop.
+func (m *Master) detect(ctx context.Context) {
+	var known *election.Candidate
+	for pause := 100 * time.Millisecond; ; {
+		leader, err := m.cfg.Detector.Leader(ctx, known)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			m.log.Warn("cannot tell who leads, trying again", "err", err, "dur", pause)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+			pause = min(2*pause, 5*time.Second)
+			continue
+		}
+		pause = 100 * time.Millisecond
+		known = leader
+		m.post(func() {
+			m.detected = leader
+			m.lookForLeader()
+		})
+	}
 }
 
 // masterInfo describes a master as Mesos does.

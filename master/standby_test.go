@@ -1,0 +1,185 @@
+package master_test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"starling/gossip/catalog"
+	"starling/gossip/record"
+	"starling/master"
+	"starling/master/election"
+	"starling/master/mastertest"
+)
+
+// told is a detector that is told what to say.
+type told chan *election.Candidate
+
+func (d told) Leader(ctx context.Context, _ *election.Candidate) (*election.Candidate, error) {
+	select {
+	case leader := <-d:
+		return leader, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (d told) tell(leader *election.Candidate) {
+	d <- leader
+	synctest.Wait()
+}
+
+// claim puts another master into the mesh that says it leads.
+func claim(t *testing.T, c *mastertest.Cluster, id string, epoch uint64) {
+	t.Helper()
+	value, err := proto.Marshal(&catalog.Leader{Epoch: epoch, Hostname: id, Address: "10.0.0.9", Port: 5050, MasterId: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := record.NewMap(id, 1)
+	m.Set(time.Now(), record.Assignment{Key: catalog.KeyLeader, Value: value})
+	if err := c.Mesh.Apply(m.Delta(id, 0)); err != nil {
+		t.Fatal(err)
+	}
+	c.Mesh.SetLiveness(time.Now(), id, record.Alive)
+	synctest.Wait()
+}
+
+func TestStandbyNamesTheLeaderThatTheElectionNames(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := make(told)
+		c := mastertest.Start(t, nil, func(cfg *master.Config) { cfg.Detector = d })
+		want := func(when, id string) {
+			t.Helper()
+			switch l := c.Master.Standing().Leader; {
+			case l == nil && id != "":
+				t.Errorf("%s: no leader is known, want %s", when, id)
+			case l != nil && l.ID != id:
+				t.Errorf("%s: the leader is %q, want %q", when, l.ID, id)
+			}
+		}
+		synctest.Wait()
+		want("at first", "")
+		if !c.Master.Ready() {
+			t.Error("a standby that follows the mesh is not ready")
+		}
+		claim(t, c, "m2", 7)
+		want("while only the mesh tells", "m2")
+		d.tell(&election.Candidate{ID: "m3", Hostname: "h3", Address: "10.0.0.3", Port: 5053})
+		want("although the mesh still has the old one", "m3")
+		if l := *c.Master.Standing().Leader; l.Hostname != "h3" || l.Address != "10.0.0.3" || l.Port != 5053 {
+			t.Errorf("the leader is at %+v", l)
+		}
+		d.tell(&election.Candidate{ID: mastertest.MasterID, Hostname: "m1", Address: "10.0.0.1", Port: 5050})
+		want("while its own term has not begun", "")
+		c.ElectAs(8)
+		synctest.Wait()
+		want("as the leader", mastertest.MasterID)
+		c.Lose()
+		synctest.Wait()
+		want("after its term", "")
+		d.tell(&election.Candidate{ID: "m2", Hostname: "m2", Address: "10.0.0.9", Port: 5050})
+		want("after the next won", "m2")
+		if l := c.Master.Standing().Leader; l.Epoch != 7 {
+			t.Errorf("its epoch is %d, want that of its record", l.Epoch)
+		}
+		c.Mesh.SetLiveness(time.Now(), "m2", record.Dead)
+		d.tell(nil)
+		want("with nobody elected, and the last one dead", "")
+	})
+}
+
+func TestRecoveringMasterIsItsOwnLeader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		d := make(told)
+		s := mastertest.NewStore()
+		s.SetFailure(func() error { return context.DeadlineExceeded })
+		c := mastertest.Start(t, s, func(cfg *master.Config) { cfg.Detector = d })
+		claim(t, c, "m2", 7)
+		c.ElectAs(8)
+		synctest.Wait()
+		d.tell(&election.Candidate{ID: mastertest.MasterID})
+		if st := c.Master.Standing(); !st.Recovering || st.Leading || st.Leader == nil || st.Leader.ID != mastertest.MasterID {
+			t.Errorf("while documents cannot be read it stands as %+v", st)
+		}
+		s.SetFailure(nil)
+		time.Sleep(time.Minute)
+		if st := c.Master.Standing(); !st.Leading {
+			t.Errorf("after the documents could be read it stands as %+v", st)
+		}
+	})
+}
+
+// A master that wins and loses again and again leaves nothing behind, whatever frameworks and agents do meanwhile.
+func TestTermsLeaveNothingBehind(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := mastertest.Start(t, nil, nil)
+		c.AddAgent(1, "cpus:4;mem:4096")
+		info := mastertest.Info("f", []string{"*"})
+		info.FailoverTimeout = proto.Float64(3600)
+		var first int
+		for n := range 6 {
+			c.Elect()
+			synctest.Wait()
+			f := mastertest.Subscribe(t, c.Master, info)
+			info = f.Again()
+			for launched := false; !launched; {
+				event, err := f.Next(mastertest.Patience)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f.Acknowledge(event.GetUpdate().GetStatus()) // of the task of the term before
+				if offers := event.GetOffers().GetOffers(); len(offers) > 0 {
+					f.Launch(offers[0], 0, mastertest.Task(fmt.Sprint("t", n), "cpus:0.1;mem:32"))
+					launched = true
+				}
+			}
+			synctest.Wait()
+			c.Lose()
+			synctest.Wait()
+			f.Stream.Close()
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if st := c.Master.Standing(); st.Leading || st.Recovering || !st.Led {
+				t.Fatalf("after term %d it stands as %+v", n+1, st)
+			}
+			switch now := runtime.NumGoroutine(); {
+			case n == 0:
+				first = now
+			case now > first:
+				t.Errorf("%d goroutines after the first term, %d after term %d", first, now, n+1)
+			}
+		}
+		v, err := c.Master.View(t.Context())
+		if err != nil || len(v.Frameworks) != 1 || len(v.Frameworks[0].Tasks) < 6 || len(v.Frameworks[0].Offers) > 0 {
+			t.Errorf("view after six terms: %+v, %v; want the framework with its tasks, and no offer", v, err)
+		}
+	})
+}
+
+// Where the store was lost, nobody knows which ids were given: none of them may be given again.
+func TestLostStoreDoesNotLeadToTheSameFrameworkIDs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := mastertest.Start(t, nil, nil)
+		c.Elect()
+		synctest.Wait()
+		first := mastertest.Subscribe(t, c.Master, mastertest.Info("f", []string{"*"}))
+		if want := mastertest.MasterID + "-0000"; first.ID != want {
+			t.Errorf("the first framework is %q, want %q", first.ID, want)
+		}
+		c.Stop()
+		again := mastertest.Start(t, nil, nil)
+		again.ElectAs(2)
+		synctest.Wait()
+		second := mastertest.Subscribe(t, again.Master, mastertest.Info("g", []string{"*"}))
+		if second.ID == first.ID || !strings.HasPrefix(second.ID, mastertest.MasterID+"-") {
+			t.Errorf("with another store the first framework is %q, after %q", second.ID, first.ID)
+		}
+	})
+}
