@@ -41,6 +41,8 @@ type View struct {
 	Unreachable       []string
 	// Operations are those that agents have not finished, or whose end is not acknowledged.
 	Operations []*mesos.Operation
+	// Roles are the only ones allowed, besides "*"; empty where all are.
+	Roles []string
 	// Quotas are those that are set, in order of roles.
 	Quotas []*quota.QuotaConfig
 	// Frameworks and Completed are in order of ids.
@@ -116,7 +118,7 @@ func (m *Master) View(ctx context.Context) (*View, error) {
 func (m *Master) makeView() *View {
 	v := &View{
 		Version: m.version.Load(), Taken: m.now(), Standing: m.Standing(), Info: m.Info(), Started: m.started,
-		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Weights: m.cfg.Weights, Software: m.cfg.Version,
+		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Weights: m.cfg.Weights, Roles: m.cfg.Roles, Software: m.cfg.Version,
 	}
 	used := make(map[string]resources.Resources)
 	executors := make(map[string][]ExecutorView)
@@ -231,6 +233,9 @@ func (m *Master) show(t *task) *mesos.Task {
 		s.Resources = nodeapi.ResourcesFromCatalog(t.rec.GetResources()).AllocatedTo(t.role).ProtoEndpoint()
 		s.Discovery = nodeapi.DiscoveryFromCatalog(t.rec.GetDiscovery())
 	}
+	if s.GetUser() == "" {
+		s.User = m.userOf(t)
+	}
 	// A command task's executor is its own, and not shown.
 	a := m.agents[t.agent]
 	if t.info.GetExecutor() != nil || a != nil && a.executors[executorKey{t.key.framework, t.executor}] != nil {
@@ -251,6 +256,19 @@ func (m *Master) show(t *task) *mesos.Task {
 	}
 	t.shown = s
 	return s
+}
+
+// userOf is the user that a task runs as, as far as it is known: its command's, its executor's, or else the framework's.
+func (m *Master) userOf(t *task) *string {
+	switch f := m.frameworks[t.key.framework]; {
+	case t.info.GetCommand().GetUser() != "":
+		return t.info.Command.User
+	case t.info.GetExecutor().GetCommand().GetUser() != "":
+		return t.info.Executor.Command.User
+	case f != nil:
+		return f.info.User
+	}
+	return nil
 }
 
 // endpointFormat writes resources as the reading endpoints do. What was accepted is valid, so that nothing gets lost.

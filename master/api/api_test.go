@@ -428,7 +428,7 @@ func TestState(t *testing.T) {
 		"GET /tasks.json":                    `^\{"tasks":\[\{"id":"t.1"`,
 		"GET /tasks?task_id=x":               `^\{"tasks":\[\]\}$`,
 		"GET /state-summary":                 `"TASK_RUNNING":1`,
-		"GET /roles":                         `"name":"web","weight":1.0,"resources":\{"cpus":1.0,"mem":32.0\}`,
+		"GET /roles":                         `"name":"web","weight":1.0,"quota":\{"role":"web","guarantee":\{\},"limit":\{\},"consumed":\{"cpus":1.0,"mem":32.0\}\},"resources":\{"cpus":1.0,"mem":32.0\}`,
 		"GET /flags":                         `^\{"flags":\{"port":"5050"\}\}$`,
 		"GET /version":                       `^\{"version":"1.11.0"`,
 		"GET /metrics/snapshot":              `"master/tasks_running":1.0`,

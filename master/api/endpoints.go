@@ -27,19 +27,6 @@ func (a *api) redirect(c *fiber.Ctx) error {
 	return server.RedirectRoot(c, server.HostPort(s.Leader.Hostname, s.Leader.Port))
 }
 
-// writeVersion writes the members of /version. Tools branch on the version of Mesos; ours stands beside it.
-func writeVersion(w *jsonWriter, software string) {
-	w.string("version", master.MesosVersion)
-	w.string("build_date", "")
-	w.float("build_time", 0)
-	w.string("build_user", "")
-	w.string("starling_version", software)
-}
-
-func (a *api) version(c *fiber.Ctx) error {
-	return a.show(c, "/version", func(w *jsonWriter, v *master.View) { writeVersion(w, v.Software) })
-}
-
 func (a *api) flags(c *fiber.Ctx) error {
 	return a.show(c, "/flags", func(w *jsonWriter, v *master.View) { writeFlags(w, v.Flags) })
 }
@@ -266,85 +253,6 @@ func count(c *fiber.Ctx, name string, usual int) (int, error) {
 		return 0, server.Errorf(fiber.StatusBadRequest, "Failed to parse query parameter '%s': expecting a number that is not negative, got '%s'", name, strings.Clone(text))
 	}
 	return n, nil
-}
-
-// roleView sums up a role.
-type roleView struct {
-	name       string
-	frameworks []string
-	allocated  resources.Resources
-	offered    resources.Resources
-}
-
-// rolesOf finds the roles that frameworks are subscribed to or hold resources in, in order of names.
-func rolesOf(v *master.View) []*roleView {
-	found := make(map[string]*roleView)
-	role := func(name string) *roleView {
-		if found[name] == nil {
-			found[name] = &roleView{name: name}
-		}
-		return found[name]
-	}
-	for i := range v.Frameworks {
-		f := &v.Frameworks[i]
-		for _, name := range f.Roles {
-			r := role(name)
-			r.frameworks = append(r.frameworks, f.Info.GetId().GetValue())
-		}
-		for _, name := range f.Used.Allocations() {
-			r := role(name)
-			r.allocated = r.allocated.Add(allocatedTo(f.Used, name))
-		}
-		for _, name := range f.Offered.Allocations() {
-			r := role(name)
-			r.offered = r.offered.Add(allocatedTo(f.Offered, name))
-		}
-	}
-	out := make([]*roleView, 0, len(found))
-	for _, r := range found {
-		out = append(out, r)
-	}
-	slices.SortFunc(out, func(x, y *roleView) int { return cmp.Compare(x.name, y.name) })
-	return out
-}
-
-func allocatedTo(r resources.Resources, role string) resources.Resources {
-	return r.Filter(func(p *mesos.Resource) bool { return p.GetAllocationInfo().GetRole() == role })
-}
-
-func (a *api) roles(c *fiber.Ctx) error {
-	return a.show(c, "/roles", func(w *jsonWriter, v *master.View) {
-		w.key("roles")
-		w.array(func() {
-			for _, r := range rolesOf(v) {
-				w.element()
-				w.object(func() {
-					w.string("name", r.name)
-					w.float("weight", weightOf(v, r.name))
-					writeScalars(w, "resources", r.allocated.Add(r.offered))
-					writeScalars(w, "allocated", r.allocated)
-					writeScalars(w, "offered", r.offered)
-					w.strings("frameworks", r.frameworks)
-				})
-			}
-		})
-	})
-}
-
-func weightOf(v *master.View, role string) float64 {
-	if weight, ok := v.Weights[role]; ok {
-		return weight
-	}
-	return 1
-}
-
-func writeScalars(w *jsonWriter, name string, r resources.Resources) {
-	w.key(name)
-	w.object(func() {
-		for scalar, amount := range r.Scalars() {
-			w.float(scalar, amount.Float())
-		}
-	})
 }
 
 // teardown is the older form of the operator call.

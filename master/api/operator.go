@@ -30,16 +30,6 @@ func (a *api) getHealth(context.Context, *operator.Call) (*operator.Response, er
 	return &operator.Response{GetHealth: &operator.Response_GetHealth{Healthy: proto.Bool(true)}}, nil
 }
 
-func (a *api) getVersion(ctx context.Context, _ *operator.Call) (*operator.Response, error) {
-	v, err := a.master.View(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &operator.Response{GetVersion: &operator.Response_GetVersion{VersionInfo: &mesos.VersionInfo{
-		Version: proto.String(master.MesosVersion), GitTag: proto.String(v.Software),
-	}}}, nil
-}
-
 func (a *api) getFlags(ctx context.Context, _ *operator.Call) (*operator.Response, error) {
 	v, err := a.master.View(ctx)
 	if err != nil {
@@ -157,20 +147,6 @@ func tasksOf(v *master.View) *operator.Response_GetTasks {
 		}
 	}
 	return out
-}
-
-func getRoles(v *master.View) *operator.Response {
-	out := &operator.Response_GetRoles{}
-	for _, r := range rolesOf(v) {
-		shown := &mesos.Role{
-			Name: proto.String(r.name), Weight: proto.Float64(weightOf(v, r.name)), Resources: r.allocated.ProtoEndpoint(),
-		}
-		for _, id := range r.frameworks {
-			shown.Frameworks = append(shown.Frameworks, &mesos.FrameworkID{Value: proto.String(id)})
-		}
-		out.Roles = append(out.Roles, shown)
-	}
-	return &operator.Response{GetRoles: out}
 }
 
 func seconds(t time.Time) float64 {

@@ -47,11 +47,12 @@ func (a *api) show(c *fiber.Ctx, key string, write func(*jsonWriter, *master.Vie
 func (a *api) state(c *fiber.Ctx) error { return a.show(c, "/state", writeState) }
 
 func writeState(w *jsonWriter, v *master.View) {
-	writeVersion(w, v.Software)
+	writeBuild(w)
 	w.time("start_time", v.Started)
 	if v.Standing.Leading {
 		w.time("elected_time", v.Elected)
 	}
+	writeSource(w, v)
 	w.string("id", v.Info.GetId())
 	w.string("pid", v.Info.GetPid())
 	w.string("hostname", v.Info.GetHostname())
@@ -77,10 +78,18 @@ func writeState(w *jsonWriter, v *master.View) {
 			w.string("pid", pid)
 			w.int("port", l.Port)
 			w.string("hostname", l.Hostname)
+			if l.ID == v.Info.GetId() && v.Info.Domain != nil {
+				w.message("domain", v.Info.GetDomain())
+			}
 		})
 	}
 	if v.Cluster != "" {
 		w.string("cluster", v.Cluster)
+	}
+	for _, name := range []string{"log_dir", "external_log_file"} {
+		if v.Flags[name] != "" {
+			w.string(name, v.Flags[name])
+		}
 	}
 	writeFlags(w, v.Flags)
 	w.key("slaves")
