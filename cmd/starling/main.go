@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"starling/agent/supervisor"
@@ -47,15 +48,20 @@ const (
 	exitUsage   = 2
 )
 
-// names are the programs that the binary takes the place of.
-var names = map[string]string{
-	"mesos-master": "master", "mesos-agent": "agent", "mesos-slave": "agent", "marathon": "marathon", "mesos-dns": "dns",
+// names are the programs that the binary takes the place of: with which command, and with which settings ahead of the user's,
+// the folders above all that those programs' packages read.
+var names = map[string][]string{
+	"mesos-master": {"master", "--config-dir=/etc/mesos,/etc/mesos-master"},
+	"mesos-agent":  {"agent", "--config-dir=/etc/mesos,/etc/mesos-slave,/etc/mesos-agent"},
+	"mesos-slave":  {"agent", "--config-dir=/etc/mesos,/etc/mesos-slave,/etc/mesos-agent"},
+	"marathon":     {"marathon", "--config-dir=/etc/marathon/conf"},
+	"mesos-dns":    {"dns"},
 }
 
 func main() {
 	args := os.Args[1:]
-	if role, ok := names[filepath.Base(os.Args[0])]; ok {
-		args = append([]string{role}, args...)
+	if ahead, ok := names[filepath.Base(os.Args[0])]; ok && !slices.Equal(args, []string{"--version"}) {
+		args = slices.Concat(ahead, args)
 	}
 	if len(args) > 0 && args[0] == "supervisor" {
 		os.Exit(supervisor.Main(args[1:]))

@@ -3,7 +3,8 @@
 //
 // Names are compared without regard to case, and "-" equals "_", as people are used to from either world. A name that
 // nobody knows is an error that tells the nearest match; a name that Mesos or Marathon knows and this software does not
-// honour is accepted with one warning, so that existing service files keep working. A value "file:///path" stands for
+// honour is accepted with one warning (Unused), so that existing service files keep working. A value whose type has a
+// method Secret() bool that says so is not repeated in errors; what its String shows is up to it. A value "file:///path" stands for
 // what that file holds (semantics page of the Mesos specification, section 16.1).
 package flags
 
@@ -15,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -41,7 +43,7 @@ type Set struct {
 	ConfigDirs []string
 
 	aliases map[string]string
-	ignored map[string]bool
+	unused  map[string]Unused
 	source  map[string]Source
 	// Warnings collects what the caller should log once: known names that change nothing.
 	Warnings []string
@@ -51,7 +53,7 @@ type Set struct {
 func New(name string, envPrefixes ...string) *Set {
 	s := &Set{
 		FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), EnvPrefixes: envPrefixes,
-		aliases: map[string]string{}, ignored: map[string]bool{}, source: map[string]Source{},
+		aliases: map[string]string{}, unused: map[string]Unused{}, source: map[string]Source{},
 	}
 	s.FlagSet.SetOutput(io.Discard)
 	return s
@@ -64,11 +66,72 @@ func (s *Set) Alias(name string, old ...string) {
 	}
 }
 
-// Ignore names flags of the programs that this role stands in for, which are accepted and change nothing.
+// Unused is a flag of the programs that a role stands in for which is accepted and changes nothing.
+type Unused struct {
+	Name string
+	// Advice says what to do in its place; may be empty.
+	Advice string
+	// Check refuses values that the flag cannot have; nil takes all.
+	Check func(value string) error
+	// Usual is the value that says what is done anyway: it needs no warning.
+	Usual string
+	// Switch is set for one that is true or false, and may stand without a value.
+	Switch bool
+}
+
+// Unused names flags that are accepted and change nothing; one that is given is told of once, in Warnings.
+func (s *Set) Unused(list ...Unused) {
+	for _, u := range list {
+		s.unused[normal(u.Name)] = u
+	}
+}
+
+// Ignore is Unused for flags whose names are all that is known of them.
 func (s *Set) Ignore(names ...string) {
 	for _, n := range names {
-		s.ignored[normal(n)] = true
+		s.Unused(Unused{Name: n})
 	}
+}
+
+// unusedFlag finds a flag that changes nothing under its name or as a toggle.
+func (s *Set) unusedFlag(name string) (u Unused, off, ok bool) {
+	if u, ok = s.unused[name]; ok {
+		return u, false, true
+	}
+	for _, prefix := range []string{"no-", "disable-"} {
+		if bare, cut := strings.CutPrefix(name, prefix); cut {
+			if u, ok = s.unused[s.canonical(bare)]; ok {
+				return u, true, true
+			}
+		}
+	}
+	return u, false, false
+}
+
+// pass checks the value of a flag that changes nothing, and warns of it.
+func (s *Set) pass(u Unused, given, value string) error {
+	if strings.HasPrefix(value, "file://") {
+		// What the file holds changes nothing either.
+	} else if u.Switch {
+		if _, err := strconv.ParseBool(value); err != nil {
+			return fmt.Errorf("bad value %q: neither true nor false", value)
+		}
+	} else if u.Check != nil {
+		if err := u.Check(value); err != nil {
+			return fmt.Errorf("bad value %q: %w", value, err)
+		}
+	}
+	if u.Usual != "" && value == u.Usual {
+		return nil
+	}
+	warning := given + " is accepted and changes nothing here"
+	if u.Advice != "" {
+		warning += ": " + u.Advice
+	}
+	if !slices.Contains(s.Warnings, warning) {
+		s.Warnings = append(s.Warnings, warning)
+	}
+	return nil
 }
 
 func normal(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
@@ -84,7 +147,9 @@ func (s *Set) Parse(args []string, environ []string) error {
 		faults = append(faults, err)
 	}
 	if dirs, ok := set["config-dir"]; ok {
-		s.ConfigDirs = append(s.ConfigDirs, dirs)
+		var list List
+		_ = list.Set(dirs) // never fails
+		s.ConfigDirs = append(s.ConfigDirs, list...)
 	}
 	faults = append(faults, s.files()...)
 	faults = append(faults, s.environment(environ)...)
@@ -143,11 +208,18 @@ func (s *Set) commandLine(args []string) (map[string]string, []string, error) {
 				}
 			}
 		}
+		u, off, isUnused := s.unusedFlag(name)
 		switch {
-		case f == nil && s.isIgnored(name):
-			s.Warnings = append(s.Warnings, fmt.Sprintf("--%s is accepted and changes nothing here", given))
-			if !hasValue && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
+		case f == nil && isUnused:
+			if !hasValue && !off && !u.Switch && i+1 < len(args) && !strings.HasPrefix(args[i+1], "-") {
 				i++
+				value, hasValue = args[i], true
+			}
+			if u.Switch && !hasValue {
+				value = strconv.FormatBool(!off)
+			}
+			if err := s.pass(u, "--"+given, value); err != nil {
+				faults = append(faults, fmt.Errorf("--%s: %w", given, err))
 			}
 			continue
 		case f == nil:
@@ -174,10 +246,6 @@ func (s *Set) canonical(name string) string {
 		return to
 	}
 	return name
-}
-
-func (s *Set) isIgnored(name string) bool {
-	return s.ignored[name] || s.ignored[strings.TrimPrefix(name, "no-")] || s.ignored[strings.TrimPrefix(name, "disable-")]
 }
 
 func (s *Set) unknown(given string) error {
@@ -241,6 +309,11 @@ func (s *Set) environment(environ []string) []error {
 			name = s.canonical(name)
 			f := s.Lookup(name)
 			if f == nil {
+				if u, _, ok := s.unusedFlag(name); ok && value != "" {
+					if err := s.pass(u, variable, value); err != nil {
+						faults = append(faults, fmt.Errorf("%s: %w", variable, err))
+					}
+				}
 				continue
 			}
 			if isBool(f) {
@@ -262,9 +335,11 @@ func (s *Set) environment(environ []string) []error {
 func (s *Set) named(name, value string, src Source) error {
 	canonical := s.canonical(name)
 	if s.Lookup(canonical) == nil {
-		if s.isIgnored(canonical) {
-			s.Warnings = append(s.Warnings, fmt.Sprintf("%s (%s) is accepted and changes nothing here", name, src))
-			return nil
+		if u, off, ok := s.unusedFlag(canonical); ok {
+			if u.Switch && off {
+				value = "false"
+			}
+			return s.pass(u, fmt.Sprintf("%s (%s)", name, src), value)
 		}
 		return s.unknown(name)
 	}
@@ -280,6 +355,9 @@ func (s *Set) put(name, value string, src Source) error {
 		value = strings.TrimRight(string(data), "\r\n")
 	}
 	if err := s.Set(name, value); err != nil {
+		if secret, ok := s.Lookup(name).Value.(interface{ Secret() bool }); ok && secret.Secret() {
+			return fmt.Errorf("bad value: %w", err)
+		}
 		return fmt.Errorf("bad value %q: %w", value, err)
 	}
 	s.source[name] = src

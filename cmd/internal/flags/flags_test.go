@@ -118,6 +118,73 @@ func TestKnownFlagsThatChangeNothingWarnOnce(t *testing.T) {
 	}
 }
 
+func TestUnusedFlags(t *testing.T) {
+	number := func(v string) error {
+		if v != "2" {
+			return errors.New("not two")
+		}
+		return nil
+	}
+	dir := t.TempDir()
+	for name, value := range map[string]string{"quorum": "2\n", "?no-audit": "", "sorter": "drf"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		args, env []string
+		warn      []string // a part of each warning
+		err       string
+		name      string
+	}{
+		{args: []string{"--quorum=2", "--quorum", "2", "--name=x"}, warn: []string{"--quorum is accepted and changes nothing here: use three"}, name: "x"},
+		{args: []string{"--old_quorum=2"}, warn: []string{"--old_quorum is"}},
+		{args: []string{"--quorum=3"}, err: `--quorum: bad value "3": not two`},
+		{args: []string{"--quorum"}, err: `--quorum: bad value ""`},
+		{args: []string{"--quorum=file:///a/secret"}, warn: []string{"--quorum"}},
+		{args: []string{"--audit", "left"}, warn: []string{"--audit"}},
+		{args: []string{"--no-audit", "--sorter=drf"}, warn: []string{"--no-audit"}},
+		{args: []string{"--audit=perhaps"}, err: "neither true nor false"},
+		{args: []string{"--sorter=random"}, warn: []string{"--sorter"}},
+		{env: []string{"MESOS_QUORUM=2", "STARLING_SORTER=drf"}, warn: []string{"MESOS_QUORUM is accepted"}},
+		{env: []string{"MESOS_QUORUM=x"}, err: "MESOS_QUORUM: bad value"},
+		{env: []string{"MESOS_QUORUM="}},
+		{args: []string{"--config-dir=" + dir + ",/does/not/exist"}, warn: []string{"quorum (file " + dir, "no-audit (file"}},
+	} {
+		s, c := newSet()
+		s.Unused(Unused{Name: "quorum", Advice: "use three", Check: number}, Unused{Name: "audit", Switch: true}, Unused{Name: "sorter", Usual: "drf"})
+		s.Alias("quorum", "old_quorum")
+		err := s.Parse(tc.args, tc.env)
+		if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+			t.Errorf("Parse(%q, %q) = %v, want %q", tc.args, tc.env, err, tc.err)
+			continue
+		}
+		slices.Sort(s.Warnings)
+		slices.Sort(tc.warn)
+		if !slices.EqualFunc(s.Warnings, tc.warn, strings.Contains) || c.name != tc.name {
+			t.Errorf("Parse(%q, %q): warnings %q and name %q, want %q and %q", tc.args, tc.env, s.Warnings, c.name, tc.warn, tc.name)
+		}
+	}
+}
+
+type secret string
+
+func (s *secret) String() string   { return "***" }
+func (s *secret) Set(string) error { return errors.New("too short") }
+func (s *secret) Secret() bool     { return true }
+
+func TestSecretValuesAreNotRepeated(t *testing.T) {
+	s, _ := newSet()
+	s.Var(new(secret), "key", "a key")
+	err := s.Parse([]string{"--key=hunter2"}, nil)
+	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "--key: bad value: too short") {
+		t.Errorf("Parse = %v, want the reason without the value", err)
+	}
+	if all := strings.Join(s.Effective(), " "); strings.Contains(all, "hunter2") {
+		t.Errorf("Effective tells the value: %s", all)
+	}
+}
+
 func TestUnknownFileNameIsAnError(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "nmae"), []byte("x"), 0o600); err != nil {

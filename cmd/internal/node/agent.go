@@ -70,7 +70,8 @@ func Agent(ctx context.Context, io Streams, args, environ []string) error {
 	a.dns.register(set, dnsPort)
 	a.register(set)
 	set.Var(&a.port, "port", "the `port` of the HTTP API")
-	set.Ignore(ignoredByBoth...)
+	set.Unused(unusedByBoth...)
+	set.Unused(unusedByAgent...)
 	set.Ignore(ignoredByAgent...)
 	if err := parse(io, set, "An agent: joins the mesh, runs tasks, answers DNS.", args, environ); err != nil {
 		return err

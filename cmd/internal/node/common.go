@@ -22,11 +22,12 @@ import (
 type common struct {
 	ip, advertiseIP     flags.IP
 	hostname            string
+	hostnameLookup      bool
 	workDir             flags.Path
 	cluster             string
 	logLevel, logFormat string
 	insecure            bool
-	configDir           flags.Path
+	configDir           string
 	stderr              io.Writer
 }
 
@@ -34,13 +35,14 @@ func (c *common) register(s *flags.Set, role string) {
 	s.Var(&c.ip, "ip", "the IP `address` to listen on and to tell others (listens on all, and tells the first private one of a real interface)")
 	s.Var(&c.advertiseIP, "advertise-ip", "the IP `address` to tell others, where it differs from --ip")
 	s.StringVar(&c.hostname, "hostname", "", "the `name` to tell others (this machine's; an address of the loopback network is its own)")
+	s.BoolVar(&c.hostnameLookup, "hostname-lookup", true, "tell others this machine's name where --hostname names none; --no-hostname-lookup: its address")
 	c.workDir = flags.Path(defaultWorkDir(role))
 	s.Var(&c.workDir, "work-dir", "the `folder` for all that must survive a restart")
 	s.StringVar(&c.cluster, "cluster", "starling", "the cluster's `name`: nodes with different ones never meet")
 	s.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	s.StringVar(&c.logFormat, "log-format", "text", "text or json")
 	s.BoolVar(&c.insecure, "insecure", false, "listen without encryption where nothing was set up for it; changes nothing yet")
-	s.Var(&c.configDir, "config-dir", "a `folder` with a file for each flag")
+	s.StringVar(&c.configDir, "config-dir", "", "a `folder` with a file for each flag, or several of them: the later ones win")
 	s.Alias("log-level", "logging_level")
 }
 
@@ -104,7 +106,7 @@ func (c *common) resolve() (place, error) {
 		p.address, p.found = a.String(), true
 	}
 	if p.hostname == "" {
-		if a, err := netip.ParseAddr(p.address); err == nil && a.IsLoopback() {
+		if a, err := netip.ParseAddr(p.address); err == nil && (a.IsLoopback() || !c.hostnameLookup) {
 			// Other processes on this machine may have other addresses of the loopback network; the machine's name is not this one.
 			p.hostname = p.address
 		} else if p.hostname, err = os.Hostname(); err != nil {

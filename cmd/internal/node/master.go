@@ -2,11 +2,9 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"starling/cmd/internal/flags"
@@ -23,38 +21,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-const masterPort = 5050
-
-// masterFlags are the settings of a master.
-type masterFlags struct {
-	mesh            meshFlags
-	port            flags.Port
-	zk              string
-	roles           flags.List
-	weights         flags.List
-	offerTimeout    flags.Duration
-	rootSubmissions bool
-	filterGPUs      bool
-	region, zone    string
-	keepFrameworks  int
-	keepTasks       int
-	keepUnreachable int
-}
-
-func (m *masterFlags) register(s *flags.Set) {
-	d := master.DefaultConfig()
-	m.port = masterPort
-	s.StringVar(&m.zk, "zk", "", "where masters are elected, as `zk://host:port,.../path`; not built in yet: leave it out, and this master leads alone")
-	s.Var(&m.roles, "roles", "the only `roles` that frameworks may use, besides *")
-	s.Var(&m.weights, "weights", "`role=weight,...`: a role of weight 2 gets twice as much as one of 1")
-	s.Var(&m.offerTimeout, "offer-timeout", "how long a framework may sit on an offer (0s: for ever)")
-	s.BoolVar(&m.rootSubmissions, "root-submissions", d.RootSubmissions, "let frameworks run as the user root")
-	s.BoolVar(&m.filterGPUs, "filter-gpu-resources", d.FilterGPUResources, "keep agents with GPUs for frameworks that know about them")
-	s.IntVar(&m.keepFrameworks, "max-completed-frameworks", d.MaxCompletedFrameworks, "how `many` ended frameworks are remembered")
-	s.IntVar(&m.keepTasks, "max-completed-tasks-per-framework", d.MaxCompletedTasks, "how `many` ended tasks of each are remembered")
-	s.IntVar(&m.keepUnreachable, "max-unreachable-tasks-per-framework", d.MaxUnreachableTasks, "how `many` unreachable tasks of each are remembered")
-}
-
 // Master runs a master.
 func Master(ctx context.Context, io Streams, args, environ []string) error {
 	set := flags.New("starling master", "STARLING_", "MESOS_")
@@ -64,11 +30,7 @@ func Master(ctx context.Context, io Streams, args, environ []string) error {
 	c.register(set, "master")
 	m.mesh.register(set)
 	m.register(set)
-	set.Var(&m.port, "port", "the `port` of the HTTP API")
-	set.StringVar(&m.region, "region", "", "the `name` of the region this node stands in")
-	set.StringVar(&m.zone, "zone", "", "the `name` of the zone this node stands in")
-	set.Ignore(ignoredByBoth...)
-	set.Ignore(ignoredByMaster...)
+	m.registerAlone(set)
 	if err := parse(io, set, "A master: joins the mesh, serves frameworks.", args, environ); err != nil {
 		return err
 	}
@@ -92,13 +54,17 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	if err != nil {
 		return err
 	}
-	c := master.DefaultConfig()
-	if c.Weights, err = parseWeights(m.weights); err != nil {
-		return &UsageError{fmt.Errorf("--weights: %w", err)}
+	c, err := m.config(r.set)
+	if err != nil {
+		return &UsageError{err}
 	}
 	l, port, err := r.listen("HTTP", int(m.port), portAside)
 	if err != nil {
 		return err
+	}
+	told := port
+	if m.advertisePort != 0 {
+		told = int(m.advertisePort)
 	}
 	documents, err := boltstore.Open(filepath.Join(r.place.dir, "master.db"))
 	if err != nil {
@@ -110,7 +76,7 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 		return err
 	}
 	info, err := proto.Marshal(&catalog.Node{
-		Roles: []string{catalog.RoleMaster}, Hostname: r.place.hostname, Address: r.place.address, Port: uint32(port),
+		Roles: []string{catalog.RoleMaster}, Hostname: r.place.hostname, Address: r.place.address, Port: uint32(told),
 		Region: m.region, Zone: m.zone, Version: Version(), Started: time.Now().UnixNano(),
 	})
 	if err != nil {
@@ -118,15 +84,13 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	}
 	mesh.Set(record.Assignment{Key: catalog.KeyNode, Value: info})
 
-	c.ID, c.Hostname, c.Address, c.Port = id, r.place.hostname, r.place.address, port
-	c.Cluster, c.Version, c.Region, c.Zone = r.common.cluster, Version(), m.region, m.zone
+	c.ID, c.Hostname, c.Address, c.Port = id, r.place.hostname, r.place.address, told
+	c.Cluster, c.Version = r.common.cluster, Version()
 	c.Flags, c.Mesh, c.Store = shownFlags(r.set), mesh, documents
 	// What the agents refused counts as heard too: a master whose store was lost climbs above it in one step.
 	var daemon *master.Master
 	c.Contender = election.NewAlone(documents, func() uint64 { return daemon.EpochFloor() })
 	c.Client = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(keys, nil)})
-	c.Roles, c.OfferTimeout, c.RootSubmissions, c.FilterGPUResources = m.roles, m.offerTimeout.Std(), m.rootSubmissions, m.filterGPUs
-	c.MaxCompletedFrameworks, c.MaxCompletedTasks, c.MaxUnreachableTasks = m.keepFrameworks, m.keepTasks, m.keepUnreachable
 	c.Log = r.log
 	if daemon, err = master.New(c); err != nil {
 		return err
@@ -142,17 +106,4 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	r.ready = append(r.ready, func() bool { return daemon.Standing().Leading })
 	r.httpAddress = net.JoinHostPort(r.place.address, strconv.Itoa(port))
 	return nil
-}
-
-func parseWeights(list []string) (map[string]float64, error) {
-	weights := map[string]float64{}
-	for _, item := range list {
-		role, text, ok := strings.Cut(item, "=")
-		w, err := strconv.ParseFloat(text, 64)
-		if !ok || role == "" || err != nil || !(w > 0) {
-			return nil, fmt.Errorf("%q is not role=weight with a weight above 0", item)
-		}
-		weights[role] = w
-	}
-	return weights, nil
 }

@@ -210,7 +210,7 @@ func TestPortsMoveAsideOnlyWhenTheyMay(t *testing.T) {
 
 func TestPlaceOnTheLoopbackNetworkIsItsOwnName(t *testing.T) {
 	dir := t.TempDir()
-	c := common{ip: "127.0.0.2", workDir: flags.Path(filepath.Join(dir, "deep", "er")), stderr: io.Discard}
+	c := common{ip: "127.0.0.2", hostnameLookup: true, workDir: flags.Path(filepath.Join(dir, "deep", "er")), stderr: io.Discard}
 	p, err := c.resolve()
 	if err != nil || p.address != "127.0.0.2" || p.hostname != "127.0.0.2" || p.bind != "127.0.0.2" {
 		t.Errorf("resolve = %+v, %v", p, err)
@@ -218,8 +218,12 @@ func TestPlaceOnTheLoopbackNetworkIsItsOwnName(t *testing.T) {
 	if _, err := os.Stat(p.dir); err != nil {
 		t.Errorf("the work folder was not made: %v", err)
 	}
-	c = common{ip: "127.0.0.2", advertiseIP: "192.0.2.1", hostname: "edge1", workDir: flags.Path(dir)}
+	c = common{ip: "127.0.0.2", advertiseIP: "192.0.2.1", hostname: "edge1", hostnameLookup: true, workDir: flags.Path(dir)}
 	if p, err = c.resolve(); err != nil || p.bind != "127.0.0.2" || p.address != "192.0.2.1" || p.hostname != "edge1" {
 		t.Errorf("resolve = %+v, %v", p, err)
+	}
+	c.hostname, c.hostnameLookup = "", false
+	if p, err = c.resolve(); err != nil || p.hostname != "192.0.2.1" {
+		t.Errorf("without looking up a name, resolve = %+v, %v", p, err)
 	}
 }
