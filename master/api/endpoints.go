@@ -270,5 +270,5 @@ func (a *api) teardown(c *fiber.Ctx) error {
 	if err := a.master.Teardown(ctx, id); err != nil {
 		return a.fail(c, err)
 	}
-	return c.SendStatus(fiber.StatusOK)
+	return c.Status(fiber.StatusOK).Send(nil)
 }

@@ -34,7 +34,7 @@ func (a *api) scheduler(c *fiber.Ctx) error {
 		return a.fail(c, err)
 	}
 	if call.GetType() == scheduler.Call_UPDATE_FRAMEWORK {
-		return c.SendStatus(fiber.StatusOK)
+		return c.Status(fiber.StatusOK).Send(nil)
 	}
 	return server.Accepted(c)
 }
