@@ -11,6 +11,7 @@ import (
 	"starling/marathon/app"
 	"starling/marathon/scheduler"
 	"starling/marathon/state"
+	"starling/master/election"
 	"starling/master/store"
 )
 
@@ -19,9 +20,11 @@ const APIVersion = "1.11.24"
 
 // Config is what a Marathon is made of. Start from DefaultConfig.
 type Config struct {
-	// Masters are the addresses, host:port, where masters may be. Resolve, if set, is asked for them instead.
-	Masters []string
-	Resolve func(ctx context.Context) ([]string, error)
+	// Masters are the addresses, host:port, where masters may be. Resolve, if set, is asked for them instead. Detector, if set,
+	// tells of the leading one alone: it is followed when it changes, also while the old one still answers.
+	Masters  []string
+	Resolve  func(ctx context.Context) ([]string, error)
+	Detector election.Detector
 	// Hostname is the name that the framework tells the master.
 	Hostname string
 	// Address is the host:port where others reach the HTTP API. It is how this Marathon is known as a leader.
@@ -104,7 +107,7 @@ func (c *Config) Validate() error {
 			errs = append(errs, errors.New(what))
 		}
 	}
-	need(len(c.Masters) > 0 || c.Resolve != nil, "marathon needs a master")
+	need(len(c.Masters) > 0 || c.Resolve != nil || c.Detector != nil, "marathon needs a master")
 	need(c.Hostname != "", "marathon needs a hostname")
 	need(c.Address != "", "marathon needs the address of its HTTP API")
 	need(c.Store != nil, "marathon needs a store")

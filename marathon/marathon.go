@@ -50,10 +50,11 @@ const (
 // Marathon keeps apps running. See the package comment for who owns what. All methods but Run may be called from any
 // goroutine.
 type Marathon struct {
-	cfg    Config
-	log    *slog.Logger
-	client *client.Client
-	events event.Bus
+	cfg     Config
+	log     *slog.Logger
+	client  *client.Client
+	leaders *leaders // nil without a detector
+	events  event.Bus
 
 	running atomic.Bool
 	started time.Time // wall clock
@@ -113,8 +114,13 @@ func New(cfg Config) (*Marathon, error) {
 		cfg.Scheduler.Task.MesosBridgeName = cfg.App.MesosBridgeName
 	}
 	log := cfg.Log.With("component", "marathon")
+	var leading *leaders
+	if cfg.Detector != nil {
+		leading = newLeaders(cfg.Detector, log)
+		cfg.Resolve = leading.resolve
+	}
 	return &Marathon{
-		cfg: cfg, log: log, started: cfg.Now(), inbox: make(chan work, inboxSize), stopped: make(chan struct{}),
+		cfg: cfg, log: log, leaders: leading, started: cfg.Now(), inbox: make(chan work, inboxSize), stopped: make(chan struct{}),
 		client: client.New(client.Config{
 			Masters: cfg.Masters, Resolve: cfg.Resolve, Codec: codec.Protobuf, Transport: cfg.Transport, Log: log,
 			MinBackoff: cfg.MinBackoff, MaxBackoff: cfg.MaxBackoff,
@@ -131,6 +137,13 @@ func (m *Marathon) Run(ctx context.Context) error {
 	defer close(m.stopped)
 	defer m.events.Close()
 	defer m.client.Close()
+	if m.leaders != nil {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		following, cancel := context.WithCancel(ctx)
+		defer cancel()
+		wg.Go(func() { m.leaders.run(following, newPause(m.cfg)) })
+	}
 	pause := newPause(m.cfg)
 	for {
 		begun := time.Now()

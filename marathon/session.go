@@ -115,9 +115,19 @@ func (m *Marathon) hold(ctx context.Context) error {
 	sent := make(chan error, 1) // one value, when the sender has ended
 	go func() { sent <- s.run(ctx) }()
 	m.enter(ctx, func(time.Time) { m.session = s })
+	var wg sync.WaitGroup
+	if m.leaders != nil {
+		wg.Go(func() {
+			if other := m.leaders.left(ctx, stream.Master()); other != "" {
+				m.log.Info("another master leads", "addr", other)
+				stream.Close()
+			}
+		})
+	}
 	err = m.listen(ctx, s)
 	stream.Close()
 	cancel()
+	wg.Wait()
 	if failed := <-sent; failed != nil && errors.Is(err, client.ErrClosed) {
 		err = failed
 	}

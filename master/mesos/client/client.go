@@ -79,7 +79,7 @@ func (e *StatusError) Temporary() bool {
 type Config struct {
 	// Masters are the addresses, host:port, where masters may be.
 	Masters []string
-	// Resolve, if set, is asked for the addresses instead, before each round over them.
+	// Resolve, if set, is asked for the addresses instead, before each round over them; they are tried in its order.
 	Resolve func(ctx context.Context) ([]string, error)
 	// Codec encodes calls and events; codec.JSON by default.
 	Codec codec.Codec
@@ -145,6 +145,8 @@ func (c *Config) setDefaults() {
 type Client struct {
 	Config
 	http *http.Client
+	// resolved is set where the owner tells who leads, better than what was last.
+	resolved bool
 
 	mu     sync.Mutex
 	leader string // who led last, tried first
@@ -152,8 +154,9 @@ type Client struct {
 
 // New makes a client. It connects to nobody yet.
 func New(c Config) *Client {
+	resolved := c.Resolve != nil
 	c.setDefaults()
-	return &Client{Config: c, http: &http.Client{
+	return &Client{Config: c, resolved: resolved, http: &http.Client{
 		Transport: c.Transport,
 		// Redirects are followed by hand: only host and port of the location count, and the body has to go along.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -164,8 +167,8 @@ func New(c Config) *Client {
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Subscribe sends a SUBSCRIBE call to the leading master. It follows redirects, tries all masters in turn, the one that
-// led last first, and goes on with pauses until one takes the call, one refuses it for good (*StatusError), or ctx ends.
-// The end of ctx later ends the stream.
+// led last first unless Resolve orders them, and goes on with pauses until one takes the call, one refuses it for good
+// (*StatusError), or ctx ends. The end of ctx later ends the stream.
 func (c *Client) Subscribe(ctx context.Context, call *scheduler.Call) (*Stream, error) {
 	body, err := c.Codec.Marshal(call)
 	if err != nil {
@@ -204,7 +207,7 @@ func (c *Client) round(ctx context.Context, body []byte) (*Stream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find masters: %w", err)
 	}
-	if leader := c.lastLeader(); leader != "" {
+	if leader := c.lastLeader(); leader != "" && !c.resolved {
 		masters = append([]string{leader}, slices.DeleteFunc(slices.Clone(masters), func(m string) bool { return m == leader })...)
 	}
 	for redirects := 0; len(masters) > 0 && ctx.Err() == nil; {
