@@ -107,30 +107,43 @@ func TestTaskRows(t *testing.T) {
 			OfferIds: []*mesos.OfferID{offer.GetId()}, Operations: []*mesos.Offer_Operation{launchOp([]*mesos.TaskInfo{active, led}, nil)},
 			Filters: &mesos.Filters{RefuseSeconds: proto.Float64(0)},
 		}})
-		for range 2 {
-			f.running()
+		here := offer.GetAgentId().GetValue()
+		var held []*mesos.OfferID // all that is left of this agent, in one offer or more
+		sort := func(offers []*mesos.Offer) (other *mesos.Offer) {
+			for _, o := range offers {
+				if o.GetAgentId().GetValue() == here {
+					held = append(held, o.GetId())
+				} else {
+					other = o
+				}
+			}
+			return other
 		}
-		held := f.expect(scheduler.Event_OFFERS).GetOffers().GetOffers()[0]
+		sort(f.running(2))
 		lostAgent := s.agent(2, "cpus:1;mem:128")
-		offer = f.expect(scheduler.Event_OFFERS).GetOffers().GetOffers()[0]
+		f.until("the other agent is offered", func(e *scheduler.Event) bool {
+			offer = sort(e.GetOffers().GetOffers())
+			return offer != nil
+		})
 		lost := mastertest.Task("lost", "cpus:1;mem:128")
 		lost.AgentId = offer.GetAgentId()
 		f.call(&scheduler.Call{Type: scheduler.Call_ACCEPT.Enum(), Accept: &scheduler.Call_Accept{
 			OfferIds: []*mesos.OfferID{offer.GetId()}, Operations: []*mesos.Offer_Operation{launchOp([]*mesos.TaskInfo{lost}, nil)},
 		}})
-		f.running()
+		sort(f.running(1))
 		s.Mesh.SetLiveness(time.Now(), lostAgent.ID, record.Dead)
 		unreachable, failed := false, false
 		f.until("the agent and its task are lost", func(e *scheduler.Event) bool {
 			unreachable = unreachable || e.GetUpdate().GetStatus().GetState() == mesos.TaskState_TASK_UNREACHABLE
 			failed = failed || e.GetType() == scheduler.Event_FAILURE
+			sort(e.GetOffers().GetOffers())
 			return unreachable && failed
 		})
 		f.call(&scheduler.Call{Type: scheduler.Call_DECLINE.Enum(), Decline: &scheduler.Call_Decline{
-			OfferIds: []*mesos.OfferID{held.GetId()}, Filters: &mesos.Filters{RefuseSeconds: proto.Float64(0)},
+			OfferIds: held, Filters: &mesos.Filters{RefuseSeconds: proto.Float64(0)},
 		}})
 
-		f.rows("task", mesos.TaskStatus_REASON_TASK_INVALID, taskRows(held.GetAgentId().GetValue()), launchOp)
+		f.rows("task", mesos.TaskStatus_REASON_TASK_INVALID, taskRows(here), launchOp)
 		withID := func(tasks []*mesos.TaskInfo, _ *mesos.ExecutorInfo) *mesos.Offer_Operation {
 			op := launchOp(tasks, nil)
 			op.Id = &mesos.OperationID{Value: proto.String("o")}
@@ -140,16 +153,24 @@ func TestTaskRows(t *testing.T) {
 	})
 }
 
-// running takes an update, which has to be TASK_RUNNING, and acknowledges it.
-func (f *framework) running() {
+// running reads until so many tasks run, which it acknowledges, and returns the offers that come in between.
+func (f *framework) running(tasks int) []*mesos.Offer {
 	f.t.Helper()
-	status := f.until("an update", func(e *scheduler.Event) bool { return e.GetType() == scheduler.Event_UPDATE }).GetUpdate().GetStatus()
-	if status.GetState() != mesos.TaskState_TASK_RUNNING {
-		f.t.Fatalf("want TASK_RUNNING, got %s", prototext.Format(status))
-	}
-	f.call(&scheduler.Call{Type: scheduler.Call_ACKNOWLEDGE.Enum(), Acknowledge: &scheduler.Call_Acknowledge{
-		AgentId: status.GetAgentId(), TaskId: status.GetTaskId(), Uuid: status.GetUuid(),
-	}})
+	var came []*mesos.Offer
+	f.until("tasks run", func(e *scheduler.Event) bool {
+		came = append(came, e.GetOffers().GetOffers()...)
+		if status := e.GetUpdate().GetStatus(); status != nil {
+			tasks--
+			if status.GetState() != mesos.TaskState_TASK_RUNNING {
+				f.t.Fatalf("want TASK_RUNNING, got %s", prototext.Format(status))
+			}
+			f.call(&scheduler.Call{Type: scheduler.Call_ACKNOWLEDGE.Enum(), Acknowledge: &scheduler.Call_Acknowledge{
+				AgentId: status.GetAgentId(), TaskId: status.GetTaskId(), Uuid: status.GetUuid(),
+			}})
+		}
+		return tasks == 0
+	})
+	return came
 }
 
 // until reads events up to one that is wanted.
