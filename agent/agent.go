@@ -70,6 +70,11 @@ type Agent struct {
 	watching bool
 	// degraded is why containers can't be started; empty while they can.
 	degraded string
+	// draining is set while no tasks are taken and those that there are end; leaving once the agent is gone for good.
+	draining *checkpoint.Drain
+	leaving  bool
+	// orphans are running containers that are no tasks.
+	orphans map[string]struct{}
 	// stopping is set once Run is to end, impatient once it waited for tasks long enough.
 	stopping, impatient bool
 	// work is the context of what the loop starts: it ends when a stop has waited long enough.
@@ -107,7 +112,8 @@ func New(cfg Config) (*Agent, error) {
 		tasks: map[status.Key]*task{}, containers: map[string]*task{}, frameworks: map[string]*framework{},
 		ledger: ledger.New(cfg.Resources), streams: status.New(cfg.RetryFirst, cfg.RetryMax), ended: loaded.Ended,
 		lost: loaded.Lost, rebooted: loaded.Rebooted, problems: map[string]string{}, unsaved: map[*task]struct{}{},
-		changed: changes{tasks: map[status.Key]*task{}},
+		changed: changes{tasks: map[status.Key]*task{}}, orphans: map[string]struct{}{},
+		draining: loaded.Drain, leaving: loaded.Gone,
 	}
 	a.epoch.obeyed, a.epoch.durable = loaded.Epoch, loaded.Epoch
 	for i, p := range cfg.Problems {
@@ -142,12 +148,18 @@ func (a *Agent) Config() Config { return a.cfg }
 func (a *Agent) Ready() bool { return a.ready.Load() }
 
 // Run finds the containers of an earlier life and then serves until ctx ends. Tasks go on afterwards, unless the
-// configuration says otherwise. It can be called once.
-func (a *Agent) Run(ctx context.Context) error {
+// configuration says otherwise. The error is ErrGone where a leader has told this agent that it is gone for good. It can be
+// called once.
+func (a *Agent) Run(ctx context.Context) (err error) {
 	if a.ran.Swap(true) {
 		return errors.New("cannot run an agent twice")
 	}
 	defer a.store.Close()
+	defer func() { // nothing writes any more
+		if err == nil && a.left() {
+			err = a.renew()
+		}
+	}()
 	work, endWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer endWork()
 	a.work = work
@@ -235,6 +247,9 @@ func (a *Agent) loop(ctx context.Context) {
 		}
 		a.answers = nil
 		a.send(now)
+		if a.left() {
+			return
+		}
 		if a.stopping && (!a.cfg.EndTasksAtStop || a.impatient || a.allEnded()) {
 			return
 		}

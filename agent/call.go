@@ -143,6 +143,15 @@ func (a *Agent) obey(c *call) {
 	case *nodeapi.Call_Describe:
 		a.reply(c, &nodeapi.Reply{Description: a.describe(k.Describe)})
 		return
+	case *nodeapi.Call_Drain:
+		a.beginDrain(k.Drain, a.answered(c))
+		return
+	case *nodeapi.Call_Reactivate:
+		a.endDrain(a.answered(c))
+		return
+	case *nodeapi.Call_Shutdown:
+		a.shutdown(k.Shutdown.GetGone(), a.answered(c))
+		return
 	case *nodeapi.Call_Apply:
 		a.refuse(c, fmt.Errorf("%w: %s: operations on resources are not supported by this agent", nodeapi.ErrMalformed,
 			k.Apply.GetOperations()[0].GetType()))
@@ -160,6 +169,17 @@ func (a *Agent) reply(c *call, r *nodeapi.Reply) {
 		r.Delta = a.cfg.Mesh.Delta(c.before)
 		c.answer <- answer{reply: r}
 	})
+}
+
+// answered returns what answers a call once its outcome is known.
+func (a *Agent) answered(c *call) func(error) {
+	return func(err error) {
+		if err != nil {
+			a.refuse(c, err)
+			return
+		}
+		a.reply(c, &nodeapi.Reply{})
+	}
 }
 
 func (a *Agent) refuse(c *call, err error) {

@@ -35,6 +35,8 @@ type Reporter interface {
 type Config struct {
 	// ID is the Mesos agent id, which is also the name of the node in the mesh. It stays the same for a work directory.
 	ID string
+	// NewID makes the id of the agent that takes the place of this one should that be gone for good.
+	NewID func() string
 	// WorkDir is the absolute path of the folder that holds checkpoints ("meta") and sandboxes ("slaves").
 	WorkDir string
 	// Hostname, Address (an IP, text form) and Port are what is advertised.
@@ -107,6 +109,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	need(sandbox.Safe(c.ID), "agent id %q is no path segment", c.ID)
+	need(c.NewID != nil, "what makes a new id is missing")
 	need(filepath.IsAbs(c.WorkDir), "work directory %q is not an absolute path", c.WorkDir)
 	need(c.Hostname != "", "hostname is missing")
 	need(net.ParseIP(c.Address) != nil, "address %q is not an IP address", c.Address)

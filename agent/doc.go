@@ -15,6 +15,8 @@
 //	end.go       kill; exit; the container destroyed, resources free; the last update acknowledged, the id used up
 //	recover.go   the same from disk: what an earlier life began is found again, with the same pid; a container whose
 //	             files were lost is a task again by the note that went with it
+//	drain.go     the agent is drained: its tasks end, new ones are refused, until a leader takes that back
+//	leave.go     the agent is gone for good: everything ends untold, and Run ends so that another id can begin here
 //	watch.go     while the supervisor hangs: tasks go on, can be ended, are told; new ones are refused
 //	report.go    updates to the leader, whom leader.go finds in the mesh
 //

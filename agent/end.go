@@ -47,17 +47,9 @@ func (a *Agent) kill(key status.Key, policy *mesos.KillPolicy) {
 // shutdownFramework ends all tasks of a framework, and forgets what it was to be told.
 func (a *Agent) shutdownFramework(id string) {
 	for _, t := range a.tasks {
-		if t.key.Framework != id {
-			continue
+		if t.key.Framework == id {
+			a.discharge(t, func() executor.Step { return t.cmd.Kill(time.Now(), nil) })
 		}
-		t.forgotten = true
-		a.streams.Remove(t.key)
-		if t.cmd.Ended() {
-			a.tidy(t)
-			continue
-		}
-		a.perform(t, t.cmd.Kill(time.Now(), nil))
-		a.save(t, nil)
 	}
 }
 
@@ -143,6 +135,7 @@ func (a *Agent) exited(exit containerizer.Exit) {
 	if t == nil {
 		// A container without a task, left alone until now, ended by itself: nobody will ask for it.
 		a.problem("container "+exit.ID, "")
+		delete(a.orphans, exit.ID)
 		a.control.run(func() { a.removeOrphan(exit.ID) })
 		return
 	}

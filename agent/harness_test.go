@@ -22,6 +22,7 @@ import (
 
 const (
 	testAgent     = "5d7f2b7e-3c4b-4c55-9f6e-7d0f3a1b2c3d-S0"
+	laterAgent    = "6e8f3c8f-3c4b-4c55-9f6e-7d0f3a1b2c3d-S0"
 	testFramework = "5d7f2b7e-3c4b-4c55-9f6e-7d0f3a1b2c3d-0000"
 )
 
@@ -329,6 +330,7 @@ func testResources(t *testing.T, text string) resources.Resources {
 
 func (m *machine) config(l *life, mesh Mesh, reporter Reporter) Config {
 	c := DefaultConfig()
+	c.NewID = func() string { return laterAgent }
 	c.ID, c.WorkDir, c.Hostname, c.Address, c.Port = testAgent, m.dir, "edge1", "127.0.0.1", 5051
 	c.Resources = testResources(m.t, "cpus:4;mem:4096;disk:10240;ports:[31000-32000]")
 	c.Mesh, c.Reporter, c.Containerizer = mesh, reporter, l

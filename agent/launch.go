@@ -97,6 +97,16 @@ func (a *Agent) admit(t *task, group bool) *executor.Refusal {
 	if got := t.info.GetAgentId().GetValue(); got != a.cfg.ID {
 		return invalid("Task uses invalid agent %s while agent %s is expected", got, a.cfg.ID)
 	}
+	if a.leaving {
+		return &executor.Refusal{
+			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_AGENT_REMOVED, Message: "Agent is gone",
+		}
+	}
+	if a.draining != nil {
+		return &executor.Refusal{
+			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_AGENT_DRAINING, Message: "Agent is draining",
+		}
+	}
 	if group {
 		return &executor.Refusal{
 			State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,

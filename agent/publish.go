@@ -56,7 +56,7 @@ func (a *Agent) publish() {
 		})
 	}
 	if a.changed.all || a.changed.health {
-		put(catalog.KeyHealth, &catalog.Health{Problems: slices.Sorted(maps.Values(a.problems))})
+		put(catalog.KeyHealth, &catalog.Health{Draining: a.draining != nil || a.leaving, Problems: slices.Sorted(maps.Values(a.problems))})
 	}
 	clear(a.changed.tasks)
 	a.changed.all, a.changed.resources, a.changed.health = false, false, false
@@ -71,6 +71,7 @@ func (a *Agent) node() *catalog.Node {
 		Roles: a.cfg.Roles, Hostname: a.cfg.Hostname, Address: a.cfg.Address, Port: uint32(a.cfg.Port), AgentId: a.cfg.ID,
 		Attributes: nodeapi.AttributesToCatalog(a.cfg.Attributes), Region: a.cfg.Region, Zone: a.cfg.Zone,
 		Version: a.cfg.Version, Started: a.started.UnixNano(),
+		Capabilities: []string{mesos.AgentInfo_Capability_AGENT_DRAINING.String()},
 	}
 }
 

@@ -159,6 +159,12 @@ func (a *Agent) recover(ctx context.Context) error {
 			a.orphan(c)
 		}
 	}
+	switch {
+	case a.leaving:
+		a.leave()
+	case a.draining != nil:
+		a.drainTasks()
+	}
 	a.counters.RecoverySeconds = time.Since(begun).Seconds()
 	a.publish()
 	return nil
@@ -261,6 +267,7 @@ func (a *Agent) orphan(c containerizer.Container) {
 		return
 	}
 	a.collector.Keep(c.ID)
+	a.orphans[c.ID] = struct{}{}
 	a.counters.RecoveryErrors++
 	why := "has no checkpoint"
 	for _, id := range a.lost {

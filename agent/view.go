@@ -60,6 +60,9 @@ type State struct {
 	// Degraded is why containers can't be started; empty while they can.
 	Degraded string
 	Counters Counters
+	// Drain is set while the agent is drained, since DrainStarted.
+	Drain        *mesos.DrainConfig
+	DrainStarted time.Time
 	// Pending is how many updates wait for their acknowledgement.
 	Pending int
 	// SandboxesRemoved, SandboxesFailed and SandboxesPending count the garbage collector's work.
@@ -106,6 +109,13 @@ func (a *Agent) state() *State {
 	}
 	if s.Leader == "" {
 		s.Leader = a.leader.addr
+	}
+	if d := a.draining; d != nil {
+		s.Drain = &mesos.DrainConfig{MarkGone: &d.MarkGone}
+		if d.MaxGracePeriod != nil {
+			s.Drain.MaxGracePeriod = &mesos.DurationInfo{Nanoseconds: d.MaxGracePeriod}
+		}
+		s.DrainStarted = time.Unix(0, d.GetStarted())
 	}
 	for _, h := range a.ledger.Holders() {
 		held, _ := a.ledger.Held(h)

@@ -49,6 +49,7 @@ func serve(t *testing.T, key []byte) *served {
 	t.Helper()
 	s := &served{t: t, fake: containerizertest.NewFake()}
 	cfg := agent.DefaultConfig()
+	cfg.NewID = func() string { return "other-S0" }
 	total, err := resources.Parse("cpus:4;mem:4096;disk:10240;disk(db):100;ports:[31000-32000]", "*")
 	if err != nil {
 		t.Fatal(err)

@@ -75,6 +75,8 @@ type stateView struct {
 	Providers           []struct{}                   `json:"resource_providers"`
 	Attributes          map[string]any               `json:"attributes"`
 	MasterHostname      string                       `json:"master_hostname,omitempty"`
+	Drain               json.RawMessage              `json:"drain_config,omitempty"`
+	DrainStarted        number                       `json:"estimated_drain_start_time_seconds,omitempty"`
 	Flags               map[string]string            `json:"flags"`
 	Problems            []string                     `json:"problems"`
 	Frameworks          []frameworkView              `json:"frameworks"`
@@ -157,6 +159,9 @@ func (s *Server) state(c *fiber.Ctx, st *agent.State) error {
 		UnreservedAllocated: summary(st.Used.Unreserved()), Providers: []struct{}{}, Attributes: attributes(s.cfg.Attributes),
 		MasterHostname: st.Leader, Flags: s.flagMap(), Problems: append([]string{}, st.Problems...),
 		Frameworks: s.frameworks(st.Frameworks), Completed: s.frameworks(st.Completed),
+	}
+	if st.Drain != nil {
+		v.Drain, v.DrainStarted = message(st.Drain), timestamp(st.DrainStarted)
 	}
 	for _, role := range reservedRoles(st.Total) {
 		reserved := st.Total.ReservedFor(role)

@@ -86,7 +86,7 @@ func (s *Store) Commit(changes []Change) []error {
 	for j, err := range s.writeAll(puts) {
 		errs[owner[j]] = errors.Join(errs[owner[j]], err)
 	}
-	removed := false
+	removed := map[string]bool{}
 	for i, c := range changes {
 		if errs[i] != nil {
 			continue
@@ -96,14 +96,14 @@ func (s *Store) Commit(changes []Change) []error {
 				errs[i] = fmt.Errorf("cannot remove checkpoint: %w", err)
 			}
 			delete(s.sizes, name)
-			removed = true
+			removed[filepath.Dir(name)] = true
 		}
 	}
-	if removed {
-		// A removal that a power cut undoes is done again at the next start: the id is among the ended ones.
-		if err := syncDir(filepath.Join(s.dir, dirTasks)); err != nil {
+	for dir := range removed {
+		// The removal of a task that a power cut undoes is done again at the next start: the id is among the ended ones.
+		if err := syncDir(filepath.Join(s.dir, dir)); err != nil {
 			for i, c := range changes {
-				if len(c.remove) > 0 {
+				if len(c.remove) > 0 && filepath.Dir(c.remove[0]) == dir {
 					errs[i] = errors.Join(errs[i], err)
 				}
 			}

@@ -39,6 +39,8 @@ const (
 	kindEpoch    kind = 2
 	kindTask     kind = 3
 	kindState    kind = 4
+	kindDrain    kind = 6
+	kindGone     kind = 7
 )
 
 // errCorrupt is the class of all errors of unframe but a newer version's.

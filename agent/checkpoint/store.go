@@ -31,6 +31,8 @@ const (
 	fileEpochCopy = "epoch.copy"
 	fileEnded     = "ended"
 	fileReserve   = "reserve"
+	fileDrain     = "drain"
+	fileGone      = "gone"
 	dirTasks      = "tasks"
 	dirQuarantine = "quarantine"
 	suffixTask    = ".task"
@@ -85,6 +87,9 @@ type Loaded struct {
 	// Lost are the ids of containers of which a file lies in quarantine and none reads.
 	Lost  []string
 	Ended *Ended
+	// Drain is set while the agent is drained, Gone once it was told that it is gone for good.
+	Drain *Drain
+	Gone  bool
 	// Problems are the files that did not read this time.
 	Problems []Problem
 }
@@ -189,6 +194,9 @@ func (s *Store) load() (*Loaded, error) {
 		} else if ok {
 			l.Epoch = max(l.Epoch, epoch.Epoch)
 		}
+	}
+	if err := s.loadStanding(l); err != nil {
+		return nil, err
 	}
 	if err := s.loadEnded(l); err != nil {
 		return nil, err

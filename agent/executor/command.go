@@ -26,6 +26,9 @@ const (
 	TooLong
 	// Unhealthy is a health check that failed too often.
 	Unhealthy
+	// Drained is the drain of the agent; DrainedGone that of one which is gone afterwards.
+	Drained
+	DrainedGone
 )
 
 // Order is a kill under way.
@@ -35,6 +38,9 @@ type Order struct {
 	Grace time.Duration
 	At    time.Time
 }
+
+// drains tells whether the task ends because of a drain.
+func (o *Order) drains() bool { return o.Cause == Drained || o.Cause == DrainedGone }
 
 // Step is what the agent has to do after an event, in this order.
 type Step struct {
@@ -61,8 +67,8 @@ const (
 // Command is the life of one command task. It is not safe for concurrent use.
 type Command struct {
 	task *mesos.TaskInfo
-	// tellKilling is set for frameworks that know the state TASK_KILLING.
-	tellKilling bool
+	// tellKilling is set for frameworks that know the state TASK_KILLING, aware for those that know what can become of an agent.
+	tellKilling, aware bool
 
 	phase   phase
 	started time.Time
@@ -78,8 +84,11 @@ type Command struct {
 func NewCommand(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) *Command {
 	c := &Command{task: task}
 	for _, capability := range framework.GetCapabilities() {
-		if capability.GetType() == mesos.FrameworkInfo_Capability_TASK_KILLING_STATE {
+		switch capability.GetType() {
+		case mesos.FrameworkInfo_Capability_TASK_KILLING_STATE:
 			c.tellKilling = true
+		case mesos.FrameworkInfo_Capability_PARTITION_AWARE:
+			c.aware = true
 		}
 	}
 	if task.GetCheck() != nil {
@@ -158,6 +167,10 @@ func (c *Command) CancelLaunch() Step {
 	status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
 	status.Reason = mesos.TaskStatus_REASON_TASK_KILLED_DURING_LAUNCH.Enum()
 	status.Message = proto.String("Killed before it was launched")
+	if c.order != nil && c.order.drains() {
+		c.judge(status)
+		status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
+	}
 	return Step{Statuses: []*mesos.TaskStatus{status}}
 }
 
@@ -165,6 +178,19 @@ func (c *Command) CancelLaunch() Step {
 // counts, measured from the time of its own order.
 func (c *Command) Kill(now time.Time, policy *mesos.KillPolicy) Step {
 	return c.end(now, Order{Cause: Asked, Grace: c.grace(policy), At: now})
+}
+
+// Drain asks for the end of the task because its agent is drained, or, with gone, is to be gone afterwards. longest is the
+// longest grace period, nil for none.
+func (c *Command) Drain(now time.Time, longest *time.Duration, gone bool) Step {
+	order := Order{Cause: Drained, Grace: c.grace(nil), At: now}
+	if gone {
+		order.Cause = DrainedGone
+	}
+	if longest != nil {
+		order.Grace = min(order.Grace, *longest)
+	}
+	return c.end(now, order)
 }
 
 // Fail asks for the end of the task because its health check failed too often.
@@ -210,8 +236,11 @@ func (c *Command) begin(now time.Time) Step {
 	var step Step
 	if c.tellKilling {
 		status := c.status(mesos.TaskState_TASK_KILLING)
-		if c.order.Cause == TooLong {
+		switch {
+		case c.order.Cause == TooLong:
 			status.Reason = mesos.TaskStatus_REASON_MAX_COMPLETION_TIME_REACHED.Enum()
+		case c.order.drains():
+			status.Reason = mesos.TaskStatus_REASON_AGENT_DRAINING.Enum()
 		}
 		step.Statuses = append(step.Statuses, status)
 	}
@@ -288,6 +317,12 @@ func (c *Command) judge(status *mesos.TaskStatus) {
 	case Unhealthy:
 		status.State = mesos.TaskState_TASK_KILLED.Enum()
 		status.Healthy = proto.Bool(false)
+	case Drained, DrainedGone:
+		status.State = mesos.TaskState_TASK_KILLED.Enum()
+		if c.order.Cause == DrainedGone && c.aware {
+			status.State = mesos.TaskState_TASK_GONE_BY_OPERATOR.Enum()
+		}
+		status.Reason = mesos.TaskStatus_REASON_AGENT_DRAINING.Enum()
 	case TooLong:
 		status.State = mesos.TaskState_TASK_FAILED.Enum()
 		status.Reason = mesos.TaskStatus_REASON_MAX_COMPLETION_TIME_REACHED.Enum()

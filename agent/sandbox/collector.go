@@ -112,7 +112,7 @@ func (c *Collector) collect(ctx context.Context) {
 		return
 	}
 	allowed := c.MaxAge(used)
-	runs, err := filepath.Glob(filepath.Join(globEscape(c.cfg.Layout.Root()), "frameworks", "*", "executors", "*", "runs", "*"))
+	runs, err := c.cfg.Layout.all()
 	if err != nil {
 		c.cfg.Log.Warn("cannot list sandboxes", "err", err)
 		return

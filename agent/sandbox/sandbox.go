@@ -79,6 +79,23 @@ func Agents(workDir string) ([]string, error) {
 	return ids, nil
 }
 
+// all returns the folders of all runs, those of agents that used the work directory before this one too.
+func (l Layout) all() ([]string, error) {
+	agents, err := Agents(l.workDir)
+	if err != nil {
+		return nil, err
+	}
+	var runs []string
+	for _, id := range agents {
+		found, err := filepath.Glob(filepath.Join(globEscape(New(l.workDir, id).Root()), "frameworks", "*", "executors", "*", "runs", "*"))
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, found...)
+	}
+	return runs, nil
+}
+
 // Create makes the sandbox of a container with empty output files, owned by the user who is to run in it (empty: the
 // agent's own), and points "latest" to it. Doing it again does no harm. ids must be safe path segments.
 func (l Layout) Create(framework, executor, container, owner string) (dir string, err error) {

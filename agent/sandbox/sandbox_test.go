@@ -233,3 +233,32 @@ func TestCollector(t *testing.T) {
 		<-done
 	})
 }
+
+// What an agent left that had the work directory before is collected like the rest, and counted once.
+func TestCollectorOfAnEarlierAgent(t *testing.T) {
+	l := layout(t)
+	old := create(t, l, "e1", "c1")
+	now := time.Now()
+	later := New(l.workDir, "later-S0")
+	if err := later.Init(); err != nil {
+		t.Fatal(err)
+	}
+	create(t, later, "e2", "c2")
+	c := NewCollector(CollectorConfig{
+		Layout: later, Delay: time.Hour, Usage: func() (float64, error) { return 0, nil }, Log: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return now },
+	})
+	c.Keep("c2")
+	c.collect(t.Context())
+	if _, _, pending := c.Counts(); pending != 1 {
+		t.Errorf("%d sandboxes wait, want 1", pending)
+	}
+	now = now.Add(2 * time.Hour)
+	c.collect(t.Context())
+	if removed, failed, _ := c.Counts(); removed != 1 || failed != 0 {
+		t.Errorf("removed %d, failed %d, want 1 and 0", removed, failed)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old sandbox: %v", err)
+	}
+}

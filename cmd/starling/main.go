@@ -110,7 +110,7 @@ func command(ctx context.Context, args []string) int {
 		return exitUsage
 	}
 	err := run(ctx, io, args[1:], os.Environ())
-	if errors.Is(err, node.ErrMoved) && ctx.Err() == nil {
+	if node.StartsAnew(err) && ctx.Err() == nil {
 		err = errors.Join(err, again())
 	}
 	var usage *node.UsageError

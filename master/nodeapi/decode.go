@@ -45,6 +45,9 @@ func DecodeCall(b []byte) (*Call, error) {
 		for _, op := range k.Apply.GetOperations() {
 			f.need(op.GetType() != mesos.Offer_Operation_UNKNOWN, "operations.type")
 		}
+	case *Call_Drain:
+		f.need(k.Drain.GetMaxGracePeriod() >= 0, "drain.max_grace_period that is not negative")
+	case *Call_Reactivate, *Call_Shutdown:
 	default:
 		// A kind that this version does not know, or none: either way there is nothing to carry out.
 		f.need(false, "call")

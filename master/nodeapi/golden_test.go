@@ -61,7 +61,10 @@ func golden() map[string]proto.Message {
 		"call-apply": call(&Call_Apply{Apply: &Apply{Operations: []*mesos.Offer_Operation{{
 			Type: mesos.Offer_Operation_RESERVE.Enum(), Reserve: &mesos.Offer_Operation_Reserve{Resources: task("t").Resources},
 		}}}}),
-		"reply": &Reply{Delta: []byte{1, 2, 3}},
+		"call-drain":      call(&Call_Drain{Drain: &Drain{MaxGracePeriod: proto.Int64(10e9), MarkGone: true}}),
+		"call-reactivate": call(&Call_Reactivate{Reactivate: &Reactivate{}}),
+		"call-shutdown":   call(&Call_Shutdown{Shutdown: &Shutdown{Gone: true}}),
+		"reply":           &Reply{Delta: []byte{1, 2, 3}},
 		"reply-description": &Reply{Description: &Description{
 			Frameworks: []*mesos.FrameworkInfo{framework()},
 			Tasks: []*mesos.Task{{

@@ -136,6 +136,7 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	}
 	r.closers = append(r.closers, func() { containers.Close() })
 	c := agent.DefaultConfig()
+	c.NewID = newAgentID
 	c.ID, c.WorkDir = id, r.place.dir
 	c.Hostname, c.Address, c.Port = r.place.hostname, r.place.address, port
 	c.Region, c.Zone, c.Version = a.region, a.zone, Version()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"starling/agent"
 )
 
 // component is a part of a role that runs until its context ends.
@@ -18,6 +20,10 @@ type component struct {
 
 // stopTimeout is what most components may take to stop. All of a role end within 10 s.
 const stopTimeout = 2500 * time.Millisecond
+
+// StartsAnew tells whether a role ended so that it can begin anew, as something else than it was: at another address, or under
+// another id. The caller runs the program again.
+func StartsAnew(err error) bool { return errors.Is(err, ErrMoved) || errors.Is(err, agent.ErrGone) }
 
 // runAll runs the components until ctx ends or one of them does, and stops them in reverse order. It returns the error of
 // the one that ended first by itself, nil when ctx ended.
@@ -54,8 +60,8 @@ func runAll(ctx context.Context, log *slog.Logger, components []component) error
 	case <-ctx.Done():
 		log.Info("stopping")
 	case failure = <-ended:
-		if errors.Is(failure, ErrMoved) {
-			log.Warn("starting anew at another address", "reason", failure)
+		if StartsAnew(failure) {
+			log.Warn("starting anew", "reason", failure)
 			break
 		}
 		log.Error("component failed, stopping", "err", failure)
