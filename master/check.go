@@ -23,16 +23,8 @@ func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, 
 	if err := validation.Framework(info); err != nil {
 		return err
 	}
-	if len(m.cfg.Roles) > 0 {
-		var foreign []string
-		for _, role := range validation.Roles(info) {
-			if role != resources.AnyRole && !slices.Contains(m.cfg.Roles, role) {
-				foreign = append(foreign, role)
-			}
-		}
-		if len(foreign) > 0 {
-			return fmt.Errorf("Roles %s are not present in the master's --roles", braces(foreign))
-		}
+	if foreign := slices.DeleteFunc(validation.Roles(info), m.cfg.whitelisted); len(foreign) > 0 {
+		return fmt.Errorf("Roles %s are not present in the master's --roles", braces(foreign))
 	}
 	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
 		return errors.New("User 'root' is not allowed to run frameworks without --root_submissions set")

@@ -13,8 +13,10 @@ import (
 	"starling/gossip/record"
 	"starling/master/allocator"
 	"starling/master/election"
+	"starling/master/mesos/resources"
 	"starling/master/nodeapi"
 	"starling/master/store"
+	"starling/master/validation"
 )
 
 // MesosVersion is the version of Mesos whose interfaces are served: what tools that look at a version are told.
@@ -65,7 +67,7 @@ type Config struct {
 
 	// Roles is the list of roles that frameworks may use besides "*"; empty allows all.
 	Roles []string
-	// Weights are the weights of roles, above 0; a role without one has 1.
+	// Weights are the weights of roles, above 0, until an operator changes them; a role without one has 1.
 	Weights map[string]float64
 	// MinAllocatable are the least resources that are worth an offer; nil means cpus:0.01|mem:32.
 	MinAllocatable []allocator.Quantities
@@ -147,8 +149,17 @@ func (c *Config) Validate() error {
 	need(c.Store != nil, "a master needs a store")
 	need(c.Client != nil, "a master needs a client for the node protocol")
 	need(c.Log != nil, "a master needs a logger")
+	for _, role := range c.Roles {
+		if err := resources.CheckRole(role); err != nil {
+			errs = append(errs, fmt.Errorf("roles: %w", err))
+		}
+	}
 	for role, weight := range c.Weights {
-		need(weight > 0, fmt.Sprintf("weight %v of role %q is not above 0", weight, role))
+		if err := resources.CheckRole(role); err != nil {
+			errs = append(errs, fmt.Errorf("weights: %w", err))
+		}
+		need(c.whitelisted(role), fmt.Sprintf("weights: role %q is not among the roles that may be used", role))
+		need(validation.Weight(weight) == nil, fmt.Sprintf("weight %v of role %q is not above 0", weight, role))
 	}
 	for name, d := range map[string]time.Duration{
 		"heartbeat interval": c.HeartbeatInterval, "allocation delay": c.AllocationDelay,

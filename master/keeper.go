@@ -94,7 +94,7 @@ type documents struct {
 }
 
 // prefixesOfOthers are where the documents lie that operators cause.
-var prefixesOfOthers []string
+var prefixesOfOthers = []string{docWeights, docQuota}
 
 // idsPerTerm is by how much the first framework of a master that has no document of ids is numbered higher from term to term.
 // The store may have been lost: frameworks of earlier terms, which nothing else here knows of, have the low numbers.

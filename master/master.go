@@ -53,11 +53,15 @@ type Master struct {
 	alloc      *allocator.Allocator // nil while not leading
 	leaders    map[string]leaderEntry
 	detected   *election.Candidate // the leader as the detector has it; nil when it has none
-	counters   counters
-	describes  describeQueue
-	away       int  // how many agents are dead to the mesh, or suspected
-	frozen     bool // too many of them at once to believe it
-	probe      probe
+	// weights and quotas are by role; both maps are replaced, never modified. A fault keeps them from being set.
+	weights                  map[string]float64
+	quotas                   map[string]allocator.Quota
+	weightsFault, quotaFault error
+	counters                 counters
+	describes                describeQueue
+	away                     int  // how many agents are dead to the mesh, or suspected
+	frozen                   bool // too many of them at once to believe it
+	probe                    probe
 
 	allocTimer *time.Timer // gathers changes before an allocation
 	allocArmed bool
@@ -88,6 +92,7 @@ func New(cfg Config) (*Master, error) {
 		tasks:      make(map[taskKey]*task),
 		offers:     make(map[string]*offer),
 		leaders:    make(map[string]leaderEntry),
+		weights:    cfg.Weights,
 		counters:   newCounters(),
 	}
 	if m.now == nil {

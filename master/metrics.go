@@ -141,6 +141,7 @@ func (m *Master) measure() map[string]float64 {
 	m.measureAgents(out)
 	m.measureTasks(out)
 	m.measureFrameworks(out)
+	m.measureQuota(out)
 	return out
 }
 

@@ -3,6 +3,7 @@ package master
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -35,8 +36,11 @@ func (m *Master) newAllocator() *allocator.Allocator {
 		cfg.MinAllocatable = m.cfg.MinAllocatable
 	}
 	alloc := allocator.New(cfg, m.rng)
-	for role, weight := range m.cfg.Weights {
+	for role, weight := range m.weights {
 		alloc.SetWeight(role, weight)
+	}
+	for role, q := range m.quotas {
+		alloc.SetQuota(role, q)
 	}
 	return alloc
 }
@@ -201,6 +205,18 @@ func (m *Master) rescindAgent(a *agent) {
 	}
 }
 
+// rescindAll rescinds offers, the oldest first.
+func (m *Master) rescindAll(offers iter.Seq[*offer]) {
+	for _, o := range slices.SortedFunc(offers, compareOffers) {
+		m.rescind(o)
+	}
+}
+
+// compareOffers orders offers by age, the oldest first.
+func compareOffers(a, b *offer) int {
+	return cmp.Or(a.made.Compare(b.made), cmp.Compare(len(a.id), len(b.id)), cmp.Compare(a.id, b.id))
+}
+
 func (m *Master) giveBack(o *offer, r resources.Resources, filter time.Duration) {
 	if m.alloc == nil || r.Empty() {
 		return
@@ -246,9 +262,6 @@ func (m *Master) expireOffers() {
 			over = append(over, o)
 		}
 	}
-	slices.SortFunc(over, func(a, b *offer) int { return cmp.Compare(a.id, b.id) })
-	for _, o := range over {
-		m.rescind(o)
-	}
+	m.rescindAll(slices.Values(over))
 	m.armOfferTimer()
 }

@@ -176,6 +176,8 @@ func (m *Master) begin(t *term, docs *documents) {
 	}
 	m.term = t
 	m.elected = m.now()
+	m.recoverWeights(docs.others)
+	m.recoverQuota(docs.others)
 	m.alloc = m.newAllocator()
 	m.frameworks = make(map[string]*framework)
 	m.completed = nil

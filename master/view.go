@@ -11,8 +11,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"starling/master/allocator"
 	"starling/master/mesos"
-	"starling/master/mesos/quota"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
@@ -32,6 +32,10 @@ type View struct {
 	Flags   map[string]string
 	// Weights are those of roles that have one.
 	Weights map[string]float64
+	// Quotas are those of roles that have one.
+	Quotas map[string]allocator.Quota
+	// WeightsFault and QuotaFault tell why Weights or Quotas may not be what operators set; nil where they are.
+	WeightsFault, QuotaFault error
 	// Software is the version of this software.
 	Software string
 
@@ -43,8 +47,6 @@ type View struct {
 	Operations []*mesos.Operation
 	// Roles are the only ones allowed, besides "*"; empty where all are.
 	Roles []string
-	// Quotas are those that are set, in order of roles.
-	Quotas []*quota.QuotaConfig
 	// Frameworks and Completed are in order of ids.
 	Frameworks, Completed []FrameworkView
 }
@@ -118,7 +120,8 @@ func (m *Master) View(ctx context.Context) (*View, error) {
 func (m *Master) makeView() *View {
 	v := &View{
 		Version: m.version.Load(), Taken: m.now(), Standing: m.Standing(), Info: m.Info(), Started: m.started,
-		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Weights: m.cfg.Weights, Roles: m.cfg.Roles, Software: m.cfg.Version,
+		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Weights: m.weights, Roles: m.cfg.Roles, Software: m.cfg.Version,
+		Quotas: m.quotas, WeightsFault: m.weightsFault, QuotaFault: m.quotaFault,
 	}
 	used := make(map[string]resources.Resources)
 	executors := make(map[string][]ExecutorView)

@@ -76,12 +76,7 @@ func (a *Allocator) setReserved(ag *agent, total resources.Resources) {
 		return
 	}
 	ag.reserved = make(map[Role]vec)
-	for _, r := range total.Proto() {
-		if len(r.Reservations) > 0 {
-			ag.reserved[r.Reservations[len(r.Reservations)-1].GetRole()] = nil
-		}
-	}
-	for role := range ag.reserved {
+	for _, role := range total.ReservedRoles() {
 		v := a.quantities(total.ReservedFor(role).NonRevocable())
 		ag.reserved[role] = v
 		sum := slices.Clone(a.quotas.reserved[role])
@@ -102,6 +97,34 @@ func (a *Allocator) consumed(n *node, i int) resources.Milli {
 		}
 	}
 	return sum
+}
+
+// Charged returns what counts against the quota of a role: all that is reserved for it, used or not, and all that it has of
+// the rest, offers included.
+func (a *Allocator) Charged(role Role) Quantities {
+	q := make(Quantities)
+	n := a.nodes[role]
+	if n == nil {
+		n = &node{path: role}
+	}
+	for i, name := range a.names.list {
+		if sum := a.consumed(n, i); sum > 0 {
+			q[name] = sum
+		}
+	}
+	return q
+}
+
+// Short returns what roles lack of their guarantees beyond what is available: as long as it is not empty, somebody has what
+// they were promised.
+func (a *Allocator) Short() Quantities {
+	q := make(Quantities)
+	for i, m := range a.kept() {
+		if short := m - a.quotas.available.at(i); m > 0 && short > 0 {
+			q[a.names.list[i]] = min(short, m)
+		}
+	}
+	return q
 }
 
 // unmet is what a role lacks of its guarantee.

@@ -78,6 +78,9 @@ func New(cfg Config) *fiber.App {
 	app.All("/frameworks", a.reader(a.frameworks))
 	app.All("/tasks", a.reader(a.tasks))
 	app.All("/roles", a.reader(a.roles))
+	app.All("/weights", a.reader(a.weights))
+	app.All("/quota", a.reader(a.quota))
+	app.All("/quota/*", a.reader(a.quota))
 	app.Post("/teardown", a.leader(a.teardown))
 	if cfg.Mount != nil {
 		cfg.Mount(app)

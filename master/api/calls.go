@@ -45,8 +45,8 @@ var operatorCalls = map[operator.Call_Type]operatorCall{
 	operator.Call_GET_OPERATIONS:    {show: ofView(getOperations)},
 	operator.Call_GET_TASKS:         {show: ofView(getTasks)},
 	operator.Call_GET_ROLES:         {show: ofView(getRoles)},
-	operator.Call_GET_WEIGHTS:       {show: ofView(getWeights)},
-	operator.Call_UPDATE_WEIGHTS:    {needs: "update_weights"},
+	operator.Call_GET_WEIGHTS:       {show: (*api).getWeights},
+	operator.Call_UPDATE_WEIGHTS:    {needs: "update_weights", act: (*api).updateWeights},
 	operator.Call_GET_MASTER:        {show: ofView(getMaster)},
 	operator.Call_SUBSCRIBE:         {},
 
@@ -68,10 +68,10 @@ var operatorCalls = map[operator.Call_Type]operatorCall{
 	operator.Call_REACTIVATE_AGENT: {needs: "reactivate_agent"},
 	operator.Call_MARK_AGENT_GONE:  {needs: "mark_agent_gone"},
 
-	operator.Call_GET_QUOTA:    {},
-	operator.Call_UPDATE_QUOTA: {needs: "update_quota"},
-	operator.Call_SET_QUOTA:    {needs: "set_quota"},
-	operator.Call_REMOVE_QUOTA: {needs: "remove_quota"},
+	operator.Call_GET_QUOTA:    {show: (*api).getQuota},
+	operator.Call_UPDATE_QUOTA: {needs: "update_quota", act: (*api).updateQuota},
+	operator.Call_SET_QUOTA:    {needs: "set_quota", act: (*api).setQuota},
+	operator.Call_REMOVE_QUOTA: {needs: "remove_quota", act: (*api).removeQuota},
 
 	operator.Call_TEARDOWN: {needs: "teardown", act: (*api).tearDown},
 }

@@ -156,7 +156,7 @@ func (a *api) slaves(c *fiber.Ctx) error {
 					writeAgent(w, agent)
 					w.key("reserved_resources_full")
 					w.object(func() {
-						for _, role := range reservedRoles(agent.Total) {
+						for _, role := range agent.Total.ReservedRoles() {
 							writeFull(w, role, agent.Total.ReservedFor(role))
 						}
 					})

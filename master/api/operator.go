@@ -88,14 +88,6 @@ func getOperations(v *master.View) *operator.Response {
 	return &operator.Response{GetOperations: &operator.Response_GetOperations{Operations: v.Operations}}
 }
 
-func getWeights(v *master.View) *operator.Response {
-	list := &operator.Response_GetWeights{}
-	for _, role := range slices.Sorted(maps.Keys(v.Weights)) {
-		list.WeightInfos = append(list.WeightInfos, &mesos.WeightInfo{Role: proto.String(role), Weight: proto.Float64(v.Weights[role])})
-	}
-	return &operator.Response{GetWeights: list}
-}
-
 func stateOf(v *master.View) *operator.Response_GetState {
 	return &operator.Response_GetState{
 		GetTasks: tasksOf(v), GetExecutors: executorsOf(v), GetFrameworks: frameworksOf(v), GetAgents: agentsOf(v),

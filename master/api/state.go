@@ -193,7 +193,7 @@ func writeAgent(w *jsonWriter, a *master.AgentView) {
 	writeResources(w, "offered_resources", a.Offered)
 	w.key("reserved_resources")
 	w.object(func() {
-		for _, role := range reservedRoles(a.Total) {
+		for _, role := range a.Total.ReservedRoles() {
 			writeResources(w, role, a.Total.ReservedFor(role))
 		}
 	})
@@ -231,18 +231,6 @@ func writeRecovered(w *jsonWriter, v *master.View, keep func(*master.AgentView) 
 			})
 		}
 	})
-}
-
-// reservedRoles lists the roles that something is reserved for.
-func reservedRoles(r resources.Resources) []string {
-	var roles []string
-	for _, p := range r.Proto() {
-		if n := len(p.GetReservations()); n > 0 {
-			roles = append(roles, p.GetReservations()[n-1].GetRole())
-		}
-	}
-	slices.Sort(roles)
-	return slices.Compact(roles)
 }
 
 func writeAttributes(w *jsonWriter, attributes []*mesos.Attribute) {

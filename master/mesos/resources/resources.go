@@ -272,6 +272,18 @@ func (r Resources) Unreserved() Resources {
 	return r.where(func(it item) bool { return it.role() == "" })
 }
 
+// ReservedRoles lists the roles that something is reserved for, in order.
+func (r Resources) ReservedRoles() []string {
+	var roles []string
+	for _, i := range r.items {
+		if role := i.role(); role != "" {
+			roles = append(roles, role)
+		}
+	}
+	slices.Sort(roles)
+	return slices.Compact(roles)
+}
+
 // ReservedFor gives what is reserved for just that role.
 func (r Resources) ReservedFor(role string) Resources {
 	return r.where(func(it item) bool { return it.role() == role && role != "" })
