@@ -29,12 +29,6 @@ type Server struct {
 	paused bool
 }
 
-const logConfig = `log4j.rootLogger=INFO, out
-log4j.appender.out=org.apache.log4j.ConsoleAppender
-log4j.appender.out.layout=org.apache.log4j.PatternLayout
-log4j.appender.out.layout.ConversionPattern=%d{ABSOLUTE} %-5p %c{1} %m%n
-`
-
 // configure writes the files of a server.
 func (s *Server) configure() error {
 	o := s.e.opts
@@ -54,7 +48,6 @@ func (s *Server) configure() error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(s.dir, "zoo.cfg"), []byte(b.String()), 0o600),
-		os.WriteFile(filepath.Join(s.dir, "log4j.properties"), []byte(logConfig), 0o600),
 		os.WriteFile(filepath.Join(s.data(), "myid"), []byte(strconv.Itoa(s.id)), 0o600),
 	)
 }
@@ -74,11 +67,12 @@ func (s *Server) launch() error {
 	defer out.Close() // the process has its own
 	args := append(s.e.opts.Prefix(s.id-1),
 		"java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.net.preferIPv4Stack=false",
-		"-Dzookeeper.jmx.log4j.disable=true", "-Dlog4j.configuration=file:"+filepath.Join(s.dir, "log4j.properties"))
+		"-Dzookeeper.jmx.log4j.disable=true", "-Dorg.slf4j.simpleLogger.showDateTime=true",
+		"-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS", "-Dorg.slf4j.simpleLogger.showShortLogName=true")
 	if !s.e.opts.Sync {
 		args = append(args, "-Dzookeeper.forceSync=no")
 	}
-	args = append(args, "-cp", jar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(s.dir, "zoo.cfg"))
+	args = append(args, "-cp", jar+":"+logJar, "org.apache.zookeeper.server.quorum.QuorumPeerMain", filepath.Join(s.dir, "zoo.cfg"))
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, out, out
 	cmd.SysProcAttr = attributes()

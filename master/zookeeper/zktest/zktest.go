@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// jar names all other jars that it needs.
-	jar = "/usr/share/java/zookeeper.jar"
+	// jar names all other jars that it needs; logJar comes with it, and writes the log.
+	jar    = "/usr/share/java/zookeeper.jar"
+	logJar = "/usr/share/java/slf4j-simple.jar"
 	// Patience is how long servers may take to answer after they were started: some seconds where nothing else runs.
 	Patience = 90 * time.Second
 	// DefaultTick is the length of a tick, which is also how exactly sessions expire.
