@@ -254,6 +254,7 @@ func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.Task
 	if executor != nil {
 		a.executors[executorKey{f.id, t.executor}] = executor
 	}
+	m.announceTask(t)
 }
 
 // sendLaunch sends a batch. What the allocator granted for it stays taken until the record shows it.

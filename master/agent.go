@@ -39,6 +39,8 @@ type agent struct {
 
 	// heard is set once this leader has seen the agent alive. Until then it is one that the mesh remembers.
 	heard bool
+	// unread is set until its record has been read for the first time; announced while streams of operators know of it.
+	unread, announced bool
 	// described is set once the agent, in its present generation, has told this leader all of its tasks. Until then
 	// nothing may be concluded from what its record lacks.
 	described bool
@@ -66,6 +68,9 @@ func (a *agent) alive() bool {
 func (a *agent) active() bool {
 	return a.node != nil && a.liveness == record.Alive && !a.draining
 }
+
+// listed tells whether it is shown as registered: not given up, and seen alive by this leader.
+func (a *agent) listed() bool { return a.heard && a.unreachable.IsZero() }
 
 // addr is where its node protocol is served.
 func (a *agent) addr() string {
@@ -163,7 +168,7 @@ func (m *Master) readNode(s *record.Snapshot) {
 	if a == nil {
 		a = &agent{
 			id: s.Node(), registered: m.now(), generation: s.Generation(), liveness: record.Unknown,
-			tasks: make(map[taskKey]*task), used: make(map[share]resources.Resources),
+			tasks: make(map[taskKey]*task), used: make(map[share]resources.Resources), unread: true,
 		}
 		a.reset()
 		m.agents[a.id] = a
@@ -183,6 +188,8 @@ func (m *Master) readNode(s *record.Snapshot) {
 	m.setLiveness(a, s)
 	m.seatAgent(a)
 	m.wantDescription(a)
+	a.unread = false
+	m.announceAgent(a)
 }
 
 // readNodeTasks reads all tasks of a record.
@@ -307,6 +314,7 @@ func (m *Master) returned(a *agent, from record.Liveness) {
 		m.log.Info("agent returned", "agent_id", a.id, "hostname", a.node.GetHostname(), "dur", m.now().Sub(a.unreachable))
 		a.unreachable = time.Time{}
 	}
+	m.announceAgent(a)
 	for _, t := range a.tasks {
 		m.taskReturned(a, t)
 	}
@@ -331,6 +339,7 @@ func (m *Master) reap(a *agent) {
 			delete(a.tasks, key)
 		}
 	}
+	m.retractAgent(a)
 	a.reset()
 	delete(m.agents, a.id)
 	m.countAway(a.liveness, -1)

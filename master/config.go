@@ -103,6 +103,8 @@ type Config struct {
 	MaxStreamEvents int
 	MaxStreamAge    time.Duration
 	MaxStreamBytes  int
+	// MaxOperatorStreams is how many event streams operators may have open: a further one ends the oldest.
+	MaxOperatorStreams int
 	// MaxCompletedFrameworks, MaxCompletedTasks and MaxUnreachableTasks bound what is remembered of what is over; the
 	// latter two are for each framework.
 	MaxCompletedFrameworks int
@@ -126,6 +128,7 @@ func DefaultConfig() Config {
 		MaxStreamEvents:        1024,
 		MaxStreamAge:           30 * time.Second,
 		MaxStreamBytes:         8 << 20,
+		MaxOperatorStreams:     1000,
 		MaxCompletedFrameworks: 50,
 		MaxCompletedTasks:      1000,
 		MaxUnreachableTasks:    1000,
@@ -174,6 +177,7 @@ func (c *Config) Validate() error {
 		need(d >= 0, fmt.Sprintf("%s %v is negative", name, d))
 	}
 	need(c.MaxStreamEvents > 0 && c.MaxStreamBytes > 0, "the bounds of event streams must be above 0")
+	need(c.MaxOperatorStreams > 0, "the bound on event streams of operators must be above 0")
 	need(c.MaxCompletedFrameworks >= 0 && c.MaxCompletedTasks >= 0 && c.MaxUnreachableTasks >= 0, "the bounds of histories must not be negative")
 	return errors.Join(errs...)
 }

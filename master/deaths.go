@@ -98,6 +98,7 @@ func (m *Master) giveUp(a *agent) {
 		m.abandon(l) // its call went with the lane
 	}
 	m.giveUpTasks(a)
+	m.retractAgent(a)
 }
 
 // giveUpTasks tells frameworks that the tasks of an agent, and the agent, cannot be reached.

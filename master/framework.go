@@ -29,6 +29,7 @@ type framework struct {
 	// get offers. recovered is set for one known only from the documents or from agents.
 	stream                       *Stream
 	connected, active, recovered bool
+	announced                    bool // streams of operators know of it
 
 	registered, reregistered, unregistered time.Time
 	// disconnected is when the stream was lost; zero while there is one.
@@ -185,6 +186,7 @@ func (m *Master) meetFramework(info *mesos.FrameworkInfo) {
 	f := newFramework(id, info)
 	f.recovered, f.disconnected, f.registered = true, m.now(), m.now()
 	m.addFramework(f)
+	m.announceFramework(f)
 	m.startFailover(f, max(f.failoverTimeout(), m.cfg.ReregisterTimeout))
 	m.keep(f, nil)
 	m.log.Info("framework known to an agent only", "framework_id", f.id)
@@ -265,6 +267,7 @@ func (m *Master) removeFramework(f *framework) {
 			}
 		}
 	}
+	m.retractFramework(f)
 	m.dropFramework(f)
 	m.addCompleted(f)
 	m.keep(f, nil)

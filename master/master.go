@@ -62,6 +62,7 @@ type Master struct {
 	away                     int  // how many agents are dead to the mesh, or suspected
 	frozen                   bool // too many of them at once to believe it
 	probe                    probe
+	audience                 audience
 
 	allocTimer *time.Timer // gathers changes before an allocation
 	allocArmed bool

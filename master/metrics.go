@@ -137,7 +137,7 @@ func (m *Master) measure() map[string]float64 {
 	out["master/event_queue_messages"] = float64(len(m.inbox))
 	out["master/event_queue_dispatches"] = 0
 	out["master/event_queue_http_requests"] = 0
-	out["master/operator_event_stream_subscribers"] = 0
+	out["master/operator_event_stream_subscribers"] = float64(len(m.audience.streams))
 	m.measureAgents(out)
 	m.measureTasks(out)
 	m.measureFrameworks(out)

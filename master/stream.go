@@ -12,88 +12,101 @@ import (
 	"starling/master/mesos/scheduler"
 )
 
-// ErrSlowReader is returned by Stream.Next once the stream was cut because its reader fell too far behind.
-var ErrSlowReader = errors.New("the framework reads its events too slowly")
+// ErrSlowReader is returned by Next of a stream that was cut because its reader fell too far behind.
+var ErrSlowReader = errors.New("the events are read too slowly")
 
-// Stream is the queue of events of one subscription: the loop fills it, one reader, the connection, empties it.
-//
-// It is bounded in events, bytes and age; a stream that overflows is cut, since a framework that misses an event must
-// know it, and learns it by having to subscribe again.
+// Stream is the event stream of a framework's subscription: the loop fills it, one reader, the connection, empties it.
 type Stream struct {
+	events[*scheduler.Event]
 	id        string
 	framework string
-	heartbeat time.Duration
-	maxEvents int
-	maxBytes  int
-	maxAge    time.Duration
-	gone      func(*Stream)
-
-	// wake holds one token while the reader should look again. It is never closed.
-	wake chan struct{}
-
-	mu     sync.Mutex
-	queue  []queued
-	bytes  int
-	ended  bool
-	cut    bool
-	closed bool
-
-	// The fields below belong to the reader.
-	beating  bool
-	nextBeat time.Time
-}
-
-type queued struct {
-	event *scheduler.Event
-	size  int
-	at    time.Time
 }
 
 func newStream(id string, c *Config, gone func(*Stream)) *Stream {
-	return &Stream{
-		id:        id,
-		heartbeat: c.HeartbeatInterval,
-		maxEvents: c.MaxStreamEvents,
-		maxBytes:  c.MaxStreamBytes,
-		maxAge:    c.MaxStreamAge,
-		gone:      gone,
-		wake:      make(chan struct{}, 1),
-	}
+	s := &Stream{id: id}
+	s.init(c, &scheduler.Event{Type: scheduler.Event_HEARTBEAT.Enum()}, func() { gone(s) })
+	s.begins = func(e *scheduler.Event) bool { return e.GetType() == scheduler.Event_SUBSCRIBED }
+	return s
 }
 
 // ID is the value of the header Mesos-Stream-Id.
 func (s *Stream) ID() string { return s.id }
 
-// Next returns the next event, and waits for it. Heartbeats come from here too: one right after SUBSCRIBED, then one an
-// interval whatever else is sent. It returns io.EOF at the end of the subscription, ErrSlowReader when the stream was
-// cut, and ctx's error when that ends. The event is shared with other streams and must not be modified. Only one
-// goroutine may call Next.
-func (s *Stream) Next(ctx context.Context) (*scheduler.Event, error) {
+// push appends an event, unless the stream is over. It returns false when the reader is too slow: the stream is cut then.
+func (s *Stream) push(event *scheduler.Event) bool { return s.add(event, proto.Size(event)) }
+
+// events is the queue behind a stream of events of any kind.
+//
+// It is bounded in events, bytes and age; a stream that overflows is cut, since a reader that misses an event must know
+// it, and learns it by having to subscribe again.
+type events[E any] struct {
+	heartbeat time.Duration
+	beat      E
+	maxEvents int
+	maxBytes  int
+	maxAge    time.Duration
+	gone      func()
+
+	// wake holds one token while the reader should look again. It is never closed.
+	wake chan struct{}
+
+	mu     sync.Mutex
+	queue  []queued[E]
+	bytes  int
+	ended  bool
+	cut    bool
+	closed bool
+
+	// The fields below belong to the reader. begins tells the event after which heartbeats are due; beating is set then.
+	begins   func(E) bool
+	beating  bool
+	nextBeat time.Time
+}
+
+type queued[E any] struct {
+	event E
+	size  int // bytes
+	at    time.Time
+}
+
+// init prepares a queue; beat is the heartbeat, gone is called once when the connection has ended.
+func (s *events[E]) init(c *Config, beat E, gone func()) {
+	s.heartbeat, s.beat, s.gone = c.HeartbeatInterval, beat, gone
+	s.maxEvents, s.maxBytes, s.maxAge = c.MaxStreamEvents, c.MaxStreamBytes, c.MaxStreamAge
+	s.wake = make(chan struct{}, 1)
+}
+
+// Next returns the next event, and waits for it. Heartbeats come from here too: one right after the event that opens the
+// subscription, then one an interval whatever else is sent. It returns io.EOF at the end of the subscription,
+// ErrSlowReader when the stream was cut, and ctx's error when that ends. The event is shared with other streams and must
+// not be modified. Only one goroutine may call Next.
+func (s *events[E]) Next(ctx context.Context) (E, error) {
+	var none E
 	for {
 		if s.beating && !time.Now().Before(s.nextBeat) {
 			s.nextBeat = s.nextBeat.Add(s.heartbeat)
 			if now := time.Now(); s.nextBeat.Before(now) {
 				s.nextBeat = now.Add(s.heartbeat)
 			}
-			return &scheduler.Event{Type: scheduler.Event_HEARTBEAT.Enum()}, nil
+			return s.beat, nil
 		}
-		event, err := s.pop()
+		event, ok, err := s.pop()
 		if err != nil {
-			return nil, err
+			return none, err
 		}
-		if event != nil {
-			if event.GetType() == scheduler.Event_SUBSCRIBED && !s.beating {
+		if ok {
+			if !s.beating && s.begins(event) {
 				s.beating, s.nextBeat = true, time.Now()
 			}
 			return event, nil
 		}
 		if err := s.wait(ctx); err != nil {
-			return nil, err
+			return none, err
 		}
 	}
 }
 
-func (s *Stream) wait(ctx context.Context) error {
+func (s *events[E]) wait(ctx context.Context) error {
 	var beat <-chan time.Time
 	if s.beating {
 		t := time.NewTimer(time.Until(s.nextBeat))
@@ -109,30 +122,31 @@ func (s *Stream) wait(ctx context.Context) error {
 	return nil
 }
 
-func (s *Stream) pop() (*scheduler.Event, error) {
+// pop is false while there is nothing to be had.
+func (s *events[E]) pop() (event E, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.cut:
-		return nil, ErrSlowReader
+		return event, false, ErrSlowReader
 	case len(s.queue) == 0 && s.ended:
-		return nil, io.EOF
+		return event, false, io.EOF
 	case len(s.queue) == 0:
-		return nil, nil
+		return event, false, nil
 	}
 	head := s.queue[0]
-	s.queue[0] = queued{}
+	s.queue[0] = queued[E]{}
 	s.queue = s.queue[1:]
 	s.bytes -= head.size
 	if len(s.queue) == 0 {
 		s.queue = nil // lets go of an array that a burst has grown
 	}
-	return head.event, nil
+	return head.event, true, nil
 }
 
-// Close tells that the connection is gone; the framework counts as disconnected from then on. It may be called several
+// Close tells that the connection is gone: a framework counts as disconnected from then on. It may be called several
 // times, and after the end of the subscription.
-func (s *Stream) Close() {
+func (s *events[E]) Close() {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
@@ -140,13 +154,13 @@ func (s *Stream) Close() {
 	s.ended = true
 	s.mu.Unlock()
 	if first {
-		s.gone(s)
+		s.gone()
 	}
 }
 
-// push appends an event, unless the stream is over. It returns false when the reader is too slow: the stream is cut then.
-func (s *Stream) push(event *scheduler.Event) bool {
-	size := proto.Size(event)
+// add appends an event of a size in bytes, unless the stream is over. It returns false when the reader is too slow: the
+// stream is cut then.
+func (s *events[E]) add(event E, size int) bool {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,21 +175,21 @@ func (s *Stream) push(event *scheduler.Event) bool {
 			return false
 		}
 	}
-	s.queue = append(s.queue, queued{event: event, size: size, at: now})
+	s.queue = append(s.queue, queued[E]{event: event, size: size, at: now})
 	s.bytes += size
 	s.signal()
 	return true
 }
 
 // end lets the reader have what is queued, and then the end of the stream.
-func (s *Stream) end() {
+func (s *events[E]) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
 	s.signal()
 }
 
-func (s *Stream) signal() {
+func (s *events[E]) signal() {
 	select {
 	case s.wake <- struct{}{}:
 	default:

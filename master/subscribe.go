@@ -152,6 +152,7 @@ func (m *Master) subscribed(f *framework) {
 			MasterInfo:               m.Info(),
 		},
 	})
+	m.announceFramework(f)
 	m.seatFramework(f)
 	// Agents send their updates again in their own time; what is here need not wait for that.
 	for _, t := range f.tasks {
@@ -180,8 +181,12 @@ func (m *Master) updateFramework(f *framework, update *scheduler.Call_UpdateFram
 	if err := validation.Update(f.info, info); err != nil {
 		return refuse(Invalid, "%v", err)
 	}
+	before, constraints := f.info, f.constraints
 	f.setInfo(info)
 	f.setWishes(update.GetSuppressedRoles(), update.GetOfferConstraints())
+	if !proto.Equal(before, f.info) || !proto.Equal(constraints, f.constraints) {
+		m.announceFramework(f)
+	}
 	for _, o := range f.offers {
 		if !slices.Contains(f.roles, o.role) {
 			m.rescind(o)

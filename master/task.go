@@ -60,6 +60,10 @@ type task struct {
 	// after is the launch time of an earlier task of that id, whose entry may still be in the record.
 	after int64
 
+	// announced is set while streams of operators know of it, and told the state that they were told last.
+	announced bool
+	told      mesos.TaskState
+
 	// shown is the task as it is shown to tools; nil when it has to be made anew.
 	shown *mesos.Task
 }
@@ -128,6 +132,8 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 	t.state = mesos.TaskState(rec.GetState())
 	m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
 	t.shown = nil
+	m.announceTask(t)
+	m.noteState(t)
 	if f := m.frameworks[key.framework]; fresh && f != nil && m.term != nil {
 		m.releaseKill(f, key.task)
 	}
@@ -188,6 +194,7 @@ func (m *Master) remove(t *task) {
 
 // complete moves a task that has ended to the history of its framework.
 func (m *Master) complete(t *task) {
+	m.tellRecorded(t)
 	f := m.frameworks[t.key.framework]
 	m.remove(t)
 	if f != nil && !t.acknowledged {
@@ -313,13 +320,16 @@ func (m *Master) noteStatus(t *task, status *mesos.TaskStatus) {
 		kept = proto.CloneOf(status)
 		kept.Data = nil
 	}
-	if n := len(t.statuses); n > 0 && t.statuses[n-1].GetState() == status.GetState() {
+	n := len(t.statuses)
+	repeated := n > 0 && t.statuses[n-1].GetState() == status.GetState()
+	if repeated {
 		// Copied, since views may hold the old slice.
 		t.statuses = append(append([]*mesos.TaskStatus(nil), t.statuses[:n-1]...), kept)
 	} else {
 		t.statuses = append(t.statuses[:n:n], kept)
 	}
 	t.shown = nil
+	m.tellStatus(t, status, !repeated)
 }
 
 func seconds(t time.Time) float64 {

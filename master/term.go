@@ -208,6 +208,7 @@ func (m *Master) begin(t *term, docs *documents) {
 // end stops to lead: streams end, offers vanish, launches that no record shows are forgotten; the rest stays to be read.
 func (m *Master) end(t *term) {
 	if m.term == t {
+		m.dismissAll()
 		for _, f := range m.frameworks {
 			f.stopTimer()
 			if f.stream != nil {

@@ -106,15 +106,22 @@ func (m *Master) View(ctx context.Context) (*View, error) {
 	}
 	var v *View
 	err := m.look(ctx, func() {
-		if v = m.view.Load(); v == nil || v.Version != m.version.Load() {
-			v = m.makeView()
-			m.view.Store(v)
-		}
+		v = m.newestView()
 	})
 	if err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+// newestView makes a view, unless nothing has changed since the last one.
+func (m *Master) newestView() *View {
+	v := m.view.Load()
+	if v == nil || v.Version != m.version.Load() {
+		v = m.makeView()
+		m.view.Store(v)
+	}
+	return v
 }
 
 func (m *Master) makeView() *View {
@@ -134,7 +141,7 @@ func (m *Master) makeView() *View {
 			v.Unreachable = append(v.Unreachable, id)
 			continue
 		}
-		if m.term != nil && !a.heard {
+		if m.term != nil && !a.listed() {
 			v.Recovered = append(v.Recovered, a.view())
 			continue
 		}
@@ -220,7 +227,7 @@ func (m *Master) show(t *task) *mesos.Task {
 		TaskId:      &mesos.TaskID{Value: proto.String(t.key.task)},
 		FrameworkId: &mesos.FrameworkID{Value: proto.String(t.key.framework)},
 		AgentId:     agentID(t.agent),
-		State:       t.state.Enum(),
+		State:       m.stateShown(t).Enum(),
 		Statuses:    t.statuses,
 	}
 	switch {
@@ -247,18 +254,23 @@ func (m *Master) show(t *task) *mesos.Task {
 	if len(s.Statuses) == 0 && t.rec != nil {
 		s.Statuses = []*mesos.TaskStatus{t.recordedStatus(a)}
 	}
-	if !t.unreachable.IsZero() {
-		s.State = mesos.TaskState_TASK_UNREACHABLE.Enum()
-		if f := m.frameworks[t.key.framework]; f != nil {
-			s.State = f.degrade(mesos.TaskState_TASK_UNREACHABLE).Enum()
-		}
-	}
 	if t.forwarded != nil {
 		s.StatusUpdateState = t.forwarded.State
 		s.StatusUpdateUuid = t.forwarded.Uuid
 	}
 	t.shown = s
 	return s
+}
+
+// stateShown is the newest state of a task, or that of one given up with its agent.
+func (m *Master) stateShown(t *task) mesos.TaskState {
+	if t.unreachable.IsZero() {
+		return t.state
+	}
+	if f := m.frameworks[t.key.framework]; f != nil {
+		return f.degrade(mesos.TaskState_TASK_UNREACHABLE)
+	}
+	return mesos.TaskState_TASK_UNREACHABLE
 }
 
 // userOf is the user that a task runs as, as far as it is known: its command's, its executor's, or else the framework's.

@@ -48,7 +48,7 @@ var operatorCalls = map[operator.Call_Type]operatorCall{
 	operator.Call_GET_WEIGHTS:       {show: (*api).getWeights},
 	operator.Call_UPDATE_WEIGHTS:    {needs: "update_weights", act: (*api).updateWeights},
 	operator.Call_GET_MASTER:        {show: ofView(getMaster)},
-	operator.Call_SUBSCRIBE:         {},
+	operator.Call_SUBSCRIBE:         {stream: (*api).watch},
 
 	operator.Call_RESERVE_RESOURCES:   {needs: "reserve_resources", later: true},
 	operator.Call_UNRESERVE_RESOURCES: {needs: "unreserve_resources", later: true},

@@ -200,6 +200,23 @@ func (a *Agent) Finish(ctx context.Context, framework, id string, state mesos.Ta
 	return a.Flush(ctx)
 }
 
+// Update reports a status of a task that may have the state it had, after change has put more into it.
+func (a *Agent) Update(ctx context.Context, framework, id string, state mesos.TaskState, change func(*mesos.TaskStatus)) error {
+	a.mu.Lock()
+	key := taskKey{framework, id}
+	t := a.tasks[key]
+	if t == nil {
+		a.mu.Unlock()
+		return fmt.Errorf("no task %q", id)
+	}
+	since := a.own.Snapshot(a.ID).Version()
+	a.turn(key, t, state)
+	change(t.pending[len(t.pending)-1])
+	a.spread(since)
+	a.mu.Unlock()
+	return a.Flush(ctx)
+}
+
 // Flush reports the oldest update of each task that is not acknowledged, unless it has been reported under this epoch.
 func (a *Agent) Flush(ctx context.Context) error {
 	a.mu.Lock()

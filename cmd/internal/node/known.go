@@ -116,7 +116,6 @@ var unusedByMaster = []flags.Unused{
 	{Name: "require_agent_domain", Switch: true, Usual: "false", Advice: "an agent says by --region and --zone where it stands, or not at all"},
 	{Name: "whitelist", Advice: "every agent of the mesh is offered; --cluster-key-file and --mesh-allow keep others out"},
 	{Name: "max_executors_per_agent", Check: count, Advice: "resources alone bound what runs on an agent"},
-	{Name: "max_operator_event_stream_subscribers", Check: count},
 	{Name: "webui_dir", Advice: "there is no user interface yet, and it will be part of the program"},
 	{Name: "rate_limits", Advice: "what waits for a framework is bounded, how often it calls is not"},
 	{Name: "authenticate", Switch: true, Usual: "false", Advice: openPort},

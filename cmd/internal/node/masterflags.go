@@ -38,6 +38,7 @@ type masterFlags struct {
 	keepFrameworks  int
 	keepTasks       int
 	keepUnreachable int
+	eventStreams    int
 }
 
 // The bounds that Mesos sets.
@@ -67,6 +68,7 @@ func (m *masterFlags) register(s *flags.Set) {
 	s.IntVar(&m.keepFrameworks, "max-completed-frameworks", d.MaxCompletedFrameworks, "how `many` ended frameworks are remembered")
 	s.IntVar(&m.keepTasks, "max-completed-tasks-per-framework", d.MaxCompletedTasks, "how `many` ended tasks of each are remembered")
 	s.IntVar(&m.keepUnreachable, "max-unreachable-tasks-per-framework", d.MaxUnreachableTasks, "how `many` unreachable tasks of each are remembered")
+	s.IntVar(&m.eventStreams, "max-operator-event-stream-subscribers", d.MaxOperatorStreams, "how `many` event streams operators may have open; one more ends the oldest")
 	for name, old := range oldNamesOfMaster {
 		s.Alias(strings.ReplaceAll(name, "_", "-"), old)
 	}
@@ -121,12 +123,16 @@ func (m *masterFlags) config(set *flags.Set) (master.Config, error) {
 			fault(flag, fmt.Errorf("%d is negative", n))
 		}
 	}
+	if m.eventStreams < 1 {
+		fault("max-operator-event-stream-subscribers", fmt.Errorf("%d is not above 0", m.eventStreams))
+	}
 	if set.IsSet("zk-session-timeout") {
 		fault("zk-session-timeout", within(m.zkSession.Std(), minZKSession, time.Hour))
 	}
 	c.Roles, c.OfferTimeout, c.RootSubmissions, c.FilterGPUResources = m.roles, m.offerTimeout.Std(), m.rootSubmissions, m.filterGPUs
 	c.HideFrameworkMetrics = !m.frameworkCounts
 	c.MaxCompletedFrameworks, c.MaxCompletedTasks, c.MaxUnreachableTasks = m.keepFrameworks, m.keepTasks, m.keepUnreachable
+	c.MaxOperatorStreams = m.eventStreams
 	c.Region, c.Zone = m.region, m.zone
 	return c, errors.Join(faults...)
 }

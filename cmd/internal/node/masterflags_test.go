@@ -49,7 +49,7 @@ func TestMasterTakesEveryFlagOfMesos(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Region != "r1" || c.Zone != "z1" || c.OfferTimeout != 5*time.Minute || c.RootSubmissions || c.FilterGPUResources ||
-		!c.HideFrameworkMetrics || c.MaxCompletedFrameworks != 5 || c.MaxCompletedTasks != 6 || c.MaxUnreachableTasks != 7 ||
+		!c.HideFrameworkMetrics || c.MaxCompletedFrameworks != 5 || c.MaxCompletedTasks != 6 || c.MaxUnreachableTasks != 7 || c.MaxOperatorStreams != 8 ||
 		c.UnreachableAfter != 30*time.Second || c.LeaveTimeout != 30*time.Second || c.ReregisterTimeout != 15*time.Minute ||
 		c.Weights["a"] != 2 || len(c.Roles) != 2 || len(c.MinAllocatable) != 2 || m.advertisePort != 5051 || m.zkSession.Std() != 2*time.Second {
 		t.Errorf("flags did not become settings: %+v", c)

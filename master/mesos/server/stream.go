@@ -99,9 +99,7 @@ func (rt *runtime) runStream(w *StreamWriter, serve func(context.Context, *Strea
 			rt.Log.Error("stream panicked", "request_id", shortID(), "reason", p, "stack", string(debug.Stack()))
 		}
 	}()
-	if w.send(w.buf) != nil {
-		return
-	}
+	_ = w.send(w.buf) // serve runs all the same: it may have something to let go of
 	if err := serve(ctx, w); err != nil && ctx.Err() == nil {
 		rt.Log.Debug("stream ended", "err", err)
 	}
@@ -151,6 +149,13 @@ func (w *StreamWriter) WriteMessage(cd codec.Codec, m proto.Message) error {
 	return err
 }
 
+// WriteRecord sends bytes that are a message already as one record.
+func (w *StreamWriter) WriteRecord(rec []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.writeRecord(rec)
+}
+
 // keepScratch is how many bytes of scratch a stream keeps between writes: most events are smaller.
 const keepScratch = 8 << 10
 
@@ -183,12 +188,16 @@ func (w *StreamWriter) finish() error {
 	return err
 }
 
+// writeAtOnce is how many bytes a client must take within the timeout: a snapshot may be long, and a link slow.
+const writeAtOnce = 256 << 10
+
 func (w *StreamWriter) send(p []byte) error {
-	if w.err != nil {
-		return w.err
+	for len(p) > 0 && w.err == nil {
+		part := p[:min(len(p), writeAtOnce)]
+		_ = w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
+		_, w.err = w.conn.Write(part)
+		p = p[len(part):]
 	}
-	_ = w.conn.SetWriteDeadline(time.Now().Add(w.timeout))
-	_, w.err = w.conn.Write(p)
 	return w.err
 }
 
