@@ -55,6 +55,7 @@ type Agent struct {
 	containers   map[string]*task
 	frameworks   map[string]*framework
 	ledger       *ledger.Ledger
+	made         reservations
 	streams      *status.Streams
 	ended        *checkpoint.Ended
 	lost         []string
@@ -114,6 +115,7 @@ func New(cfg Config) (*Agent, error) {
 		lost: loaded.Lost, rebooted: loaded.Rebooted, problems: map[string]string{}, unsaved: map[*task]struct{}{},
 		changed: changes{tasks: map[status.Key]*task{}}, orphans: map[string]struct{}{},
 		draining: loaded.Drain, leaving: loaded.Gone,
+		made: reservations{running: map[status.UUID]*operation{}, updates: status.New(cfg.RetryFirst, cfg.RetryMax)},
 	}
 	a.epoch.obeyed, a.epoch.durable = loaded.Epoch, loaded.Epoch
 	for i, p := range cfg.Problems {
@@ -124,6 +126,7 @@ func New(cfg Config) (*Agent, error) {
 		a.counters.RecoveryErrors++
 		cfg.Log.Error("checkpoint did not read", "path", p.Path, "kept", p.Kept, "err", p.Err)
 	}
+	a.restoreReservations(loaded.Resources)
 	a.restore(loaded)
 	if store.Low() {
 		a.diskWorks()
@@ -181,6 +184,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	helpers.Go(func() { a.watchLeader(help) })
 	degraded := a.degraded
 	helpers.Go(func() { a.watchContainerizer(help, degraded) })
+	a.removeDestroyed()
 	a.ready.Store(true)
 	a.cfg.Log.Info("agent is ready", "agent_id", a.cfg.ID, "tasks", len(a.tasks), "epoch", a.epoch.obeyed)
 
@@ -282,6 +286,7 @@ func (a *Agent) nextWake() (at time.Time, ok bool) {
 	take(a.timers.next())
 	if a.canSend() {
 		take(a.streams.Next())
+		take(a.made.updates.Next())
 	}
 	return at, ok
 }

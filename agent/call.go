@@ -7,6 +7,7 @@ import (
 
 	"starling/agent/checkpoint"
 	"starling/agent/status"
+	"starling/master/mesos"
 	"starling/master/nodeapi"
 )
 
@@ -153,9 +154,11 @@ func (a *Agent) obey(c *call) {
 		a.shutdown(k.Shutdown.GetGone(), a.answered(c))
 		return
 	case *nodeapi.Call_Apply:
-		a.refuse(c, fmt.Errorf("%w: %s: operations on resources are not supported by this agent", nodeapi.ErrMalformed,
-			k.Apply.GetOperations()[0].GetType()))
+		// Answered once they are on disk.
+		a.apply(k.Apply, func(done []*mesos.OperationStatus) { a.reply(c, &nodeapi.Reply{Operations: done}) })
 		return
+	case *nodeapi.Call_AcknowledgeOperation:
+		a.acknowledgeOperation(k.AcknowledgeOperation)
 	default:
 		a.refuse(c, fmt.Errorf("%w: unknown kind of call", nodeapi.ErrMalformed))
 		return

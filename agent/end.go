@@ -46,6 +46,7 @@ func (a *Agent) kill(key status.Key, policy *mesos.KillPolicy) {
 
 // shutdownFramework ends all tasks of a framework, and forgets what it was to be told.
 func (a *Agent) shutdownFramework(id string) {
+	a.forgetOperations(func(op *mesos.Operation) bool { return op.GetFrameworkId().GetValue() == id })
 	for _, t := range a.tasks {
 		if t.key.Framework == id {
 			a.discharge(t, func() executor.Step { return t.cmd.Kill(time.Now(), nil) })

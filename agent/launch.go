@@ -136,6 +136,12 @@ func (a *Agent) admit(t *task, group bool) *executor.Refusal {
 			Message: "Failed to launch container: " + a.degraded,
 		}
 	}
+	if _, err := a.mounts(res); err != nil {
+		return &executor.Refusal{
+			State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
+			Message: "Failed to launch container: " + err.Error(),
+		}
+	}
 	if err := a.ledger.Take(t.holder(), res); err != nil {
 		return &executor.Refusal{
 			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_INVALID_OFFERS,
@@ -203,8 +209,18 @@ func (a *Agent) start(t *task) {
 func (a *Agent) startContainer(t *task, spec containerizer.Spec, owner string) (containerizer.Container, error) {
 	ctx, cancel := a.workContext(a.cfg.LaunchTimeout)
 	defer cancel()
-	if _, err := a.layout.Create(t.key.Framework, t.key.Task, t.container, owner); err != nil {
+	dir, err := a.layout.Create(t.key.Framework, t.key.Task, t.container, owner)
+	if err != nil {
 		return containerizer.Container{}, err
+	}
+	mounts, err := a.mounts(t.res)
+	if err != nil {
+		return containerizer.Container{}, err
+	}
+	for _, v := range mounts {
+		if err := v.Link(dir, v.path, owner); err != nil {
+			return containerizer.Container{}, err
+		}
 	}
 	container, err := a.cfg.Containerizer.Launch(ctx, spec)
 	if err != nil && ctx.Err() != nil {

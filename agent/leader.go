@@ -40,6 +40,7 @@ func (a *Agent) heardOf(l leader) {
 	a.reports.version = 0
 	if newer {
 		a.streams.Resend(time.Now())
+		a.made.updates.Resend(time.Now())
 	}
 }
 

@@ -111,6 +111,7 @@ func (a *Agent) describe(d *nodeapi.Describe) *nodeapi.Description {
 			out.Tasks = append(out.Tasks, a.proto(t))
 		}
 	}
+	out.Operations = a.made.doc.GetPending()
 	return out
 }
 

@@ -37,6 +37,13 @@ type reports struct {
 	wg      sync.WaitGroup
 }
 
+// sent is what a report told: updates of tasks, of operations, and those without uuid, with the record up to a version.
+type sent struct {
+	due, operations []status.Due
+	once            []*nodeapi.StatusUpdate
+	version         uint64
+}
+
 // reached forgets failures: there is a reason to believe that the next try works.
 func (r *reports) reached() { r.backoff, r.until = 0, time.Time{} }
 
@@ -69,7 +76,8 @@ func (a *Agent) send(now time.Time) {
 	}
 	due := a.streams.Take(now, reportMax)
 	once := a.reports.once
-	if len(due) == 0 && len(once) == 0 {
+	operations := a.made.updates.Take(now, reportMax)
+	if len(due) == 0 && len(once) == 0 && len(operations) == 0 {
 		return
 	}
 	report := &nodeapi.Report{Epoch: a.leader.epoch, AgentId: a.cfg.ID, Updates: once}
@@ -83,6 +91,9 @@ func (a *Agent) send(now time.Time) {
 		}
 		report.Updates = append(report.Updates, update)
 	}
+	for _, d := range operations {
+		report.Operations = append(report.Operations, d.Update.Payload.(*mesos.Operation))
+	}
 	version := a.version()
 	if version > a.reports.version {
 		report.Delta = a.cfg.Mesh.Delta(a.reports.version)
@@ -94,19 +105,19 @@ func (a *Agent) send(now time.Time) {
 		ctx, cancel := context.WithTimeout(a.work, reportTimeout)
 		defer cancel()
 		err := a.cfg.Reporter.Report(ctx, to.addr, report)
-		a.post(func() { a.reported(to, due, once, version, err) })
+		a.post(func() { a.reported(to, sent{due, operations, once, version}, err) })
 	})
 }
 
 // reported goes on after a report. What a leader took is repeated only when no acknowledgement comes; what it did not take
 // is due again after a pause, or at once if there is another leader by now.
-func (a *Agent) reported(to leader, due []status.Due, once []*nodeapi.StatusUpdate, version uint64, err error) {
+func (a *Agent) reported(to leader, sent sent, err error) {
 	a.reports.sending = false
 	now := time.Now()
 	if err == nil {
 		a.counters.Reports++
 		if to.epoch == a.leader.epoch && to.addr == a.leader.addr {
-			a.reports.version = max(a.reports.version, version)
+			a.reports.version = max(a.reports.version, sent.version)
 		}
 		a.reports.reached()
 		return
@@ -124,16 +135,19 @@ func (a *Agent) reported(to leader, due []status.Due, once []*nodeapi.StatusUpda
 	if errors.Is(err, nodeapi.ErrMalformed) || errors.Is(err, nodeapi.ErrTooLarge) {
 		// Sending the same again is useless, so what is sent once is given up, and the rest waits for its usual time.
 		a.cfg.Log.Error("leader refused a report", "addr", to.addr, "err", err)
-		a.counters.DroppedUpdates += uint64(len(once))
+		a.counters.DroppedUpdates += uint64(len(sent.once))
 		return
 	}
 	a.cfg.Log.Debug("cannot report to the leader", "addr", to.addr, "err", err)
-	a.reports.once = append(once, a.reports.once...)
+	a.reports.once = append(sent.once, a.reports.once...)
 	if extra := len(a.reports.once) - onceMax; extra > 0 {
 		a.counters.DroppedUpdates += uint64(extra)
 		a.reports.once = a.reports.once[extra:]
 	}
-	for _, d := range due {
+	for _, d := range sent.due {
 		a.streams.Retry(again, d.Key, d.Update.UUID)
+	}
+	for _, d := range sent.operations {
+		a.made.updates.Retry(again, d.Key, d.Update.UUID)
 	}
 }

@@ -18,7 +18,9 @@ type Counters struct {
 	Refused, LaunchErrors, DestroyErrors, DiskErrors, RecoveryErrors             uint64
 	Calls, StaleCalls, Reports, FailedReports, DroppedUpdates                    uint64
 	Acknowledgements, InvalidAcknowledgements, InvalidMessages, Updates          uint64
-	RecoverySeconds                                                              float64
+	// OperationsFinished and OperationsRefused count operations on reservations and volumes.
+	OperationsFinished, OperationsRefused uint64
+	RecoverySeconds                       float64
 
 	retired uint64
 }
@@ -44,6 +46,14 @@ func (c *Counters) count(state mesos.TaskState) {
 	}
 }
 
+func (c *Counters) operation(state mesos.OperationState) {
+	if state == mesos.OperationState_OPERATION_FINISHED {
+		c.OperationsFinished++
+	} else {
+		c.OperationsRefused++
+	}
+}
+
 // State is what an agent looked like at one moment. Messages in it are shared and must not be modified.
 type State struct {
 	Started time.Time
@@ -56,7 +66,9 @@ type State struct {
 	Used resources.Resources
 	// Frameworks are those with tasks, Completed those without that are still remembered; both in order of ids.
 	Frameworks, Completed []FrameworkState
-	Problems              []string
+	// Operations are those whose status is not acknowledged, oldest first.
+	Operations []*mesos.Operation
+	Problems   []string
 	// Degraded is why containers can't be started; empty while they can.
 	Degraded string
 	Counters Counters
@@ -106,6 +118,7 @@ func (a *Agent) state() *State {
 	s := &State{
 		Started: a.started, Leader: a.leader.name, Epoch: a.epoch.obeyed, Total: a.ledger.Total(), Free: a.ledger.Free(),
 		Problems: slices.Sorted(maps.Values(a.problems)), Counters: a.counters, Degraded: a.degraded,
+		Operations: a.made.doc.GetPending(),
 	}
 	if s.Leader == "" {
 		s.Leader = a.leader.addr
@@ -118,6 +131,9 @@ func (a *Agent) state() *State {
 		s.DrainStarted = time.Unix(0, d.GetStarted())
 	}
 	for _, h := range a.ledger.Holders() {
+		if h.Operation != "" {
+			continue
+		}
 		held, _ := a.ledger.Held(h)
 		s.Used = s.Used.Add(held)
 	}

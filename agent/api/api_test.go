@@ -179,9 +179,12 @@ func TestNodeProtocol(t *testing.T) {
 	if _, err := client.Call(t.Context(), s.addr, call); err == nil || !strings.Contains(err.Error(), "epoch is stale") {
 		t.Errorf("a stale call: got %v", err)
 	}
-	call.Epoch, call.Call = 3, &nodeapi.Call_Apply{Apply: &nodeapi.Apply{Operations: []*mesos.Offer_Operation{{Type: mesos.Offer_Operation_RESERVE.Enum()}}}}
-	if _, err := client.Call(t.Context(), s.addr, call); err == nil || !strings.Contains(err.Error(), "RESERVE") {
-		t.Errorf("an operation: got %v", err)
+	call.Epoch, call.Call = 3, &nodeapi.Call_Apply{Apply: &nodeapi.Apply{
+		Operations: []*mesos.Offer_Operation{{Type: mesos.Offer_Operation_LAUNCH.Enum()}}, Uuids: [][]byte{[]byte("0123456789abcdef")},
+	}}
+	reply, err = client.Call(t.Context(), s.addr, call)
+	if err != nil || len(reply.GetOperations()) != 1 || reply.GetOperations()[0].GetState() != mesos.OperationState_OPERATION_ERROR {
+		t.Errorf("an operation: got %v, %v", reply, err)
 	}
 }
 

@@ -47,6 +47,11 @@ func PutEpoch(epoch uint64) Change {
 	}}
 }
 
+// PutResources writes what operations made of the node's resources, twice: no one file that does not read loses it.
+func PutResources(r *Resources) Change {
+	return Change{what: fileResources, puts: []put{{fileResources, kindResources, r}, {fileResCopy, kindResources, r}}}
+}
+
 // End forgets a task, and remembers that its id is used up. It takes the place of a PutState that still waits.
 func End(containerID, framework, task string) Change {
 	d := digestOf(framework, task)

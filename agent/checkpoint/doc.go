@@ -6,6 +6,8 @@
 //	  epoch, epoch.copy           Epoch: the highest that was obeyed; the higher readable one counts
 //	  drain                       Drain: the agent is drained
 //	  gone                        Gone: the agent of that id is gone for good; it ends everything and takes another id
+//	  resources, resources.copy   Resources: dynamic reservations, persistent volumes, and operations that ended; the newer
+//	                              readable one counts
 //	  ended                       digests of the ids of tasks that ended: such an id is never started again
 //	  tasks/<container id>.task   Task: the intent to run a task, written before anything is started
 //	  tasks/<container id>.state  State, one after another, of which the last counts: pid, status updates and what of

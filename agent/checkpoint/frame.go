@@ -35,12 +35,13 @@ var (
 type kind byte
 
 const (
-	kindIdentity kind = 1
-	kindEpoch    kind = 2
-	kindTask     kind = 3
-	kindState    kind = 4
-	kindDrain    kind = 6
-	kindGone     kind = 7
+	kindIdentity  kind = 1
+	kindEpoch     kind = 2
+	kindTask      kind = 3
+	kindState     kind = 4
+	kindDrain     kind = 6
+	kindGone      kind = 7
+	kindResources kind = 5
 )
 
 // errCorrupt is the class of all errors of unframe but a newer version's.

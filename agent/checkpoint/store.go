@@ -29,6 +29,8 @@ const (
 	fileIdentity  = "identity"
 	fileEpoch     = "epoch"
 	fileEpochCopy = "epoch.copy"
+	fileResources = "resources"
+	fileResCopy   = "resources.copy"
 	fileEnded     = "ended"
 	fileReserve   = "reserve"
 	fileDrain     = "drain"
@@ -90,6 +92,8 @@ type Loaded struct {
 	// Drain is set while the agent is drained, Gone once it was told that it is gone for good.
 	Drain *Drain
 	Gone  bool
+	// Resources is what operations made of the node's resources; nil where there were none, or where nothing of it reads.
+	Resources *Resources
 	// Problems are the files that did not read this time.
 	Problems []Problem
 }
@@ -197,6 +201,14 @@ func (s *Store) load() (*Loaded, error) {
 	}
 	if err := s.loadStanding(l); err != nil {
 		return nil, err
+	}
+	for _, name := range []string{fileResources, fileResCopy} {
+		res := &Resources{}
+		if ok, err := s.read(l, name, kindResources, res); err != nil {
+			return nil, err
+		} else if ok && (l.Resources == nil || res.Sequence > l.Resources.Sequence) {
+			l.Resources = res
+		}
 	}
 	if err := s.loadEnded(l); err != nil {
 		return nil, err

@@ -8,6 +8,7 @@
 package ledger
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -16,13 +17,18 @@ import (
 	"starling/master/mesos/resources"
 )
 
-// Holder is who holds resources: a task, or an executor with an empty Task.
+// Holder is who holds resources: a task, an executor with an empty Task, or an operation that is being carried out.
 type Holder struct {
 	Framework, Executor, Task string
+	// Operation is the uuid of an operation; the rest is empty then.
+	Operation string
 }
 
 // String names the holder for people.
 func (h Holder) String() string {
+	if h.Operation != "" {
+		return fmt.Sprintf("operation %s", h.Operation)
+	}
 	if h.Task != "" {
 		return fmt.Sprintf("task %q of framework %q", h.Task, h.Framework)
 	}
@@ -64,6 +70,11 @@ func (l *Ledger) Total() resources.Resources { return l.total }
 // free until enough of it was released.
 func (l *Ledger) SetTotal(total resources.Resources) { l.total = total.Unallocated() }
 
+// Convert replaces takes, which must be free, by gives in what the node has: an operation was carried out.
+func (l *Ledger) Convert(takes, gives resources.Resources) {
+	l.total = l.total.Sub(takes.Unallocated()).Add(gives.Unallocated())
+}
+
 // Used returns the sum of what all holders hold, without allocation marks.
 func (l *Ledger) Used() resources.Resources { return l.used }
 
@@ -83,7 +94,8 @@ func (l *Ledger) Held(h Holder) (held resources.Resources, ok bool) {
 // Holders returns all who hold something, in order.
 func (l *Ledger) Holders() []Holder {
 	return slices.SortedFunc(maps.Keys(l.held), func(a, b Holder) int {
-		return strings.Compare(a.Framework+"\x00"+a.Executor+"\x00"+a.Task, b.Framework+"\x00"+b.Executor+"\x00"+b.Task)
+		return cmp.Or(strings.Compare(a.Framework+"\x00"+a.Executor+"\x00"+a.Task, b.Framework+"\x00"+b.Executor+"\x00"+b.Task),
+			strings.Compare(a.Operation, b.Operation))
 	})
 }
 

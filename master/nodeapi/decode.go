@@ -41,13 +41,13 @@ func DecodeCall(b []byte) (*Call, error) {
 			f.id("framework_ids", id.GetValue())
 		}
 	case *Call_Apply:
-		f.need(len(k.Apply.GetOperations()) > 0, "operations")
-		for _, op := range k.Apply.GetOperations() {
-			f.need(op.GetType() != mesos.Offer_Operation_UNKNOWN, "operations.type")
-		}
+		f.apply(k.Apply)
 	case *Call_Drain:
 		f.need(k.Drain.GetMaxGracePeriod() >= 0, "drain.max_grace_period that is not negative")
 	case *Call_Reactivate, *Call_Shutdown:
+	case *Call_AcknowledgeOperation:
+		f.id("framework_id", k.AcknowledgeOperation.GetFrameworkId().GetValue())
+		f.uuid(k.AcknowledgeOperation.GetUuid())
 	default:
 		// A kind that this version does not know, or none: either way there is nothing to carry out.
 		f.need(false, "call")
@@ -73,6 +73,11 @@ func DecodeReport(b []byte) (*Report, error) {
 	}
 	for _, m := range r.GetMessages() {
 		f.message(m)
+	}
+	for _, op := range r.GetOperations() {
+		f.id("operations.framework_id", op.GetFrameworkId().GetValue())
+		f.uuid(op.GetUuid().GetValue())
+		f.uuid(op.GetLatestStatus().GetUuid().GetValue())
 	}
 	for _, e := range r.GetExits() {
 		f.id("exits.framework_id", e.GetFrameworkId().GetValue())
@@ -137,6 +142,22 @@ func (f *faults) launch(l *Launch) {
 	}
 	if l.GetGroupExecutor() != nil {
 		f.id("group_executor.executor_id", l.GetGroupExecutor().GetExecutorId().GetValue())
+	}
+}
+
+func (f *faults) apply(a *Apply) {
+	f.need(len(a.GetOperations()) > 0, "operations")
+	for _, op := range a.GetOperations() {
+		f.need(op.GetType() != mesos.Offer_Operation_UNKNOWN, "operations.type")
+	}
+	if a.GetFrameworkId() != nil {
+		f.id("framework_id", a.GetFrameworkId().GetValue())
+	}
+	if got, want := len(a.GetUuids()), len(a.GetOperations()); got != want {
+		*f = append(*f, fmt.Errorf("%d uuids came with %d operations", got, want))
+	}
+	for _, uuid := range a.GetUuids() {
+		f.uuid(uuid)
 	}
 }
 

@@ -35,6 +35,23 @@ func task(id string) *mesos.TaskInfo {
 	}
 }
 
+func reserve() *mesos.Offer_Operation {
+	return &mesos.Offer_Operation{
+		Type: mesos.Offer_Operation_RESERVE.Enum(), Id: &mesos.OperationID{Value: proto.String("op-1")},
+		Reserve: &mesos.Offer_Operation_Reserve{Resources: task("t").Resources},
+	}
+}
+
+func operation(uuid []byte) *mesos.Operation {
+	return &mesos.Operation{
+		FrameworkId: framework().GetId(), AgentId: task("t").GetAgentId(), Info: reserve(), Uuid: &mesos.UUID{Value: uuid},
+		LatestStatus: &mesos.OperationStatus{
+			OperationId: reserve().GetId(), State: mesos.OperationState_OPERATION_FINISHED.Enum(), Uuid: &mesos.UUID{Value: uuid},
+			ConvertedResources: task("t").Resources,
+		},
+	}
+}
+
 // golden is one message of each kind, named after its file. A file is never changed once a release has written it; a new
 // field gets a message of its own.
 func golden() map[string]proto.Message {
@@ -58,13 +75,19 @@ func golden() map[string]proto.Message {
 		}}),
 		"call-shutdown-framework": call(&Call_ShutdownFramework{ShutdownFramework: &ShutdownFramework{FrameworkId: fid}}),
 		"call-describe":           call(&Call_Describe{Describe: &Describe{FrameworkIds: []*mesos.FrameworkID{fid}}}),
-		"call-apply": call(&Call_Apply{Apply: &Apply{Operations: []*mesos.Offer_Operation{{
-			Type: mesos.Offer_Operation_RESERVE.Enum(), Reserve: &mesos.Offer_Operation_Reserve{Resources: task("t").Resources},
-		}}}}),
-		"call-drain":      call(&Call_Drain{Drain: &Drain{MaxGracePeriod: proto.Int64(10e9), MarkGone: true}}),
-		"call-reactivate": call(&Call_Reactivate{Reactivate: &Reactivate{}}),
-		"call-shutdown":   call(&Call_Shutdown{Shutdown: &Shutdown{Gone: true}}),
-		"reply":           &Reply{Delta: []byte{1, 2, 3}},
+		"call-drain":              call(&Call_Drain{Drain: &Drain{MaxGracePeriod: proto.Int64(10e9), MarkGone: true}}),
+		"call-reactivate":         call(&Call_Reactivate{Reactivate: &Reactivate{}}),
+		"call-shutdown":           call(&Call_Shutdown{Shutdown: &Shutdown{Gone: true}}),
+		"reply":                   &Reply{Delta: []byte{1, 2, 3}},
+		"call-apply-operations": call(&Call_Apply{Apply: &Apply{
+			Operations: []*mesos.Offer_Operation{reserve()}, FrameworkId: fid, Uuids: [][]byte{uuid},
+		}}),
+		"call-acknowledge-operation": call(&Call_AcknowledgeOperation{AcknowledgeOperation: &AcknowledgeOperation{
+			FrameworkId: fid, OperationId: reserve().GetId(), Uuid: uuid,
+		}}),
+		"reply-operations":             &Reply{Operations: []*mesos.OperationStatus{operation(uuid).GetLatestStatus()}},
+		"reply-description-operations": &Reply{Description: &Description{Operations: []*mesos.Operation{operation(uuid)}}},
+		"report-operations":            &Report{Epoch: 42, AgentId: "m-S0", Operations: []*mesos.Operation{operation(uuid)}},
 		"reply-description": &Reply{Description: &Description{
 			Frameworks: []*mesos.FrameworkInfo{framework()},
 			Tasks: []*mesos.Task{{
@@ -164,6 +187,12 @@ func TestDecodeRefusesWhatIsNotWhole(t *testing.T) {
 		{"a short uuid", func(c *Call) {
 			k := c.GetKill()
 			c.Call = &Call_Acknowledge{Acknowledge: &Acknowledge{FrameworkId: k.FrameworkId, TaskId: k.TaskId, Uuid: []byte("short")}}
+		}, []string{"uuid has 5 bytes instead of 16"}},
+		{"an operation without a uuid", func(c *Call) {
+			c.Call = &Call_Apply{Apply: &Apply{Operations: []*mesos.Offer_Operation{reserve()}}}
+		}, []string{"0 uuids came with 1 operations"}},
+		{"an operation with a short uuid", func(c *Call) {
+			c.Call = &Call_Apply{Apply: &Apply{Operations: []*mesos.Offer_Operation{reserve()}, Uuids: [][]byte{[]byte("short")}}}
 		}, []string{"uuid has 5 bytes instead of 16"}},
 		{"no operations", func(c *Call) { c.Call = &Call_Apply{Apply: &Apply{}} }, []string{"operations is missing"}},
 		{"an operation of no type", func(c *Call) {

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 )
@@ -23,91 +21,111 @@ type OperationContext struct {
 	Volumes, Used resources.Resources
 }
 
-// Change is what an operation does to the pool: Takes goes, Gives comes.
-type Change struct {
-	Takes, Gives resources.Resources
-}
+// Unavailable is the error of an operation that would be right if what it takes were there.
+type Unavailable struct{ text string }
 
-// Operation checks a RESERVE, UNRESERVE, CREATE or DESTROY, whose resources the master has allocated as those of the offer
-// are, and returns what it does. LAUNCH and LAUNCH_GROUP are for Task and Group; others are not supported.
-func Operation(op *mesos.Offer_Operation, ctx OperationContext) (Change, error) {
-	kind := op.GetType()
+// Error says what is not there.
+func (u *Unavailable) Error() string { return u.text }
+
+// Operation checks an operation on reservations and volumes, whose resources the master has allocated as those of the offer
+// are, and returns what it does. LAUNCH and LAUNCH_GROUP are for Task and Group. The error is an *Unavailable where only the
+// pool is at fault.
+func Operation(op *mesos.Offer_Operation, ctx OperationContext) (resources.Conversion, error) {
+	none := resources.Conversion{}
 	if op.Id != nil {
 		if err := ID(op.GetId().GetValue()); err != nil {
-			return Change{}, err
+			return none, err
 		}
 	}
-	var change Change
-	var err error
-	switch kind {
-	case mesos.Offer_Operation_RESERVE:
-		if op.Reserve == nil {
-			return Change{}, missing("reserve")
-		}
-		change, err = reserve(op.Reserve, ctx)
-	case mesos.Offer_Operation_UNRESERVE:
-		if op.Unreserve == nil {
-			return Change{}, missing("unreserve")
-		}
-		change, err = unreserve(op.Unreserve)
-	case mesos.Offer_Operation_CREATE:
-		if op.Create == nil {
-			return Change{}, missing("create")
-		}
-		change, err = create(op.Create, ctx)
-	case mesos.Offer_Operation_DESTROY:
-		if op.Destroy == nil {
-			return Change{}, missing("destroy")
-		}
-		change, err = destroy(op.Destroy, ctx)
-	default:
-		return Change{}, fmt.Errorf("Operation %s is not supported", kind)
+	kind := op.GetType()
+	check, ok := operationChecks[kind]
+	if !ok {
+		return none, fmt.Errorf("Operation %s is not supported", kind)
 	}
+	if err := check(op, ctx); err != nil {
+		return none, err
+	}
+	change, err := resources.Convert(op)
 	if err != nil {
-		return Change{}, err
+		return none, fmt.Errorf("Invalid %s Operation: %w", kind, err)
 	}
 	if !ctx.Pool.Contains(change.Takes) {
-		return Change{}, fmt.Errorf("Invalid %s Operation: %s does not contain %s", kind, ctx.Pool, change.Takes)
+		return none, &Unavailable{fmt.Sprintf("Invalid %s Operation: %s does not contain %s", kind, ctx.Pool, change.Takes)}
 	}
 	return change, nil
 }
 
-func reserve(op *mesos.Offer_Operation_Reserve, ctx OperationContext) (Change, error) {
-	none := Change{}
+var operationChecks = map[mesos.Offer_Operation_Type]func(*mesos.Offer_Operation, OperationContext) error{
+	mesos.Offer_Operation_RESERVE: func(op *mesos.Offer_Operation, ctx OperationContext) error {
+		return reserve(op.GetReserve(), ctx)
+	},
+	mesos.Offer_Operation_UNRESERVE: func(op *mesos.Offer_Operation, _ OperationContext) error {
+		return unreserve(op.GetUnreserve())
+	},
+	mesos.Offer_Operation_CREATE: func(op *mesos.Offer_Operation, ctx OperationContext) error {
+		return create(op.GetCreate(), ctx)
+	},
+	mesos.Offer_Operation_DESTROY: func(op *mesos.Offer_Operation, ctx OperationContext) error {
+		return destroy(op.GetDestroy(), ctx)
+	},
+	mesos.Offer_Operation_GROW_VOLUME: func(op *mesos.Offer_Operation, ctx OperationContext) error {
+		if op.GrowVolume == nil {
+			return missing("grow_volume")
+		}
+		return resize(op.GetGrowVolume().GetVolume(), ctx)
+	},
+	mesos.Offer_Operation_SHRINK_VOLUME: func(op *mesos.Offer_Operation, ctx OperationContext) error {
+		if op.ShrinkVolume == nil {
+			return missing("shrink_volume")
+		}
+		return resize(op.GetShrinkVolume().GetVolume(), ctx)
+	},
+	mesos.Offer_Operation_CREATE_DISK:  needsProvider,
+	mesos.Offer_Operation_DESTROY_DISK: needsProvider,
+}
+
+// needsProvider refuses what only a resource provider could do.
+func needsProvider(op *mesos.Offer_Operation, _ OperationContext) error {
+	return fmt.Errorf("Operation %s needs a resource provider, and agents have none", op.GetType())
+}
+
+func reserve(op *mesos.Offer_Operation_Reserve, ctx OperationContext) error {
+	if op == nil {
+		return missing("reserve")
+	}
 	if ctx.Framework != nil && len(op.GetSource()) > 0 {
-		return none, errors.New("'source' field must not be set for scheduler API")
+		return errors.New("'source' field must not be set for scheduler API")
 	}
 	gives, list, err := operands(op.GetResources())
 	if err != nil {
-		return none, err
+		return err
 	}
 	for _, r := range list {
 		if !dynamic(r) {
-			return none, fmt.Errorf("Resource %s is not dynamically reserved", text(r))
+			return fmt.Errorf("Resource %s is not dynamically reserved", text(r))
 		}
 		if r.GetDisk().GetPersistence() != nil {
-			return none, fmt.Errorf("A persistent volume %s must already be reserved", text(r))
+			return fmt.Errorf("A persistent volume %s must already be reserved", text(r))
 		}
 		last := r.Reservations[len(r.Reservations)-1]
 		if ctx.Principal != "" {
 			if last.Principal == nil {
-				return none, fmt.Errorf("A reserve operation was attempted by principal '%s', but there is a reserved resource in the request with no principal set", ctx.Principal)
+				return fmt.Errorf("A reserve operation was attempted by principal '%s', but there is a reserved resource in the request with no principal set", ctx.Principal)
 			}
 			if last.GetPrincipal() != ctx.Principal {
-				return none, fmt.Errorf("A reserve operation was attempted by authenticated principal '%s', which does not match a reserved resource in the request with principal '%s'", ctx.Principal, last.GetPrincipal())
+				return fmt.Errorf("A reserve operation was attempted by authenticated principal '%s', which does not match a reserved resource in the request with principal '%s'", ctx.Principal, last.GetPrincipal())
 			}
 		}
 		if err := reservable(r, last.GetRole(), ctx.Framework); err != nil {
-			return none, err
+			return err
 		}
 	}
 	if ctx.Framework != nil {
 		if err := singleRole(gives); err != nil {
-			return none, fmt.Errorf("Invalid reservation resources: %w", err)
+			return fmt.Errorf("Invalid reservation resources: %w", err)
 		}
 	}
-	takes, err := convert(list, popReservation)
-	return Change{Takes: takes, Gives: gives}, err
+	return nil
 }
 
 // reservable checks who may reserve for a role: a framework, what it was offered for one of its roles; an operator, what
@@ -132,80 +150,105 @@ func reservable(r *mesos.Resource, role string, f *mesos.FrameworkInfo) error {
 	return nil
 }
 
-func unreserve(op *mesos.Offer_Operation_Unreserve) (Change, error) {
-	takes, list, err := operands(op.GetResources())
+func unreserve(op *mesos.Offer_Operation_Unreserve) error {
+	if op == nil {
+		return missing("unreserve")
+	}
+	_, list, err := operands(op.GetResources())
 	if err != nil {
-		return Change{}, err
+		return err
 	}
 	for _, r := range list {
 		if !dynamic(r) {
-			return Change{}, fmt.Errorf("Resource %s is not dynamically reserved", text(r))
+			return fmt.Errorf("Resource %s is not dynamically reserved", text(r))
 		}
 		if r.GetDisk().GetPersistence() != nil {
-			return Change{}, fmt.Errorf("A dynamically reserved persistent volume %s cannot be unreserved directly. Please destroy the persistent volume first then unreserve the resource", text(r))
+			return fmt.Errorf("A dynamically reserved persistent volume %s cannot be unreserved directly. Please destroy the persistent volume first then unreserve the resource", text(r))
 		}
 	}
-	gives, err := convert(list, popReservation)
-	return Change{Takes: takes, Gives: gives}, err
+	return nil
 }
 
-func create(op *mesos.Offer_Operation_Create, ctx OperationContext) (Change, error) {
-	none := Change{}
+func create(op *mesos.Offer_Operation_Create, ctx OperationContext) error {
+	if op == nil {
+		return missing("create")
+	}
 	gives, list, err := operands(op.GetVolumes())
 	if err != nil {
-		return none, err
+		return err
 	}
 	if err := volumes(list); err != nil {
-		return none, err
+		return err
 	}
 	if err := uniquePersistence(ctx.Volumes.Unallocated(), gives.Unallocated()); err != nil {
-		return none, err
+		return err
 	}
 	for _, r := range list {
 		if f := ctx.Framework; f != nil && r.Shared != nil && !Has(f, mesos.FrameworkInfo_Capability_SHARED_RESOURCES) {
-			return none, fmt.Errorf("Create volume operation for '%s' has been attempted by framework '%s' with no SHARED_RESOURCES capability", text(r), f.GetId().GetValue())
+			return fmt.Errorf("Create volume operation for '%s' has been attempted by framework '%s' with no SHARED_RESOURCES capability", text(r), f.GetId().GetValue())
 		}
 		p := r.GetDisk().GetPersistence()
 		switch {
 		case ctx.Principal == "" || p.Principal != nil && p.GetPrincipal() == ctx.Principal:
 		case p.Principal == nil:
-			return none, fmt.Errorf("Create volume operation attempted by principal '%s', but there is a volume in the operation with no principal set in 'disk.persistence'", ctx.Principal)
+			return fmt.Errorf("Create volume operation attempted by principal '%s', but there is a volume in the operation with no principal set in 'disk.persistence'", ctx.Principal)
 		default:
-			return none, fmt.Errorf("Create volume operation attempted by authenticated principal '%s', which does not match a volume in the operation with principal '%s' set in 'disk.persistence'", ctx.Principal, p.GetPrincipal())
+			return fmt.Errorf("Create volume operation attempted by authenticated principal '%s', which does not match a volume in the operation with principal '%s' set in 'disk.persistence'", ctx.Principal, p.GetPrincipal())
 		}
 	}
 	if ctx.Framework != nil {
 		if err := singleRole(gives); err != nil {
-			return none, fmt.Errorf("Invalid volume resources: %w", err)
+			return fmt.Errorf("Invalid volume resources: %w", err)
 		}
 	}
-	takes, err := convert(list, dropVolume)
-	return Change{Takes: takes, Gives: gives}, err
+	return nil
 }
 
-func destroy(op *mesos.Offer_Operation_Destroy, ctx OperationContext) (Change, error) {
-	takes, list, err := operands(op.GetVolumes())
+func destroy(op *mesos.Offer_Operation_Destroy, ctx OperationContext) error {
+	if op == nil {
+		return missing("destroy")
+	}
+	_, list, err := operands(op.GetVolumes())
 	if err != nil {
-		return Change{}, err
+		return err
 	}
 	if err := volumes(list); err != nil {
-		return Change{}, err
+		return err
 	}
-	if !ctx.Volumes.Unallocated().Contains(takes.Unallocated()) {
-		return Change{}, errors.New("Persistent volumes not found")
+	return unused(list, ctx)
+}
+
+func resize(volume *mesos.Resource, ctx OperationContext) error {
+	_, list, err := operands([]*mesos.Resource{volume})
+	if err != nil {
+		return err
 	}
-	used := ctx.Used.Unallocated()
+	if err := volumes(list); err != nil {
+		return err
+	}
+	return unused(list, ctx)
+}
+
+// unused checks that volumes are there and that no task uses them.
+func unused(list []*mesos.Resource, ctx OperationContext) error {
+	known, used := ctx.Volumes.Unallocated(), ctx.Used.Unallocated()
+	all, err := parse(list)
+	if err != nil {
+		return err
+	}
+	if !known.Contains(all.Unallocated()) {
+		return errors.New("Persistent volumes not found")
+	}
 	for _, r := range list {
 		one, err := parse([]*mesos.Resource{r})
 		if err != nil {
-			return Change{}, err
+			return err
 		}
 		if used.Contains(one.Unallocated()) {
-			return Change{}, errors.New("Persistent volumes in use")
+			return errors.New("Persistent volumes in use")
 		}
 	}
-	gives, err := convert(list, dropVolume)
-	return Change{Takes: takes, Gives: gives}, err
+	return nil
 }
 
 // operands reads the resources of an operation, all together and one by one in the refined format.
@@ -243,28 +286,6 @@ func volumes(list []*mesos.Resource) error {
 func dynamic(r *mesos.Resource) bool {
 	n := len(r.GetReservations())
 	return n > 0 && r.Reservations[n-1].GetType() == mesos.Resource_ReservationInfo_DYNAMIC
-}
-
-// convert changes copies of resources and reads the result.
-func convert(list []*mesos.Resource, change func(*mesos.Resource)) (resources.Resources, error) {
-	out := make([]*mesos.Resource, len(list))
-	for i, r := range list {
-		out[i] = proto.CloneOf(r)
-		change(out[i])
-	}
-	return parse(out)
-}
-
-func popReservation(r *mesos.Resource) { r.Reservations = r.Reservations[:len(r.Reservations)-1] }
-
-// dropVolume makes a volume the plain disk that it is on.
-func dropVolume(r *mesos.Resource) {
-	r.Shared = nil
-	if r.Disk.Source == nil {
-		r.Disk = nil
-		return
-	}
-	r.Disk.Persistence, r.Disk.Volume = nil, nil
 }
 
 // text writes one resource.

@@ -1,6 +1,8 @@
 package validation
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -35,6 +37,23 @@ func createOp(rs []*mesos.Resource) *mesos.Offer_Operation {
 
 func destroyOp(rs []*mesos.Resource) *mesos.Offer_Operation {
 	return &mesos.Offer_Operation{Type: mesos.Offer_Operation_DESTROY.Enum(), Destroy: &mesos.Offer_Operation_Destroy{Volumes: rs}}
+}
+
+// sized is vol with a size of its own.
+func sized(id string, size int) string {
+	return strings.Replace(vol(id, ""), `"value":10`, fmt.Sprintf(`"value":%d`, size), 1)
+}
+
+func growOp(volume, addition *mesos.Resource) *mesos.Offer_Operation {
+	return &mesos.Offer_Operation{Type: mesos.Offer_Operation_GROW_VOLUME.Enum(), GrowVolume: &mesos.Offer_Operation_GrowVolume{
+		Volume: volume, Addition: addition,
+	}}
+}
+
+func shrinkOp(volume *mesos.Resource, by float64) *mesos.Offer_Operation {
+	return &mesos.Offer_Operation{Type: mesos.Offer_Operation_SHRINK_VOLUME.Enum(), ShrinkVolume: &mesos.Offer_Operation_ShrinkVolume{
+		Volume: volume, Subtract: &mesos.Value_Scalar{Value: proto.Float64(by)},
+	}}
 }
 
 func TestOperation(t *testing.T) {
@@ -117,7 +136,19 @@ func TestOperation(t *testing.T) {
 		{"an end of a volume in use", destroyOp(web(vol("old", ""))), func(c *OperationContext) { c.Used = parseText(t, vol("old", "")).AllocatedTo("batch") }, "Persistent volumes in use", "", ""},
 		{"an end of a volume that was not offered", destroyOp(web(vol("old", ""))), func(c *OperationContext) { c.Pool = parseText(t, "cpus:1").AllocatedTo("web") }, "Invalid DESTROY Operation: ", "", ""},
 
-		{"something else", &mesos.Offer_Operation{Type: mesos.Offer_Operation_GROW_VOLUME.Enum()}, nil, "Operation GROW_VOLUME is not supported", "", ""},
+		{"a larger volume", growOp(web(vol("old", ""))[0], web(disk)[0]), nil, "", "", sized("old", 20)},
+		{"a larger volume without a body", &mesos.Offer_Operation{Type: mesos.Offer_Operation_GROW_VOLUME.Enum()}, nil, "Expecting 'grow_volume' to be present", "", ""},
+		{"a larger disk", growOp(web(disk)[0], web(disk)[0]), nil, "Not a persistent volume: Resource ", "", ""},
+		{"a larger volume that is unknown", growOp(web(vol("v", ""))[0], web(disk)[0]), nil, "Persistent volumes not found", "", ""},
+		{"a larger volume by CPUs", growOp(web(vol("old", ""))[0], web(reserved)[0]), nil, "cannot be added to the volume", "", ""},
+		{"a larger volume by what nobody reserved", growOp(web(vol("old", ""))[0], web("disk:10")[0]), nil, "cannot be added to the volume", "", ""},
+		{"a smaller volume", shrinkOp(web(vol("old", ""))[0], 4), nil, "", vol("old", ""), ""},
+		{"a smaller volume without a body", &mesos.Offer_Operation{Type: mesos.Offer_Operation_SHRINK_VOLUME.Enum()}, nil, "Expecting 'shrink_volume' to be present", "", ""},
+		{"a volume smaller by nothing", shrinkOp(web(vol("old", ""))[0], 0), nil, "0 cannot be taken off the volume", "", ""},
+		{"a volume smaller by all", shrinkOp(web(vol("old", ""))[0], 10), nil, "10 cannot be taken off the volume", "", ""},
+		{"a smaller volume in use", shrinkOp(web(vol("old", ""))[0], 4), func(c *OperationContext) { c.Used = parseText(t, vol("old", "")).AllocatedTo("batch") }, "Persistent volumes in use", "", ""},
+		{"a disk made", &mesos.Offer_Operation{Type: mesos.Offer_Operation_CREATE_DISK.Enum()}, nil, "Operation CREATE_DISK needs a resource provider, and agents have none", "", ""},
+		{"a disk taken apart", &mesos.Offer_Operation{Type: mesos.Offer_Operation_DESTROY_DISK.Enum()}, nil, "Operation DESTROY_DISK needs a resource provider, and agents have none", "", ""},
 		{"nothing", &mesos.Offer_Operation{}, nil, "Operation UNKNOWN is not supported", "", ""},
 		{"resources of two providers", unreserveOp(func() []*mesos.Resource {
 			rs := append(web(disk), web(reserved)...)
