@@ -21,8 +21,10 @@ type launch struct {
 	role      string
 	// tasks are those that neither the record nor an update has shown yet.
 	tasks map[taskKey]*task
-	// pending is what the allocator holds for the batch until its fate is known; empty once that was settled.
-	pending resources.Resources
+	// taken is what of the ACCEPT's pool goes into the batch, and held what the allocator holds for it until its fate is
+	// known; empty once that was settled.
+	taken pool
+	held  held
 	// group is the executor of a task group; nil for tasks by themselves.
 	group *mesos.ExecutorInfo
 	// over is set once no further attempt will be made. Until then acks holds the acknowledgements of ends: an agent that
@@ -40,23 +42,24 @@ func (m *Master) accept(f *framework, accept *scheduler.Call_Accept) {
 	}
 	first := offers[0]
 	a, role := first.agent, first.role
-	var pool resources.Resources
+	var p pool
 	for _, o := range offers {
 		m.drop(o)
 		f.metrics.offersAccepted++
-		pool = pool.Add(o.resources)
+		p.granted = p.granted.Add(o.resources)
 	}
 	for _, op := range accept.GetOperations() {
 		switch op.GetType() {
 		case mesos.Offer_Operation_LAUNCH:
-			pool = m.launch(f, a, role, pool, op)
+			m.launch(f, a, role, &p, op)
 		case mesos.Offer_Operation_LAUNCH_GROUP:
-			pool = m.launchGroup(f, a, role, pool, op)
+			m.launchGroup(f, a, role, &p, op)
 		default:
-			m.refuseOperation(f, a, op, fmt.Sprintf("Operation %s is not supported", op.GetType()))
+			m.operate(f, a, role, &p, op)
 		}
 	}
-	m.giveBack(first, pool, allocator.RefuseFor(accept.GetFilters()))
+	// What operations made and nothing used is offered once the agent's record shows it.
+	m.giveBack(first, p.granted, allocator.RefuseFor(accept.GetFilters()))
 }
 
 // claim looks up the offers of an ACCEPT. When one of them is not valid, the others go back without a filter.
@@ -121,6 +124,7 @@ func (m *Master) refuseOperations(f *framework, ops []*mesos.Offer_Operation, er
 // refuseOperation tells of a failed operation, if the framework wants to know.
 func (m *Master) refuseOperation(f *framework, a *agent, op *mesos.Offer_Operation, message string) {
 	m.log.Info("operation refused", "framework_id", f.id, "operation", op.GetType().String(), "reason", message)
+	m.countOperation(op, mesos.OperationState_OPERATION_ERROR)
 	if op.Id == nil {
 		return
 	}
@@ -130,10 +134,7 @@ func (m *Master) refuseOperation(f *framework, a *agent, op *mesos.Offer_Operati
 	if a != nil {
 		status.AgentId = agentID(a.id)
 	}
-	m.send(f, &scheduler.Event{
-		Type:                  scheduler.Event_UPDATE_OPERATION_STATUS.Enum(),
-		UpdateOperationStatus: &scheduler.Event_UpdateOperationStatus{Status: status},
-	})
+	m.sendOperationStatus(f, status)
 }
 
 // refuseTask answers TASK_ERROR for a task that is not launched.
@@ -144,8 +145,8 @@ func (m *Master) refuseTask(f *framework, a *agent, info *mesos.TaskInfo, reason
 	m.log.Debug("task refused", "framework_id", f.id, "task_id", info.GetTaskId().GetValue(), "reason", message)
 }
 
-// launch starts the tasks of a LAUNCH, each by itself, and returns what is left of the pool.
-func (m *Master) launch(f *framework, a *agent, role string, pool resources.Resources, op *mesos.Offer_Operation) resources.Resources {
+// launch starts the tasks of a LAUNCH, each by itself, out of the pool.
+func (m *Master) launch(f *framework, a *agent, role string, p *pool, op *mesos.Offer_Operation) {
 	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task)}
 	var infos []*mesos.TaskInfo
 	for _, given := range op.GetLaunch().GetTaskInfos() {
@@ -155,24 +156,23 @@ func (m *Master) launch(f *framework, a *agent, role string, pool resources.Reso
 			m.refuseTask(f, a, info, mesos.TaskStatus_REASON_TASK_INVALID, "Operation 'id' is not allowed for LAUNCH")
 			continue
 		}
-		need, err := validation.Task(info, m.context(f, a, pool))
+		need, err := validation.Task(info, m.context(f, a, p.all()))
 		if err != nil {
 			m.refuseTask(f, a, info, mesos.TaskStatus_REASON_TASK_INVALID, err.Error())
 			continue
 		}
-		pool = pool.Sub(need)
-		l.pending = l.pending.Add(need)
+		taken := p.take(need)
+		l.taken.granted, l.taken.made = l.taken.granted.Add(taken.granted), l.taken.made.Add(taken.made)
 		m.addLaunched(f, a, l, info, info.GetExecutor())
 		infos = append(infos, info)
 	}
 	if len(infos) > 0 {
 		m.sendLaunch(f, a, l, &nodeapi.Launch{Framework: f.info, Tasks: infos})
 	}
-	return pool
 }
 
-// launchGroup starts the tasks of a LAUNCH_GROUP, all of them or none, and returns what is left of the pool.
-func (m *Master) launchGroup(f *framework, a *agent, role string, pool resources.Resources, op *mesos.Offer_Operation) resources.Resources {
+// launchGroup starts the tasks of a LAUNCH_GROUP, all of them or none, out of the pool.
+func (m *Master) launchGroup(f *framework, a *agent, role string, p *pool, op *mesos.Offer_Operation) {
 	group := proto.CloneOf(op.GetLaunchGroup())
 	executor := group.GetExecutor()
 	completeExecutor(executor, f, role)
@@ -186,20 +186,19 @@ func (m *Master) launchGroup(f *framework, a *agent, role string, pool resources
 	var need resources.Resources
 	err := errors.New("Operation 'id' is not allowed for LAUNCH_GROUP")
 	if op.Id == nil {
-		need, err = validation.Group(executor, infos, m.context(f, a, pool))
+		need, err = validation.Group(executor, infos, m.context(f, a, p.all()))
 	}
 	if err != nil {
 		for _, info := range infos {
 			m.refuseTask(f, a, info, mesos.TaskStatus_REASON_TASK_GROUP_INVALID, err.Error())
 		}
-		return pool
+		return
 	}
-	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), pending: need, group: executor}
+	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), taken: p.take(need), group: executor}
 	for _, info := range infos {
 		m.addLaunched(f, a, l, info, executor)
 	}
 	m.sendLaunch(f, a, l, &nodeapi.Launch{Framework: f.info, Tasks: infos, GroupExecutor: executor})
-	return pool.Sub(need)
 }
 
 // complete fills in what a framework may leave out of a task.
@@ -259,7 +258,7 @@ func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.Task
 
 // sendLaunch sends a batch. What the allocator granted for it stays taken until the record shows it.
 func (m *Master) sendLaunch(f *framework, a *agent, l *launch, order *nodeapi.Launch) {
-	m.alloc.Consume(f.id, l.role, a.id, l.pending)
+	l.held = m.setAside(f, l.role, a, l.taken)
 	e := &errand{
 		call:     &nodeapi.Call{Call: &nodeapi.Call_Launch{Launch: order}},
 		patience: m.cfg.LaunchPatience,
@@ -303,7 +302,7 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 			keys = append(keys, key)
 		}
 		m.refresh(a, keys...)
-		m.settleLaunch(l)
+		m.letGo(l.agent, &l.held)
 	case errors.Is(err, errUndelivered):
 		for _, t := range l.tasks {
 			if f := m.frameworks[t.key.framework]; f != nil {
@@ -317,10 +316,10 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 			m.complete(t)
 		}
 		clear(l.tasks)
-		m.settleLaunch(l)
+		m.letGo(l.agent, &l.held)
 	case len(l.tasks) == 0:
 		m.refresh(a)
-		m.settleLaunch(l)
+		m.letGo(l.agent, &l.held)
 	default:
 		// Only the agent knows. Its record or its description will tell.
 		a.described = false
@@ -333,7 +332,7 @@ func (m *Master) abandon(l *launch) {
 	l.over, l.acks = true, nil
 	delete(l.agent.launches, l)
 	if len(l.tasks) == 0 {
-		m.settleLaunch(l)
+		m.letGo(l.agent, &l.held)
 	}
 }
 
@@ -347,16 +346,6 @@ func (m *Master) seen(t *task) {
 	t.launch = nil
 	delete(l.tasks, t.key)
 	if len(l.tasks) == 0 && l.over {
-		m.settleLaunch(l)
+		m.letGo(l.agent, &l.held)
 	}
-}
-
-// settleLaunch ends what the allocator holds for a batch.
-func (m *Master) settleLaunch(l *launch) {
-	if m.alloc == nil || l.pending.Empty() {
-		return
-	}
-	m.alloc.Settle(l.agent.id, l.pending)
-	l.pending = resources.Resources{}
-	m.wantAllocation()
 }

@@ -48,6 +48,8 @@ type agent struct {
 	askAgain bool
 	// launches are the batches whose calls are not over.
 	launches map[*launch]bool
+	// operations are those that this leader knows of, by uuid.
+	operations map[string]*operation
 	// ordered are the calls whose order matters; free ones may overtake.
 	ordered, unordered lane
 	// ending are the removed frameworks that it was told to end, so that it is told once and not at every change.
@@ -83,6 +85,7 @@ func (a *agent) reset() {
 	a.executors = make(map[executorKey]*mesos.ExecutorInfo)
 	a.ending = make(map[string]bool)
 	a.launches = make(map[*launch]bool)
+	a.operations = make(map[string]*operation)
 	a.heard = a.alive()
 	a.described = false
 	a.ordered.clear()
@@ -237,11 +240,12 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 			res.Reset()
 		}
 		total := nodeapi.ResourcesFromCatalog(res.GetTotal())
-		if !total.Equal(a.total) {
-			m.rescindAgent(a)
-		}
+		changed := !total.Equal(a.total)
 		a.total = total
 		a.free = nodeapi.ResourcesFromCatalog(res.GetFree())
+		if changed {
+			m.rescindExcess(a)
+		}
 		m.seatAgent(a)
 	case catalog.KeyHealth:
 		health := new(catalog.Health)
@@ -340,6 +344,7 @@ func (m *Master) reap(a *agent) {
 		}
 	}
 	m.retractAgent(a)
+	m.forgetOperations(a)
 	a.reset()
 	delete(m.agents, a.id)
 	m.countAway(a.liveness, -1)

@@ -88,9 +88,8 @@ func (m *Master) obey(f *framework, call *scheduler.Call) error {
 	case scheduler.Call_ACCEPT_INVERSE_OFFERS, scheduler.Call_DECLINE_INVERSE_OFFERS:
 		// No inverse offers are made, so these name none that are valid, and such are ignored.
 	case scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS:
-		// No operation status with a uuid is sent, so there is nothing to acknowledge.
 		m.counters.add("master/messages_operation_status_update_acknowledgement", 1)
-		m.counters.add("master/invalid_operation_status_update_acknowledgements", 1)
+		m.acknowledgeOperation(f, call.GetAcknowledgeOperationStatus())
 	case scheduler.Call_UPDATE_FRAMEWORK:
 		return m.updateFramework(f, call.GetUpdateFramework())
 	default:

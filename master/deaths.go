@@ -97,6 +97,7 @@ func (m *Master) giveUp(a *agent) {
 	for l := range a.launches {
 		m.abandon(l) // its call went with the lane
 	}
+	m.abandonOperations(a)
 	m.giveUpTasks(a)
 	m.retractAgent(a)
 }

@@ -45,7 +45,33 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 				fault("task %v of agent %q, which is forgotten, is on no other list", key, t.agent)
 			}
 		}
+		for id, o := range m.operations {
+			if a := m.agents[o.agent]; a == nil || a.operations[id] != o || o.uuid != id {
+				fault("operation %x of agent %q is not on all lists", id, o.agent)
+			}
+		}
 		for _, a := range m.agents {
+			var offered resources.Resources
+			for _, o := range a.offers {
+				if part := o.resources.Unallocated(); !offered.Add(part).Sub(part).Equal(offered) {
+					fault("agent %q: a part of %v is offered twice", a.id, part)
+				}
+				offered = offered.Add(o.resources.Unallocated())
+			}
+			if !a.free.Contains(offered) {
+				fault("agent %q: %v is offered, only %v is free", a.id, offered, a.free)
+			}
+			if m.alloc != nil {
+				if got := m.alloc.Offered(a.id); !got.Equal(offered) {
+					fault("agent %q: %v is offered, booked %v", a.id, offered, got)
+				}
+				if len(a.launches)+len(a.operations) == 0 && !m.alloc.Pending(a.id).Empty() {
+					fault("agent %q: nothing is on its way, and %v is held", a.id, m.alloc.Pending(a.id))
+				}
+			}
+			if m.term != nil && !a.total.Contains(a.free) {
+				fault("agent %q: %v is free of %v", a.id, a.free, a.total)
+			}
 			used := make(map[share]resources.Resources)
 			for key, t := range a.tasks {
 				if m.tasks[key] != t || t.agent != a.id {

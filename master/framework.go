@@ -259,6 +259,12 @@ func (m *Master) removeFramework(f *framework) {
 		t.unreachable = time.Time{}
 		m.complete(t)
 	}
+	for _, o := range m.operations {
+		if o.framework == f.id {
+			agents[o.agent] = true
+			m.dropOperation(o)
+		}
+	}
 	for _, a := range m.agents {
 		for key := range a.executors {
 			if key.framework == f.id {

@@ -50,7 +50,8 @@ type Master struct {
 	agents     map[string]*agent
 	tasks      map[taskKey]*task
 	offers     map[string]*offer
-	alloc      *allocator.Allocator // nil while not leading
+	operations map[string]*operation // by uuid
+	alloc      *allocator.Allocator  // nil while not leading
 	leaders    map[string]leaderEntry
 	detected   *election.Candidate // the leader as the detector has it; nil when it has none
 	// weights and quotas are by role; both maps are replaced, never modified. A fault keeps them from being set.
@@ -92,6 +93,7 @@ func New(cfg Config) (*Master, error) {
 		agents:     make(map[string]*agent),
 		tasks:      make(map[taskKey]*task),
 		offers:     make(map[string]*offer),
+		operations: make(map[string]*operation),
 		leaders:    make(map[string]leaderEntry),
 		weights:    cfg.Weights,
 		counters:   newCounters(),

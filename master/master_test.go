@@ -517,3 +517,12 @@ func TestResourcesComeBack(t *testing.T) {
 		}
 	})
 }
+
+func parse(t *testing.T, text string) resources.Resources {
+	t.Helper()
+	r, err := resources.Parse(text, resources.AnyRole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}

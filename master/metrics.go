@@ -34,6 +34,12 @@ func newCounters() counters {
 		c.values["master/"+name] = 0
 	}
 	c.values["allocator/mesos/allocation_runs"] = 0
+	for _, end := range operationEnds {
+		c.values["master/operations/"+end] = 0
+		for _, kind := range operationKinds {
+			c.values["master/operations/"+kind+"/"+end] = 0
+		}
+	}
 	return c
 }
 
@@ -140,6 +146,7 @@ func (m *Master) measure() map[string]float64 {
 	out["master/operator_event_stream_subscribers"] = float64(len(m.audience.streams))
 	m.measureAgents(out)
 	m.measureTasks(out)
+	m.measureOperations(out)
 	m.measureFrameworks(out)
 	m.measureQuota(out)
 	return out

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"time"
 
@@ -215,6 +216,19 @@ func (m *Master) rescindAll(offers iter.Seq[*offer]) {
 // compareOffers orders offers by age, the oldest first.
 func compareOffers(a, b *offer) int {
 	return cmp.Or(a.made.Compare(b.made), cmp.Compare(len(a.id), len(b.id)), cmp.Compare(a.id, b.id))
+}
+
+// rescindExcess rescinds the offers of an agent that are no longer free: what it has changed. The oldest stay.
+func (m *Master) rescindExcess(a *agent) {
+	left := a.free
+	for _, o := range slices.SortedFunc(maps.Values(a.offers), compareOffers) {
+		need := o.resources.Unallocated()
+		if !left.Contains(need) {
+			m.rescind(o)
+			continue
+		}
+		left = left.Sub(need)
+	}
 }
 
 func (m *Master) giveBack(o *offer, r resources.Resources, filter time.Duration) {

@@ -42,6 +42,8 @@ type errand struct {
 	attempts int
 	// begun is set once an attempt may have reached the agent, although no answer came back.
 	begun bool
+	// reply is the answer, once there is one.
+	reply *nodeapi.Reply
 	// wanted is asked before each further attempt, and may make the call smaller then; nil means always.
 	wanted func() bool
 	// done runs on the loop, once.
@@ -149,6 +151,7 @@ func (m *Master) exchange(ctx context.Context, addr string, call *nodeapi.Call) 
 // landed deals with the outcome of an attempt.
 func (m *Master) landed(a *agent, l *lane, e *errand, reply *nodeapi.Reply, err error) {
 	if err == nil {
+		e.reply = reply
 		m.finish(a, l, e, nil)
 		return
 	}
@@ -287,6 +290,9 @@ func (m *Master) describe(a *agent, attempt int) {
 			asked[key] = true
 		}
 	}
+	for _, o := range a.operations {
+		o.asked = o.over && o.latest == nil
+	}
 	addr := a.addr()
 	t.start(func(ctx context.Context) {
 		reply, err := m.callAgent(ctx, t, addr, call)
@@ -367,6 +373,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 		}
 		m.lost(a, t)
 	}
+	m.operationsDescribed(a, d.GetOperations())
 	for _, t := range a.tasks {
 		if t.kill != nil {
 			m.sendKill(a, t, t.kill)

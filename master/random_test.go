@@ -30,6 +30,7 @@ type chaos struct {
 	agents []*mastertest.Agent
 	actors []*actor
 	tasks  int
+	named  int // operations and volumes
 }
 
 // actor is a framework in a random story.
@@ -37,6 +38,7 @@ type actor struct {
 	*mastertest.Framework
 	offers []*mesos.Offer
 	tasks  []string
+	role   string
 	open   bool
 }
 
@@ -52,7 +54,7 @@ func TestRandomStories(t *testing.T) {
 					cfg.MaxStreamEvents = 100000
 				})
 				for n := range 3 {
-					s.agents = append(s.agents, s.c.AddAgent(n, "cpus:4;mem:4096;ports:[31000-31009]"))
+					s.agents = append(s.agents, s.c.AddAgent(n, "cpus:4;mem:4096;disk:1000;ports:[31000-31009]"))
 				}
 				s.c.Elect()
 				synctest.Wait()
@@ -74,9 +76,10 @@ func (s *chaos) step() string {
 	switch s.rng.IntN(16) {
 	case 0:
 		if len(s.actors) < 4 {
-			info := mastertest.Info(fmt.Sprint("f", len(s.actors)), nil)
+			role := fmt.Sprint("r", len(s.actors)%2) // two of them share what one reserves
+			info := mastertest.Info(fmt.Sprint("f", len(s.actors)), []string{role})
 			info.FailoverTimeout = proto.Float64(float64(s.rng.IntN(100)))
-			s.actors = append(s.actors, &actor{Framework: mastertest.Subscribe(s.t, s.c.Master, info), open: true})
+			s.actors = append(s.actors, &actor{Framework: mastertest.Subscribe(s.t, s.c.Master, info), open: true, role: role})
 		}
 		return "subscribe"
 	case 1:
@@ -159,10 +162,10 @@ func (s *chaos) resubscribe(x *actor) {
 		s.t.Fatal(err)
 	}
 	if event.GetType() == scheduler.Event_ERROR { // its time was over
-		f = mastertest.Subscribe(s.t, s.c.Master, mastertest.Info("anew", nil))
+		f = mastertest.Subscribe(s.t, s.c.Master, mastertest.Info("anew", []string{x.role}))
 		x.tasks = nil
 	}
-	*x = actor{Framework: f, open: true, tasks: x.tasks}
+	*x = actor{Framework: f, open: true, tasks: x.tasks, role: x.role}
 }
 
 // act has a framework read its events and do something.
@@ -179,6 +182,13 @@ func (s *chaos) act(x *actor) string {
 		switch event.GetType() {
 		case scheduler.Event_OFFERS:
 			x.offers = append(x.offers, event.GetOffers().GetOffers()...)
+		case scheduler.Event_UPDATE_OPERATION_STATUS:
+			if status := event.GetUpdateOperationStatus().GetStatus(); status.GetUuid() != nil && s.rng.IntN(10) > 0 {
+				if x.TryCall(ackOperation(status)) != nil {
+					x.open = false
+					return "acknowledge refused"
+				}
+			}
 		case scheduler.Event_UPDATE:
 			if s.rng.IntN(10) > 0 {
 				if x.TryCall(ack(event.GetUpdate().GetStatus())) != nil {
@@ -189,7 +199,7 @@ func (s *chaos) act(x *actor) string {
 		}
 	}
 	call, what := &scheduler.Call{}, "nothing"
-	switch s.rng.IntN(8) {
+	switch s.rng.IntN(9) {
 	case 0:
 		call.Type, what = scheduler.Call_REVIVE.Enum(), "revive"
 	case 1:
@@ -201,6 +211,9 @@ func (s *chaos) act(x *actor) string {
 			call.Kill = &scheduler.Call_Kill{TaskId: &mesos.TaskID{Value: proto.String(x.tasks[s.rng.IntN(len(x.tasks))])}}
 		}
 	case 3:
+		what = "reconcile operations"
+		call.Type, call.ReconcileOperations = scheduler.Call_RECONCILE_OPERATIONS.Enum(), &scheduler.Call_ReconcileOperations{}
+	case 4:
 		what = "reconcile"
 		call.Type, call.Reconcile = scheduler.Call_RECONCILE.Enum(), &scheduler.Call_Reconcile{}
 	default:
@@ -241,8 +254,54 @@ func (s *chaos) accept(x *actor, call *scheduler.Call) {
 		launch.TaskInfos = append(launch.TaskInfos, task)
 		x.tasks = append(x.tasks, task.GetTaskId().GetValue())
 	}
-	accept.Operations = []*mesos.Offer_Operation{{Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: launch}}
+	op := &mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: launch}
+	accept.Operations = append(s.operations(x, used, launch), op)
 	call.Type, call.Accept = scheduler.Call_ACCEPT.Enum(), accept
+}
+
+// operations are some on reservations and volumes, good or bad; a task of the launch may want what they make.
+func (s *chaos) operations(x *actor, used []*mesos.Offer, launch *mesos.Offer_Operation_Launch) []*mesos.Offer_Operation {
+	var ops []*mesos.Offer_Operation
+	for range s.rng.IntN(3) {
+		s.named++
+		id := ""
+		if s.rng.IntN(2) == 0 {
+			id = fmt.Sprint("op", s.named)
+		}
+		switch s.rng.IntN(6) {
+		case 0:
+			ops = append(ops, mastertest.Reserve(id, x.role, "", fmt.Sprintf("cpus:%d;mem:%d", 1+s.rng.IntN(3), 32+s.rng.IntN(1000))))
+		case 1:
+			ops = append(ops, mastertest.Reserve(id, x.role, "", "ports:[31000-31002]"), mastertest.Reserve("", x.role, "", "disk:100"))
+		case 2, 3: // whatever of the offers is reserved, or a volume
+			for _, r := range used[0].GetResources() {
+				switch {
+				case r.GetDisk().GetPersistence() != nil:
+					ops = append(ops, mastertest.Destroy(id, r))
+				case r.GetReservation() != nil:
+					one := &mesos.Offer_Operation_Unreserve{Resources: []*mesos.Resource{r}}
+					ops = append(ops, &mesos.Offer_Operation{Type: mesos.Offer_Operation_UNRESERVE.Enum(), Unreserve: one})
+				}
+			}
+		default:
+			volume := mastertest.Volume(fmt.Sprint("v", s.named), x.role, "", 100)
+			ops = append(ops, mastertest.Reserve("", x.role, "", "disk:100"), mastertest.Create(id, volume))
+			if len(launch.TaskInfos) > 0 && s.rng.IntN(2) == 0 {
+				task := launch.TaskInfos[0]
+				task.Resources = append(task.Resources, proto.CloneOf(volume))
+			}
+		}
+	}
+	return ops
+}
+
+func ackOperation(status *mesos.OperationStatus) *scheduler.Call {
+	return &scheduler.Call{
+		Type: scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS.Enum(),
+		AcknowledgeOperationStatus: &scheduler.Call_AcknowledgeOperationStatus{
+			AgentId: status.GetAgentId(), Uuid: status.GetUuid().GetValue(), OperationId: status.GetOperationId(),
+		},
+	}
 }
 
 // finish heals everything, tears all frameworks down, and finds all resources free.
@@ -276,16 +335,32 @@ func (s *chaos) finish() {
 			s.t.Errorf("agent %s still runs %v", a.ID, got)
 		}
 	}
-	last := mastertest.Subscribe(s.t, s.c.Master, mastertest.Info("last", nil))
+	for _, a := range s.agents {
+		if got, want := a.Total().Base(), parse(s.t, "cpus:4;mem:4096;disk:1000;ports:[31000-31009]"); !got.Equal(want) {
+			s.t.Errorf("operations made %v of the %v of agent %s", got, want, a.ID)
+		}
+		if _, err := a.Effects(); err != nil {
+			s.t.Error(err)
+		}
+		if left := a.Unacknowledged(); len(left) > 0 {
+			s.t.Errorf("agent %s still waits for acknowledgements of %v", a.ID, left)
+		}
+	}
+	info := mastertest.Info("last", []string{"r0", "r1"}, multiRole)
+	everything := &mesos.OfferFilters{MinAllocatableResources: &mesos.OfferFilters_MinAllocatableResources{}}
+	info.OfferFilters = map[string]*mesos.OfferFilters{"r0": everything, "r1": everything}
+	last := mastertest.Subscribe(s.t, s.c.Master, info)
 	var offered []*mesos.Resource
-	for n := 0; n < len(s.agents); {
-		offers := last.Expect(scheduler.Event_OFFERS).GetOffers().GetOffers()
-		for _, o := range offers {
+	for {
+		event, err := last.Next(10 * time.Second)
+		if err != nil {
+			break
+		}
+		for _, o := range event.GetOffers().GetOffers() {
 			offered = append(offered, o.GetResources()...)
 		}
-		n += len(offers)
 	}
-	if got, want := held(s.t, offered), "cpus:12;mem:12288"; got != want {
+	if got, want := held(s.t, offered), "cpus:12;disk:3000;mem:12288"; got != want {
 		s.t.Errorf("in the end %s are free, want %s", got, want)
 	}
 	if err := s.c.Master.CheckBooks(s.t.Context()); err != nil {

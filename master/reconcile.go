@@ -80,20 +80,3 @@ func (m *Master) heardAll() bool {
 	}
 	return true
 }
-
-// reconcileOperations answers that nothing is known of operations, since none are carried out for frameworks.
-func (m *Master) reconcileOperations(f *framework, r *scheduler.Call_ReconcileOperations) {
-	for _, op := range r.GetOperations() {
-		state := mesos.OperationState_OPERATION_UNKNOWN
-		if a := m.agents[op.GetAgentId().GetValue()]; a != nil && !a.unreachable.IsZero() {
-			state = mesos.OperationState_OPERATION_UNREACHABLE
-		}
-		m.send(f, &scheduler.Event{
-			Type: scheduler.Event_UPDATE_OPERATION_STATUS.Enum(),
-			UpdateOperationStatus: &scheduler.Event_UpdateOperationStatus{Status: &mesos.OperationStatus{
-				OperationId: op.GetOperationId(), State: state.Enum(), AgentId: op.GetAgentId(),
-				ResourceProviderId: op.GetResourceProviderId(), Message: proto.String("Reconciliation: Operation is unknown"),
-			}},
-		})
-	}
-}

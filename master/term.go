@@ -182,6 +182,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	m.frameworks = make(map[string]*framework)
 	m.completed = nil
 	m.offers = make(map[string]*offer)
+	clear(m.operations)
 	for _, doc := range docs.frameworks {
 		m.recoverFramework(doc)
 	}
@@ -220,6 +221,7 @@ func (m *Master) end(t *term) {
 			clear(f.kills)
 		}
 		clear(m.offers)
+		clear(m.operations)
 		for key, task := range m.tasks {
 			if task.rec == nil && !task.gone() {
 				m.forget(task)

@@ -64,6 +64,9 @@ func (m *Master) report(report *nodeapi.Report) bool {
 	for _, u := range report.GetUpdates() {
 		m.statusUpdate(a, u)
 	}
+	for _, op := range report.GetOperations() {
+		m.operationReported(a, op)
+	}
 	for _, msg := range report.GetMessages() {
 		m.executorMessage(a, msg)
 	}

@@ -159,6 +159,7 @@ func (m *Master) makeView() *View {
 		fv.Used, fv.Executors = used[id], executors[id]
 		v.Frameworks = append(v.Frameworks, fv)
 	}
+	v.Operations = m.viewOperations()
 	for _, f := range m.completed {
 		v.Completed = append(v.Completed, m.viewFramework(f))
 	}

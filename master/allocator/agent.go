@@ -32,6 +32,7 @@ type agent struct {
 	free, offered, pending, avail resources.Resources
 	offers                        map[*client]resources.Resources
 	holds                         []hold
+	unclaimed                     int // how many of them have no client
 	used                          map[*client]resources.Resources
 	// reserved counts all reserved resources by role, for quotas.
 	reserved map[Role]vec
@@ -47,9 +48,9 @@ type agent struct {
 	some        []*client
 }
 
-// hold is a launch that is on its way.
+// hold is a launch or an operation that is on its way.
 type hold struct {
-	client *client
+	client *client // nil for what nobody was granted
 	held   resources.Resources
 }
 
@@ -135,7 +136,9 @@ func (a *Allocator) RemoveAgent(id AgentID) {
 		}
 	}
 	for _, h := range ag.holds {
-		a.unref(h.client, h.held)
+		if h.client != nil {
+			a.unref(h.client, h.held)
+		}
 	}
 	a.totals.add(a.quantities(ag.spec.Total), -1)
 	a.generation++
@@ -249,6 +252,20 @@ func (a *Allocator) Consume(id FrameworkID, role Role, on AgentID, res resources
 	a.drop(c)
 }
 
+// Hold keeps resources that nobody was granted from being offered until Settle, whether they are free or will be only then:
+// what an operation that is on its way will take and make. They count for nobody's share.
+func (a *Allocator) Hold(on AgentID, res resources.Resources) {
+	ag := a.agents[on]
+	if ag == nil || res.Empty() {
+		return
+	}
+	res = res.Unallocated()
+	ag.holds = append(ag.holds, hold{held: res})
+	ag.unclaimed++
+	ag.pending = ag.pending.Add(res)
+	a.refresh(ag)
+}
+
 // Settle says that the agent's record shows a launch of these resources now, or that it never will: they are held no
 // longer. Call SetFree and SetUsed with the same record, in any order, before the next Allocate. What is not held is
 // passed over.
@@ -282,15 +299,30 @@ func (a *Allocator) settle(ag *agent, i int, part resources.Resources) bool {
 	h := &ag.holds[i]
 	c := h.client
 	h.held = h.held.Sub(part)
-	ag.pending = ag.pending.Sub(part)
-	a.debit(c, part, -1)
-	if !h.held.Empty() {
-		return false
+	over := h.held.Empty()
+	if over {
+		ag.holds = slices.Delete(ag.holds, i, i+1)
 	}
-	ag.holds = slices.Delete(ag.holds, i, i+1)
-	c.refs--
-	a.drop(c)
-	return true
+	if ag.unclaimed > 0 {
+		// The same port may be held several times then, and it is held until the last of them is settled.
+		ag.pending = resources.Resources{}
+		for _, h := range ag.holds {
+			ag.pending = ag.pending.Add(h.held)
+		}
+	} else {
+		ag.pending = ag.pending.Sub(part)
+	}
+	if c == nil && over {
+		ag.unclaimed--
+	}
+	if c != nil {
+		a.debit(c, part, -1)
+		if over {
+			c.refs--
+			a.drop(c)
+		}
+	}
+	return over
 }
 
 // refresh reckons what is available, and has the agent looked at when something came back.

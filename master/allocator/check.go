@@ -32,8 +32,10 @@ func (a *Allocator) Check() error {
 		}
 		for _, h := range ag.holds {
 			pending = pending.Add(h.held)
-			charges[h.client] = charges[h.client].Add(h.held)
-			refs[h.client]++
+			if h.client != nil {
+				charges[h.client] = charges[h.client].Add(h.held)
+				refs[h.client]++
+			}
 		}
 		for c, rs := range ag.used {
 			charges[c] = charges[c].Add(rs)

@@ -64,6 +64,7 @@ type Agent struct {
 	calls      []*nodeapi.Call
 	started    map[taskKey]int
 	messages   []*nodeapi.ExecutorMessage
+	ops        operations
 }
 
 type taskKey struct{ framework, task string }
@@ -96,6 +97,7 @@ func NewAgent(id, address, res string) (*Agent, error) {
 		},
 		used: make(map[taskKey]resources.Resources), tasks: make(map[taskKey]*runningTask),
 		frameworks: make(map[string]*mesos.FrameworkInfo), started: make(map[taskKey]int),
+		ops: newOperations(),
 	}
 	a.own = record.NewMap(id, a.generation)
 	a.publish()
@@ -231,8 +233,9 @@ func (a *Agent) Flush(ctx context.Context) error {
 		}
 	}
 	leader, send := a.leader, a.Report
+	report.Operations = a.unsent()
 	a.mu.Unlock()
-	if send == nil || leader == "" || len(report.Updates) == 0 {
+	if send == nil || leader == "" || len(report.Updates)+len(report.Operations) == 0 {
 		return nil
 	}
 	return send(ctx, leader, report)
@@ -246,15 +249,21 @@ func (a *Agent) sorted() []taskKey {
 
 // publish writes node and resources into the record. The lock is held.
 func (a *Agent) publish() {
-	free := a.total
-	for _, r := range a.used {
-		free = free.Sub(r)
-	}
+	free := a.free()
 	a.own.Set(time.Now(),
 		assignment(catalog.KeyNode, a.node),
 		assignment(catalog.KeyResources, &catalog.Resources{
 			Total: nodeapi.ResourcesToCatalog(a.total), Free: nodeapi.ResourcesToCatalog(free),
 		}))
+}
+
+// free is what nobody uses. The lock is held.
+func (a *Agent) free() resources.Resources {
+	free := a.total
+	for _, r := range a.used {
+		free = free.Sub(r)
+	}
+	return free
 }
 
 // setTask writes a task into the record. The lock is held.
@@ -321,6 +330,7 @@ func (a *Agent) Call(_ context.Context, call *nodeapi.Call) (*nodeapi.Reply, err
 		for _, t := range a.tasks {
 			t.sent = ""
 		}
+		clear(a.ops.sent)
 	}
 	a.epoch, a.leader = call.GetEpoch(), call.GetLeader()
 	a.calls = append(a.calls, call)
@@ -346,7 +356,12 @@ func (a *Agent) obey(call *nodeapi.Call) *nodeapi.Reply {
 		}
 	case *nodeapi.Call_Acknowledge:
 		a.acknowledge(c.Acknowledge)
+	case *nodeapi.Call_Apply:
+		reply.Operations = a.apply(c.Apply)
+	case *nodeapi.Call_AcknowledgeOperation:
+		a.acknowledgeOperation(c.AcknowledgeOperation)
 	case *nodeapi.Call_ShutdownFramework:
+		a.forgetOperations(c.ShutdownFramework.GetFrameworkId().GetValue())
 		for _, key := range a.sorted() {
 			if key.framework == c.ShutdownFramework.GetFrameworkId().GetValue() {
 				a.forget(key)
@@ -378,11 +393,7 @@ func (a *Agent) launch(l *nodeapi.Launch) {
 			Role: role, Launched: time.Now().UnixNano(), ContainerId: uuid.NewString(),
 		}}
 		a.tasks[key] = t
-		free := a.total
-		for _, r := range a.used {
-			free = free.Sub(r)
-		}
-		if err != nil || !free.Contains(held.Unallocated()) {
+		if err != nil || !a.free().Contains(held.Unallocated()) {
 			a.turn(key, t, mesos.TaskState_TASK_ERROR)
 			continue
 		}
@@ -413,7 +424,7 @@ func (a *Agent) forget(key taskKey) {
 }
 
 func (a *Agent) describe() *nodeapi.Description {
-	d := &nodeapi.Description{}
+	d := &nodeapi.Description{Operations: slices.Clone(a.ops.pending)}
 	for _, id := range slices.Sorted(maps.Keys(a.frameworks)) {
 		d.Frameworks = append(d.Frameworks, a.frameworks[id])
 	}
