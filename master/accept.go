@@ -239,12 +239,12 @@ func allocate(rs []*mesos.Resource, role string) {
 func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.TaskInfo, executor *mesos.ExecutorInfo) {
 	key := taskKey{f.id, info.GetTaskId().GetValue()}
 	t := &task{
-		key: key, agent: a.id, info: info, state: mesos.TaskState_TASK_STAGING, launch: l, batch: l, role: l.role,
-		executor: executor.GetExecutorId().GetValue(),
+		key: key, agent: a.id, definition: launched(info), state: mesos.TaskState_TASK_STAGING, launch: l, batch: l, role: l.role,
+		executor: executor.GetExecutorId().GetValue(), ownExecutor: executor != nil,
 	}
 	if old := m.tasks[key]; old != nil {
 		// One that ended and was acknowledged, and is still in the record: its entry is not this task's.
-		t.after = old.rec.GetLaunched()
+		t.after = old.launched
 		m.remove(old)
 	}
 	m.tasks[key], a.tasks[key], f.tasks[key.task] = t, t, t

@@ -74,6 +74,14 @@ func (a *agent) active() bool {
 // listed tells whether it is shown as registered: not given up, and seen alive by this leader.
 func (a *agent) listed() bool { return a.heard && a.unreachable.IsZero() }
 
+// address is its IP address, "" where nothing is known of it.
+func (a *agent) address() string {
+	if a == nil {
+		return ""
+	}
+	return a.node.GetAddress()
+}
+
 // addr is where its node protocol is served.
 func (a *agent) addr() string {
 	return net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort())))

@@ -39,7 +39,7 @@ type framework struct {
 	tasks     map[string]*task    // by task id; those given up with their agents included
 	kills     map[string]heldKill // by task id; of tasks that may yet turn up
 	offers    map[string]*offer
-	completed []*mesos.Task // as last shown, oldest first
+	completed []*TaskView // as last shown, oldest first
 	metrics   frameworkMetrics
 }
 
@@ -117,7 +117,7 @@ func (f *framework) stopTimer() {
 }
 
 // remember keeps an ended task to be shown.
-func (f *framework) remember(t *mesos.Task, most int) {
+func (f *framework) remember(t *TaskView, most int) {
 	f.completed = append(f.completed, t)
 	if over := len(f.completed) - most; over > 0 {
 		f.completed = slices.Clone(f.completed[over:])

@@ -301,7 +301,7 @@ func TestTeardown(t *testing.T) {
 		if len(view.Frameworks) != 0 || len(view.Completed) != 1 || len(view.Completed[0].Completed) != 1 {
 			t.Fatalf("got %d frameworks, completed %v", len(view.Frameworks), view.Completed)
 		}
-		if got := view.Completed[0].Completed[0].GetState(); got != mesos.TaskState_TASK_KILLED {
+		if got := view.Completed[0].Completed[0].State; got != mesos.TaskState_TASK_KILLED {
 			t.Errorf("got %s, want TASK_KILLED", got)
 		}
 		other := mastertest.Subscribe(t, c.Master, mastertest.Info("g", nil))

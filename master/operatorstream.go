@@ -232,7 +232,7 @@ func (m *Master) announceTask(t *task) {
 	}
 	t.announced, t.told = true, m.stateShown(t)
 	m.publish(&operator.Event{
-		Type: operator.Event_TASK_ADDED.Enum(), TaskAdded: &operator.Event_TaskAdded{Task: m.show(t)},
+		Type: operator.Event_TASK_ADDED.Enum(), TaskAdded: &operator.Event_TaskAdded{Task: m.show(t).Message()},
 	})
 }
 
@@ -294,7 +294,7 @@ func (m *Master) tellRecorded(t *task) {
 	if !m.listened() || !t.announced || t.told == state || t.rec == nil {
 		return
 	}
-	status := t.recordedStatus(m.agents[t.agent])
+	status := recordedStatus(t.key, t.agent, t.state, t.rec.decode(), m.agents[t.agent].address())
 	status.State, status.Timestamp = state.Enum(), proto.Float64(seconds(m.now()))
 	m.tell(t, status, state)
 }

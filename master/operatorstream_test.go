@@ -64,9 +64,9 @@ func taskName(framework *mesos.FrameworkID, task *mesos.TaskID) string {
 func tasksIn(v *master.View) map[string]mesos.TaskState {
 	tasks := make(map[string]mesos.TaskState)
 	for i := range v.Frameworks {
-		for _, list := range [][]*mesos.Task{v.Frameworks[i].Tasks, v.Frameworks[i].Unreachable} {
+		for _, list := range [][]*master.TaskView{v.Frameworks[i].Tasks, v.Frameworks[i].Unreachable} {
 			for _, t := range list {
-				tasks[taskName(t.GetFrameworkId(), t.GetTaskId())] = t.GetState()
+				tasks[t.FrameworkID()+" "+t.ID()] = t.State
 			}
 		}
 	}

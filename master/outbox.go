@@ -359,11 +359,15 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 		key := taskKey{told.GetFrameworkId().GetValue(), told.GetTaskId().GetValue()}
 		known[key] = true
 		if t := m.tasks[key]; t != nil && t.agent == a.id {
-			t.described = told
-			t.shown = nil
-			if len(t.statuses) == 0 {
-				t.statuses = told.GetStatuses()
+			if t.batch == nil {
+				t.definition = described(told)
 			}
+			if len(t.statuses) == 0 {
+				for _, s := range told.GetStatuses() {
+					t.statuses, _ = t.statuses.with(s)
+				}
+			}
+			t.shown = nil
 		}
 	}
 	for key := range asked {

@@ -26,7 +26,7 @@ func (m *Master) reconcile(f *framework, r *scheduler.Call_Reconcile) {
 func (m *Master) reconciled(t *task) *mesos.TaskStatus {
 	state := t.state
 	if t.forwarded != nil {
-		state = t.forwarded.GetState()
+		state = t.forwarded.state
 	}
 	return m.currentStatus(t, state, mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Latest task state")
 }

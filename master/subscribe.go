@@ -157,7 +157,7 @@ func (m *Master) subscribed(f *framework) {
 	// Agents send their updates again in their own time; what is here need not wait for that.
 	for _, t := range f.tasks {
 		if t.unacked != nil && m.sendUpdate(f, t.unacked) {
-			t.forwarded, t.shown = t.unacked, nil
+			t.forwarded, t.shown = forwardedAs(t.unacked), nil
 		}
 	}
 }

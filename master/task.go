@@ -1,6 +1,7 @@
 package master
 
 import (
+	"bytes"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -26,14 +27,16 @@ type task struct {
 	key   taskKey
 	agent string
 
-	// rec is the newest entry of the agent's record; nil while only a launch tells of the task.
-	rec *catalog.Task
-	// info is what was launched, described what the agent told when asked; either may be nil.
-	info      *mesos.TaskInfo
-	described *mesos.Task
-	// executor is the id of the executor, empty for a command task.
-	executor string
-	role     string
+	// rec is the newest entry of the agent's record; nil while only a launch tells of the task. launched is the launch time
+	// in it.
+	rec        entry
+	launched   int64
+	definition definition
+	// executor is the id of the executor, empty for a command task that was just launched. ownExecutor is set when the
+	// task is known to have come with an executor of its own.
+	executor    string
+	ownExecutor bool
+	role        string
 
 	// state is the newest state known; held what the task holds now, nothing once it has ended.
 	state mesos.TaskState
@@ -43,10 +46,10 @@ type task struct {
 	// batch is what the task was launched with by this leader; nil for one that was there before.
 	batch *launch
 
-	// statuses has one entry for each run of equal states, oldest first, without data. forwarded is the last update that
-	// was sent to the framework, whole; unacked is the same while it waits for an acknowledgement.
-	statuses  []*mesos.TaskStatus
-	forwarded *mesos.TaskStatus
+	// forwarded tells of the last update that was sent to the framework; nil before the first. unacked is the whole update
+	// while it waits for an acknowledgement.
+	statuses  statuses
+	forwarded *forwarded
 	unacked   *mesos.TaskStatus
 	// acknowledged is set once the framework has acknowledged the end: the task is over, and only its entry in the record
 	// has to go yet.
@@ -65,7 +68,7 @@ type task struct {
 	told      mesos.TaskState
 
 	// shown is the task as it is shown to tools; nil when it has to be made anew.
-	shown *mesos.Task
+	shown *TaskView
 }
 
 // gone tells whether the task is not listed as active: given up with its agent, or over.
@@ -85,6 +88,10 @@ func terminal(s mesos.TaskState) bool {
 // readTask reads one task's entry of an agent's record again.
 func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 	value, ok := s.Get(catalog.TaskKey(key.framework, key.task))
+	t := m.tasks[key]
+	if ok && t != nil && t.same(a, value) && a.tasks[key] == t && (m.term == nil || !m.isCompleted(key.framework)) {
+		return
+	}
 	rec := new(catalog.Task)
 	if ok {
 		if err := proto.Unmarshal(value, rec); err != nil {
@@ -92,12 +99,11 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 			ok = false
 		}
 	}
-	t := m.tasks[key]
 	if ok && t != nil && t.after != 0 && rec.GetLaunched() <= t.after {
 		ok = false
 	}
 	if t != nil && t.agent != a.id {
-		if !ok || t.rec == nil || t.rec.GetLaunched() >= rec.GetLaunched() {
+		if !ok || t.rec == nil || t.launched >= rec.GetLaunched() {
 			return // the entry of another agent is the newer task of that name
 		}
 		m.log.Warn("task id is in use on two agents", "framework_id", key.framework, "task_id", key.task, "agent_id", a.id, "peer", t.agent)
@@ -127,8 +133,8 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 		return
 	}
 	m.seen(t)
-	t.rec, t.missing = rec, false
-	t.executor, t.role = rec.GetExecutorId(), rec.GetRole()
+	t.rec, t.launched, t.missing = value, rec.GetLaunched(), false
+	t.executor, t.role = shared(rec.GetExecutorId(), t.executor, key.task), shared(rec.GetRole(), append(m.rolesOf(key.framework), t.role)...)
 	t.state = mesos.TaskState(rec.GetState())
 	m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
 	t.shown = nil
@@ -137,6 +143,28 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 	if f := m.frameworks[key.framework]; fresh && f != nil && m.term != nil {
 		m.releaseKill(f, key.task)
 	}
+}
+
+// same tells whether an agent's record says of a task just what it said before, and that was taken up.
+func (t *task) same(a *agent, value []byte) bool {
+	return t.rec != nil && t.agent == a.id && t.launch == nil && !t.missing && !t.acknowledged && t.unreachable.IsZero() && bytes.Equal(t.rec, value)
+}
+
+// shared returns s as one of the strings that are kept anyhow, where it equals one.
+func shared(s string, kept ...string) string {
+	for _, k := range kept {
+		if k == s {
+			return k
+		}
+	}
+	return s
+}
+
+func (m *Master) rolesOf(framework string) []string {
+	if f := m.frameworks[framework]; f != nil {
+		return f.roles[:len(f.roles):len(f.roles)]
+	}
+	return nil
 }
 
 // hold notes what a task holds now.
@@ -248,7 +276,7 @@ func (m *Master) taskReturned(a *agent, t *task) {
 	t.unreachable = time.Time{}
 	t.shown = nil
 	if t.rec != nil {
-		m.hold(a, t, nodeapi.ResourcesFromCatalog(t.rec.GetResources()))
+		m.hold(a, t, nodeapi.ResourcesFromCatalog(t.rec.decode().GetResources()))
 	}
 	f := m.frameworks[t.key.framework]
 	if f == nil || t.rec == nil {
@@ -278,33 +306,25 @@ func (m *Master) currentStatus(t *task, state mesos.TaskState, reason mesos.Task
 	if t.executor != "" {
 		s.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executor)}
 	}
-	if newest := t.newest(); newest != nil {
+	if newest := t.statuses.newest(); newest != nil {
 		s.Healthy, s.CheckStatus, s.ContainerStatus = newest.Healthy, newest.CheckStatus, newest.ContainerStatus
 	} else if t.rec != nil {
-		s.Healthy = t.rec.Healthy
-		s.ContainerStatus = t.containerStatus(m.agents[t.agent])
+		rec := t.rec.decode()
+		s.Healthy, s.ContainerStatus = rec.Healthy, containerStatus(rec, m.agents[t.agent].address())
 	}
 	return s
 }
 
-// newest is the newest stored status; nil when there is none.
-func (t *task) newest() *mesos.TaskStatus {
-	if len(t.statuses) == 0 {
+// containerStatus is made from the record, for a task of which no update has come by. node is the agent's address.
+func containerStatus(rec *catalog.Task, node string) *mesos.ContainerStatus {
+	if rec.GetContainerId() == "" {
 		return nil
 	}
-	return t.statuses[len(t.statuses)-1]
-}
-
-// containerStatus is made from the record, for a task of which no update has come by.
-func (t *task) containerStatus(a *agent) *mesos.ContainerStatus {
-	if t.rec.GetContainerId() == "" {
-		return nil
+	addresses := rec.GetAddresses()
+	if len(addresses) == 0 && node != "" {
+		addresses = []string{node}
 	}
-	addresses := t.rec.GetAddresses()
-	if len(addresses) == 0 && a != nil && a.node.GetAddress() != "" {
-		addresses = []string{a.node.GetAddress()}
-	}
-	cs := &mesos.ContainerStatus{ContainerId: &mesos.ContainerID{Value: proto.String(t.rec.GetContainerId())}}
+	cs := &mesos.ContainerStatus{ContainerId: &mesos.ContainerID{Value: proto.String(rec.GetContainerId())}}
 	for _, address := range addresses {
 		cs.NetworkInfos = append(cs.NetworkInfos, &mesos.NetworkInfo{IpAddresses: []*mesos.NetworkInfo_IPAddress{
 			{Protocol: protocolOf(address).Enum(), IpAddress: proto.String(address)},
@@ -313,23 +333,12 @@ func (t *task) containerStatus(a *agent) *mesos.ContainerStatus {
 	return cs
 }
 
-// noteStatus stores a status: one entry for each run of equal states, without data.
+// noteStatus stores a status.
 func (m *Master) noteStatus(t *task, status *mesos.TaskStatus) {
-	kept := status
-	if len(status.GetData()) > 0 {
-		kept = proto.CloneOf(status)
-		kept.Data = nil
-	}
-	n := len(t.statuses)
-	repeated := n > 0 && t.statuses[n-1].GetState() == status.GetState()
-	if repeated {
-		// Copied, since views may hold the old slice.
-		t.statuses = append(append([]*mesos.TaskStatus(nil), t.statuses[:n-1]...), kept)
-	} else {
-		t.statuses = append(t.statuses[:n:n], kept)
-	}
+	var fresh bool
+	t.statuses, fresh = t.statuses.with(status)
 	t.shown = nil
-	m.tellStatus(t, status, !repeated)
+	m.tellStatus(t, status, fresh)
 }
 
 func seconds(t time.Time) float64 {

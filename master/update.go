@@ -111,7 +111,7 @@ func (m *Master) statusUpdate(a *agent, u *nodeapi.StatusUpdate) {
 		if t.rec == nil && !terminal(t.state) {
 			t.state = latest
 		}
-		repeated := t.forwarded != nil && bytes.Equal(t.forwarded.GetUuid(), status.GetUuid()) && len(status.GetUuid()) > 0
+		repeated := t.forwarded != nil && bytes.Equal(t.forwarded.uuid, status.GetUuid()) && len(status.GetUuid()) > 0
 		if !repeated {
 			m.noteStatus(t, status)
 			m.countStatus(status)
@@ -129,7 +129,7 @@ func (m *Master) statusUpdate(a *agent, u *nodeapi.StatusUpdate) {
 		return // the agent repeats it until the framework is back
 	}
 	if m.sendUpdate(f, status) && t != nil {
-		t.forwarded = status
+		t.forwarded = forwardedAs(status)
 		t.shown = nil
 	}
 	if t != nil && len(status.GetUuid()) == 0 && terminal(status.GetState()) && t.rec == nil {

@@ -15,7 +15,6 @@ import (
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
-	"starling/master/nodeapi"
 )
 
 // View is the state of the master at one moment. It is shared by all readers: nothing in it may be modified.
@@ -77,7 +76,7 @@ type FrameworkView struct {
 	// Registered, Reregistered and Unregistered are zero where they have not happened.
 	Registered, Reregistered, Unregistered time.Time
 	// Tasks are the active ones, Unreachable those given up with their agents, Completed those that are over.
-	Tasks, Unreachable, Completed []*mesos.Task
+	Tasks, Unreachable, Completed []*TaskView
 	Offers                        []OfferView
 	InverseOffers                 []*mesos.InverseOffer
 	Executors                     []ExecutorView
@@ -218,51 +217,6 @@ func (m *Master) viewFramework(f *framework) FrameworkView {
 	return v
 }
 
-// show returns a task as tools see it. It is made once for each change.
-func (m *Master) show(t *task) *mesos.Task {
-	if t.shown != nil {
-		return t.shown
-	}
-	s := &mesos.Task{
-		Name:        proto.String(t.rec.GetName()),
-		TaskId:      &mesos.TaskID{Value: proto.String(t.key.task)},
-		FrameworkId: &mesos.FrameworkID{Value: proto.String(t.key.framework)},
-		AgentId:     agentID(t.agent),
-		State:       m.stateShown(t).Enum(),
-		Statuses:    t.statuses,
-	}
-	switch {
-	case t.info != nil:
-		i := t.info
-		s.Name, s.Resources, s.Labels, s.Discovery = i.Name, endpointFormat(i.GetResources()), i.Labels, i.Discovery
-		s.Container, s.HealthCheck, s.KillPolicy, s.Limits = i.Container, i.HealthCheck, i.KillPolicy, i.Limits
-	case t.described != nil:
-		d := t.described
-		s.Name, s.Resources, s.Labels, s.Discovery, s.User = d.Name, endpointFormat(d.GetResources()), d.Labels, d.Discovery, d.User
-		s.Container, s.HealthCheck, s.KillPolicy, s.Limits = d.Container, d.HealthCheck, d.KillPolicy, d.Limits
-	case t.rec != nil:
-		s.Resources = nodeapi.ResourcesFromCatalog(t.rec.GetResources()).AllocatedTo(t.role).ProtoEndpoint()
-		s.Discovery = nodeapi.DiscoveryFromCatalog(t.rec.GetDiscovery())
-	}
-	if s.GetUser() == "" {
-		s.User = m.userOf(t)
-	}
-	// A command task's executor is its own, and not shown.
-	a := m.agents[t.agent]
-	if t.info.GetExecutor() != nil || a != nil && a.executors[executorKey{t.key.framework, t.executor}] != nil {
-		s.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executor)}
-	}
-	if len(s.Statuses) == 0 && t.rec != nil {
-		s.Statuses = []*mesos.TaskStatus{t.recordedStatus(a)}
-	}
-	if t.forwarded != nil {
-		s.StatusUpdateState = t.forwarded.State
-		s.StatusUpdateUuid = t.forwarded.Uuid
-	}
-	t.shown = s
-	return s
-}
-
 // stateShown is the newest state of a task, or that of one given up with its agent.
 func (m *Master) stateShown(t *task) mesos.TaskState {
 	if t.unreachable.IsZero() {
@@ -272,35 +226,4 @@ func (m *Master) stateShown(t *task) mesos.TaskState {
 		return f.degrade(mesos.TaskState_TASK_UNREACHABLE)
 	}
 	return mesos.TaskState_TASK_UNREACHABLE
-}
-
-// userOf is the user that a task runs as, as far as it is known: its command's, its executor's, or else the framework's.
-func (m *Master) userOf(t *task) *string {
-	switch f := m.frameworks[t.key.framework]; {
-	case t.info.GetCommand().GetUser() != "":
-		return t.info.Command.User
-	case t.info.GetExecutor().GetCommand().GetUser() != "":
-		return t.info.Executor.Command.User
-	case f != nil:
-		return f.info.User
-	}
-	return nil
-}
-
-// endpointFormat writes resources as the reading endpoints do. What was accepted is valid, so that nothing gets lost.
-func endpointFormat(rs []*mesos.Resource) []*mesos.Resource {
-	r, err := resources.FromProto(rs)
-	if err != nil {
-		return rs
-	}
-	return r.ProtoEndpoint()
-}
-
-// recordedStatus stands for the updates that this master has not seen.
-func (t *task) recordedStatus(a *agent) *mesos.TaskStatus {
-	return &mesos.TaskStatus{
-		TaskId: &mesos.TaskID{Value: proto.String(t.key.task)}, State: t.state.Enum(), AgentId: agentID(t.agent),
-		Timestamp: proto.Float64(float64(t.rec.GetLaunched()/1000) / 1e6), Healthy: t.rec.Healthy,
-		ContainerStatus: t.containerStatus(a),
-	}
 }

@@ -89,18 +89,18 @@ func (a *api) stateSummary(c *fiber.Ctx) error { return a.show(c, "/state-summar
 func writeSummary(w *jsonWriter, v *master.View) {
 	agents := make(map[string]*tally)
 	frameworks := make(map[string]*tally)
-	count := func(lists ...[]*mesos.Task) {
+	count := func(lists ...[]*master.TaskView) {
 		for _, list := range lists {
 			for _, t := range list {
-				f, a := t.GetFrameworkId().GetValue(), t.GetAgentId().GetValue()
+				f, a := t.FrameworkID(), t.AgentID()
 				if frameworks[f] == nil {
 					frameworks[f] = new(tally)
 				}
 				if agents[a] == nil {
 					agents[a] = new(tally)
 				}
-				frameworks[f].add(t.GetState(), a)
-				agents[a].add(t.GetState(), f)
+				frameworks[f].add(t.State, a)
+				agents[a].add(t.State, f)
 			}
 		}
 	}
@@ -208,38 +208,31 @@ func (a *api) tasks(c *fiber.Ctx) error {
 		return err
 	}
 	return a.show(c, "", func(w *jsonWriter, v *master.View) {
-		var tasks []*mesos.Task
+		var tasks []*master.TaskView
 		for _, frameworks := range [][]master.FrameworkView{v.Frameworks, v.Completed} {
 			for i := range frameworks {
 				f := &frameworks[i]
 				if framework != "" && f.Info.GetId().GetValue() != framework {
 					continue
 				}
-				for _, list := range [][]*mesos.Task{f.Tasks, f.Unreachable, f.Completed} {
+				for _, list := range [][]*master.TaskView{f.Tasks, f.Unreachable, f.Completed} {
 					for _, t := range list {
-						if task == "" || t.GetTaskId().GetValue() == task {
+						if task == "" || t.ID() == task {
 							tasks = append(tasks, t)
 						}
 					}
 				}
 			}
 		}
-		slices.SortStableFunc(tasks, func(x, y *mesos.Task) int {
+		slices.SortStableFunc(tasks, func(x, y *master.TaskView) int {
 			if order == "asc" {
 				x, y = y, x
 			}
-			return cmp.Compare(firstSeen(y), firstSeen(x))
+			return cmp.Compare(y.FirstSeen(), x.FirstSeen())
 		})
 		tasks = tasks[min(offset, len(tasks)):]
 		writeTasks(w, "tasks", tasks[:min(limit, len(tasks))])
 	})
-}
-
-func firstSeen(t *mesos.Task) float64 {
-	if len(t.GetStatuses()) == 0 {
-		return 0
-	}
-	return t.GetStatuses()[0].GetTimestamp()
 }
 
 // count reads a query parameter that is a number of things.

@@ -133,10 +133,17 @@ func tasksOf(v *master.View) *operator.Response_GetTasks {
 	for _, frameworks := range [][]master.FrameworkView{v.Frameworks, v.Completed} {
 		for i := range frameworks {
 			f := &frameworks[i]
-			out.Tasks = append(out.Tasks, f.Tasks...)
-			out.UnreachableTasks = append(out.UnreachableTasks, f.Unreachable...)
-			out.CompletedTasks = append(out.CompletedTasks, f.Completed...)
+			out.Tasks = appendTasks(out.Tasks, f.Tasks)
+			out.UnreachableTasks = appendTasks(out.UnreachableTasks, f.Unreachable)
+			out.CompletedTasks = appendTasks(out.CompletedTasks, f.Completed)
 		}
+	}
+	return out
+}
+
+func appendTasks(out []*mesos.Task, tasks []*master.TaskView) []*mesos.Task {
+	for _, t := range tasks {
+		out = append(out, t.Message())
 	}
 	return out
 }

@@ -327,12 +327,12 @@ func writeFrameworkSummary(w *jsonWriter, f *master.FrameworkView) {
 	w.bool("recovered", f.Recovered)
 }
 
-func writeTasks(w *jsonWriter, name string, tasks []*mesos.Task) {
+func writeTasks(w *jsonWriter, name string, tasks []*master.TaskView) {
 	w.key(name)
 	w.array(func() {
 		for _, t := range tasks {
 			w.element()
-			w.object(func() { writeTask(w, t) })
+			w.object(func() { writeTask(w, t.Message()) })
 		}
 	})
 }

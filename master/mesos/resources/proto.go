@@ -84,22 +84,28 @@ func fromProto(r *mesos.Resource) (item, error) {
 
 // plain makes an item one that has nothing but a name and a value.
 func (i *item) plain(name string) {
+	if c, ok := common[name]; ok && c.kind == i.kind {
+		i.meta, i.base = c.meta, c.base
+		return
+	}
 	i.meta = &mesos.Resource{Name: &name, Type: i.kind.Enum()}
 	i.base = plainIdentity(name, i.kind)
 }
 
-// plainIdentity spares the common names an allocation.
-func plainIdentity(name string, kind mesos.Value_Type) string {
-	switch {
-	case kind == mesos.Value_SCALAR && name == CPUs:
-		return "cpus\x000"
-	case kind == mesos.Value_SCALAR && name == Mem:
-		return "mem\x000"
-	case kind == mesos.Value_SCALAR && name == Disk:
-		return "disk\x000"
-	case kind == mesos.Value_RANGES && name == Ports:
-		return "ports\x001"
+// common are the items that nearly all resources consist of: all share one message for each name.
+var common = func() map[string]item {
+	items := make(map[string]item)
+	for name, kind := range map[string]mesos.Value_Type{
+		CPUs: mesos.Value_SCALAR, Mem: mesos.Value_SCALAR, Disk: mesos.Value_SCALAR, GPUs: mesos.Value_SCALAR, Ports: mesos.Value_RANGES,
+	} {
+		items[name] = item{
+			value: value{kind: kind}, meta: &mesos.Resource{Name: &name, Type: kind.Enum()}, base: plainIdentity(name, kind),
+		}
 	}
+	return items
+}()
+
+func plainIdentity(name string, kind mesos.Value_Type) string {
 	return name + "\x00" + string('0'+rune(kind))
 }
 
