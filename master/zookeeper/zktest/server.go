@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -76,10 +78,7 @@ func (s *Server) launch() error {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = s.dir, out, out
 	cmd.SysProcAttr = attributes()
-	// On a thread of the pool: one that belongs to the caller alone might end with it, and take the process along.
-	started := make(chan error)
-	go func() { started <- cmd.Start() }()
-	if err := <-started; err != nil {
+	if err := launcher()(cmd); err != nil {
 		return fmt.Errorf("cannot start ZooKeeper: %w", err)
 	}
 	ended := make(chan struct{})
@@ -90,6 +89,27 @@ func (s *Server) launch() error {
 	s.cmd, s.ended, s.paused = cmd, ended, false
 	return nil
 }
+
+// launcher returns what starts processes on one thread that stays: a process would end with the thread that started it, and
+// tests that enter network namespaces give up threads of the pool.
+var launcher = sync.OnceValue(func() func(*exec.Cmd) error {
+	type request struct {
+		cmd  *exec.Cmd
+		done chan error
+	}
+	requests := make(chan request)
+	go func() {
+		runtime.LockOSThread() // never unlocked, and the loop never ends
+		for r := range requests {
+			r.done <- r.cmd.Start()
+		}
+	}()
+	return func(cmd *exec.Cmd) error {
+		r := request{cmd, make(chan error)}
+		requests <- r
+		return <-r.done
+	}
+})
 
 // wait waits until the server answers clients, which takes a quorum.
 func (s *Server) wait(deadline time.Time) error {
