@@ -184,12 +184,14 @@ func (m *Master) readNode(s *record.Snapshot) {
 		a.reset()
 		m.agents[a.id] = a
 		m.counters.add("master/slave_registrations", 1)
+		m.counters.add("master/messages_register_slave", 1)
 	}
 	if a.generation != s.Generation() {
 		a.generation = s.Generation()
-		a.reregistered = m.now()
 		a.described = false
-		m.counters.add("master/slave_reregistrations", 1)
+		if a.alive() { // else it does when it is seen alive
+			m.reregistered(a)
+		}
 	}
 	a.node = node
 	a.attributes = nodeapi.AttributesFromCatalog(node.GetAttributes())
@@ -252,6 +254,9 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 		a.total = total
 		a.free = nodeapi.ResourcesFromCatalog(res.GetFree())
 		if changed {
+			if !a.unread {
+				m.counters.add("master/messages_update_slave", 1)
+			}
 			m.rescindExcess(a)
 		}
 		m.seatAgent(a)
@@ -296,6 +301,9 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 	if a.liveness != record.Alive {
 		m.rescindAgent(a)
 	}
+	if a.liveness == record.Left {
+		m.counters.add("master/messages_unregister_slave", 1)
+	}
 	m.seatAgent(a)
 	if old != record.Unknown {
 		m.log.Info("agent changed", "agent_id", a.id, "hostname", a.node.GetHostname(), "liveness", a.liveness.String())
@@ -315,12 +323,19 @@ func (m *Master) countAway(l record.Liveness, n int) {
 	}
 }
 
+// reregistered counts an agent that is there again.
+func (m *Master) reregistered(a *agent) {
+	a.reregistered = m.now()
+	m.counters.add("master/slave_reregistrations", 1)
+	m.counters.add("master/messages_reregister_slave", 1)
+}
+
 // returned takes an agent back, or in.
 func (m *Master) returned(a *agent, from record.Liveness) {
 	a.described = false
 	clear(a.ending)
 	if from != record.Unknown {
-		a.reregistered = m.now()
+		m.reregistered(a)
 	}
 	if !a.unreachable.IsZero() {
 		m.log.Info("agent returned", "agent_id", a.id, "hostname", a.node.GetHostname(), "dur", m.now().Sub(a.unreachable))

@@ -44,7 +44,12 @@ func (m *Master) call(call *scheduler.Call, streamID, principal string) error {
 		return refuse(Invalid, "The stream ID '%s' included in this request didn't match the stream ID currently associated with framework ID %s", streamID, f.id)
 	}
 	f.metrics.call(call.GetType())
-	return m.obey(f, call)
+	m.countPrincipal(f, "messages_received")
+	err := m.obey(f, call)
+	if m.frameworks[f.id] == f {
+		m.countPrincipal(f, "messages_processed")
+	}
+	return err
 }
 
 // obey carries out a call that was checked.
@@ -55,6 +60,7 @@ func (m *Master) obey(f *framework, call *scheduler.Call) error {
 		m.removeFramework(f)
 	case scheduler.Call_ACCEPT:
 		m.counters.add("master/messages_launch_tasks", 1)
+		f.metrics.accept(call.GetAccept().GetOperations())
 		m.accept(f, call.GetAccept())
 	case scheduler.Call_DECLINE:
 		m.counters.add("master/messages_decline_offers", 1)

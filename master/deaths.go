@@ -90,7 +90,14 @@ func (m *Master) giveUp(a *agent) {
 	a.unreachable = m.now()
 	m.counters.add("master/slave_unreachable_completed", 1)
 	m.counters.add("master/slave_removals", 1)
-	m.counters.add("master/slave_removals/reason_unhealthy", 1)
+	if a.liveness == record.Left {
+		m.counters.add("master/slave_removals/reason_unregistered", 1)
+	} else {
+		m.counters.add("master/slave_removals/reason_unhealthy", 1)
+	}
+	if !a.heard {
+		m.counters.add("master/recovery_slave_removals", 1)
+	}
 	m.log.Warn("agent unreachable", "agent_id", a.id, "hostname", a.node.GetHostname(), "tasks", len(a.tasks))
 	a.ordered.clear()
 	a.unordered.clear()

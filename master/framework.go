@@ -289,6 +289,7 @@ func (m *Master) removeFramework(f *framework) {
 func (m *Master) dropFramework(f *framework) {
 	f.stopTimer()
 	delete(m.frameworks, f.id)
+	m.forgetPrincipal(f.info.GetPrincipal())
 	if m.alloc != nil {
 		m.alloc.RemoveFramework(f.id)
 	}

@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -65,8 +65,27 @@ type keeper struct {
 	mu    sync.Mutex
 	queue []write
 
-	// versions belongs to load, and then to run.
+	// stored is called with how long each write took; size is how many bytes all documents have.
+	stored func(time.Duration)
+	size   atomic.Int64
+
+	// versions and sizes belong to load, and then to run.
 	versions map[string]uint64
+	sizes    map[string]int
+}
+
+// learn notes the version and the size in bytes that a document has now.
+func (k *keeper) learn(key string, version uint64, size int) {
+	k.versions[key] = version
+	k.size.Add(int64(size - k.sizes[key]))
+	k.sizes[key] = size
+}
+
+// measure returns how many writes wait, and how many bytes the documents have.
+func (k *keeper) measure() (queued int, size int64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.queue), k.size.Load()
 }
 
 // write is one or more documents that are written together; nil data deletes. done, if any, is called once it is safe.
@@ -80,8 +99,11 @@ type keptDoc struct {
 	data []byte
 }
 
-func newKeeper(s store.Store, log *slog.Logger, fail func(error)) *keeper {
-	return &keeper{store: s, log: log, fail: fail, wake: make(chan struct{}, 1), versions: make(map[string]uint64)}
+func newKeeper(s store.Store, log *slog.Logger, stored func(time.Duration), fail func(error)) *keeper {
+	return &keeper{
+		store: s, log: log, stored: stored, fail: fail, wake: make(chan struct{}, 1), versions: make(map[string]uint64),
+		sizes: make(map[string]int),
+	}
 }
 
 // documents is what a term begins with.
@@ -89,6 +111,7 @@ type documents struct {
 	frameworks []*frameworkDoc
 	// nextID is the number of the next framework.
 	nextID uint64
+	took   time.Duration // to read them
 	// others holds the documents that operators caused, by key.
 	others map[string][]byte
 }
@@ -117,14 +140,14 @@ func (k *keeper) load(ctx context.Context, masterID string, epoch uint64) (*docu
 			return nil, fmt.Errorf("document %q is unreadable: %w", ids.Key, err)
 		}
 		out.nextID = doc.Next
-		k.versions[ids.Key] = ids.Version
+		k.learn(ids.Key, ids.Version, len(ids.Data))
 	}
 	stored, err := k.store.List(ctx, prefixFramers)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list frameworks: %w", err)
 	}
 	for _, d := range stored {
-		k.versions[d.Key] = d.Version
+		k.learn(d.Key, d.Version, len(d.Data))
 		doc, err := decodeFramework(d.Data)
 		if err != nil {
 			k.log.Error("document is unreadable, framework left out", "key", d.Key, "err", err)
@@ -138,7 +161,7 @@ func (k *keeper) load(ctx context.Context, masterID string, epoch uint64) (*docu
 			return nil, fmt.Errorf("cannot list %q: %w", prefix, err)
 		}
 		for _, d := range stored {
-			k.versions[d.Key] = d.Version
+			k.learn(d.Key, d.Version, len(d.Data))
 			out.others[d.Key] = d.Data
 		}
 	}
@@ -254,6 +277,7 @@ func (k *keeper) write(ctx context.Context, w write) error {
 	for i, d := range w.docs {
 		ops[i] = store.Op{Key: d.key, Version: k.versions[d.key], Data: d.data, Delete: d.data == nil}
 	}
+	begun := time.Now()
 	versions, err := k.store.Write(ctx, ops...)
 	if errors.Is(err, store.ErrConflict) && k.written(ctx, w) {
 		return nil
@@ -262,8 +286,9 @@ func (k *keeper) write(ctx context.Context, w write) error {
 		return err
 	}
 	for i, d := range w.docs {
-		k.versions[d.key] = versions[i]
+		k.learn(d.key, versions[i], len(d.data))
 	}
+	k.stored(time.Since(begun))
 	return nil
 }
 
@@ -282,7 +307,9 @@ func (k *keeper) written(ctx context.Context, w write) bool {
 			found[d.key] = stored.Version
 		}
 	}
-	maps.Copy(k.versions, found)
+	for _, d := range w.docs {
+		k.learn(d.key, found[d.key], len(d.data))
+	}
 	return true
 }
 

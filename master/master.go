@@ -37,6 +37,8 @@ type Master struct {
 	standing atomic.Pointer[Standing]
 	view     atomic.Pointer[View]
 	version  atomic.Uint64
+	// cacheHits counts the requests that an encoding made for others has answered.
+	cacheHits atomic.Uint64
 	// knownEpoch is the highest epoch that an agent has thrown in our face.
 	knownEpoch atomic.Uint64
 
@@ -67,6 +69,7 @@ type Master struct {
 
 	allocTimer *time.Timer // gathers changes before an allocation
 	allocArmed bool
+	allocAsked time.Time   // when the first of them came
 	wakeTimer  *time.Timer // the next end of a filter
 	offerTimer *time.Timer // the next offer that times out
 }

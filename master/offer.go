@@ -83,7 +83,7 @@ func (m *Master) wantAllocation() {
 	if m.term == nil || m.allocArmed {
 		return
 	}
-	m.allocArmed = true
+	m.allocArmed, m.allocAsked = true, time.Now()
 	m.allocTimer.Reset(m.cfg.AllocationDelay)
 }
 
@@ -95,7 +95,8 @@ func (m *Master) allocate() {
 	begun := time.Now()
 	grants := m.alloc.Allocate(begun)
 	m.counters.add("allocator/mesos/allocation_runs", 1)
-	m.counters.observe("allocator/mesos/allocation_run_ms", time.Since(begun))
+	m.counters.observe(allocationLatency, begun.Sub(m.allocAsked))
+	m.counters.observe(allocationRun, time.Since(begun))
 	events := make(map[*framework][]*mesos.Offer)
 	var order []*framework
 	for _, g := range grants {

@@ -41,6 +41,14 @@ func NewCollector(m *Master) prometheus.Collector {
 	one("allocator/mesos/allocation_runs", "allocations_total", "Runs of the allocator.", counter)
 	one("master/dropped_messages", "dropped_messages_total", "Messages and records that could not be used.", counter)
 	one("master/messages_status_update", "status_updates_total", "Status updates received from agents.", counter)
+	one("master/event_queue_dispatches", "queued", "Pieces of work that wait for the master's loop.", gauge)
+	one("master/operator_event_stream_subscribers", "operator_streams", "Event streams of operators that are open.", gauge)
+	one("master/http_cache_hits", "cache_hits_total", "Requests answered with what was encoded for others.", counter)
+	one("master/slave_registrations", "agent_registrations_total", "Agents that were seen for the first time.", counter)
+	one("master/slave_reregistrations", "agent_reregistrations_total", "Agents that were seen again.", counter)
+	one("master/slave_removals", "agent_removals_total", "Agents that were given up, gone, or left.", counter)
+	one("registrar/queued_operations", "documents_queued", "Writes of documents that wait for the store.", gauge)
+	one("registrar/registry_size_bytes", "documents_bytes", "Size of all documents.", gauge)
 	many("master/slaves_", "agents", "Agents by state; the states overlap.", "state", gauge,
 		"active", "inactive", "connected", "disconnected", "unreachable")
 	many("master/frameworks_", "frameworks", "Frameworks by state; the states overlap.", "state", gauge,

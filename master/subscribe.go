@@ -144,6 +144,9 @@ func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo,
 // subscribed tells a framework that it is, and lets offers flow.
 func (m *Master) subscribed(f *framework) {
 	f.connected, f.active, f.recovered = true, true, false
+	f.metrics.call(scheduler.Call_SUBSCRIBE)
+	m.countPrincipal(f, "messages_received")
+	m.countPrincipal(f, "messages_processed")
 	m.send(f, &scheduler.Event{
 		Type: scheduler.Event_SUBSCRIBED.Enum(),
 		Subscribed: &scheduler.Event_Subscribed{

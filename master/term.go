@@ -114,7 +114,9 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 		m.setStanding(func(s *Standing) { s.Recovering, s.Epoch, s.Leader = true, won.Epoch, m.self(won.Epoch) })
 	})
 
-	t.keeper = newKeeper(m.cfg.Store, log, func(err error) { stop(fmt.Errorf("cannot keep documents: %w", err)) })
+	t.keeper = newKeeper(m.cfg.Store, log,
+		func(d time.Duration) { m.post(func() { m.counters.observe(stateStore, d) }) },
+		func(err error) { stop(fmt.Errorf("cannot keep documents: %w", err)) })
 	docs, err := m.recover(ctx, t)
 	if err == nil {
 		t.start(t.keeper.run)
@@ -141,8 +143,10 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 // recover reads the documents, again and again until that succeeds or the term ends.
 func (m *Master) recover(ctx context.Context, t *term) (*documents, error) {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		begun := time.Now()
 		docs, err := t.keeper.load(ctx, m.cfg.ID, t.epoch)
 		if err == nil {
+			docs.took = time.Since(begun)
 			t.idSeq = docs.nextID
 			return docs, nil
 		}
@@ -176,6 +180,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	}
 	m.term = t
 	m.elected = m.now()
+	m.counters.values["registrar/state_fetch_ms"] = milliseconds(docs.took)
 	m.recoverWeights(docs.others)
 	m.recoverQuota(docs.others)
 	m.alloc = m.newAllocator()

@@ -238,6 +238,7 @@ type client struct {
 	min                            []Quantities
 	charge                         // what it has: offered, pending and used
 	filters                        map[*agent][]*filter
+	refusals                       int // how many there are in filters
 	returns                        map[*agent]*burst
 	// refs counts the agents' entries that name this client; it goes when the last does and nobody subscribes.
 	refs  int

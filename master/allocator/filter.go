@@ -168,6 +168,7 @@ func (h filterHeap) Swap(i, j int) {
 func (h *filterHeap) Push(x any) {
 	f := x.(*filter)
 	f.place = len(*h)
+	f.client.refusals++
 	*h = append(*h, f)
 }
 
@@ -176,5 +177,6 @@ func (h *filterHeap) Pop() any {
 	f := (*h)[last]
 	(*h)[last] = nil
 	*h = (*h)[:last]
+	f.client.refusals--
 	return f
 }

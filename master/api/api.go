@@ -69,6 +69,8 @@ func New(cfg Config) *fiber.App {
 	app.All("/version", a.version)
 	app.All("/flags", a.flags)
 	app.All("/metrics/snapshot", a.metrics)
+	app.All("/system/stats.json", a.systemStats)
+	app.All("/system/stats", a.systemStats)
 	app.Get("/metrics/prometheus", prometheusHandler(cfg))
 	app.All("/redirect", a.redirect)
 	app.All("/redirect/*", notFound)

@@ -31,27 +31,6 @@ func (a *api) flags(c *fiber.Ctx) error {
 	return a.show(c, "/flags", func(w *jsonWriter, v *master.View) { writeFlags(w, v.Flags) })
 }
 
-func (a *api) metrics(c *fiber.Ctx) error {
-	ctx, cancel := a.context(c)
-	defer cancel()
-	values, err := a.master.Metrics(ctx)
-	if err != nil {
-		return a.fail(c, err)
-	}
-	w := newJSON()
-	w.object(func() {
-		keys := make([]string, 0, len(values))
-		for name := range values {
-			keys = append(keys, name)
-		}
-		slices.Sort(keys)
-		for _, name := range keys {
-			w.float(name, values[name])
-		}
-	})
-	return server.WriteJSON(c, w.b)
-}
-
 var summaryStates = []mesos.TaskState{
 	mesos.TaskState_TASK_STAGING, mesos.TaskState_TASK_STARTING, mesos.TaskState_TASK_RUNNING, mesos.TaskState_TASK_KILLING,
 	mesos.TaskState_TASK_FINISHED, mesos.TaskState_TASK_KILLED, mesos.TaskState_TASK_FAILED, mesos.TaskState_TASK_LOST,

@@ -160,8 +160,8 @@ type cached struct {
 	body    []byte
 }
 
-// get returns the body of a version, made if need be. The body is shared and must not be modified.
-func (c *cache) get(path string, version uint64, encode func() ([]byte, error)) ([]byte, error) {
+// get returns the body of a version, made if need be; hit tells that it was there. The body is shared and must not be modified.
+func (c *cache) get(path string, version uint64, encode func() ([]byte, error)) (body []byte, hit bool, err error) {
 	c.mu.Lock()
 	if c.entries == nil {
 		c.entries = make(map[string]*cached)
@@ -175,12 +175,11 @@ func (c *cache) get(path string, version uint64, encode func() ([]byte, error)) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.body != nil && e.version >= version {
-		return e.body, nil
+		return e.body, true, nil
 	}
-	body, err := encode()
-	if err != nil {
-		return nil, err
+	if body, err = encode(); err != nil {
+		return nil, false, err
 	}
 	e.version, e.body = version, body
-	return body, nil
+	return body, false, nil
 }

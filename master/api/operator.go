@@ -42,18 +42,6 @@ func (a *api) getFlags(ctx context.Context, _ *operator.Call) (*operator.Respons
 	return &operator.Response{GetFlags: list}, nil
 }
 
-func (a *api) getMetrics(ctx context.Context, _ *operator.Call) (*operator.Response, error) {
-	values, err := a.master.Metrics(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list := &operator.Response_GetMetrics{}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		list.Metrics = append(list.Metrics, &mesos.Metric{Name: proto.String(name), Value: proto.Float64(values[name])})
-	}
-	return &operator.Response{GetMetrics: list}, nil
-}
-
 func (a *api) tearDown(ctx context.Context, call *operator.Call, _ string) error {
 	return a.master.Teardown(ctx, call.GetTeardown().GetFrameworkId().GetValue())
 }

@@ -36,7 +36,10 @@ func (a *api) show(c *fiber.Ctx, key string, write func(*jsonWriter, *master.Vie
 	if key == "" {
 		body, err = encode()
 	} else {
-		body, err = a.cache.get(key, view.Version, encode)
+		var hit bool
+		if body, hit, err = a.cache.get(key, view.Version, encode); hit {
+			a.master.CountCacheHit()
+		}
 	}
 	if err != nil {
 		return err
