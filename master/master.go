@@ -141,9 +141,7 @@ func (m *Master) Run(ctx context.Context) error {
 	settle := time.AfterFunc(m.cfg.Settle, func() { m.post(m.settle) })
 	defer settle.Stop()
 
-	err := m.cfg.Contender.Run(ctx, election.Candidate{
-		ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port, Version: MesosVersion,
-	}, m.lead)
+	err := m.cfg.Contender.Run(ctx, m.candidate(), m.lead)
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("cannot stand for election: %w", err)
 	}

@@ -129,6 +129,10 @@ func (m *Master) callAgent(ctx context.Context, t *term, addr string, call *node
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
+	// A process that was frozen runs on for a moment before the context of its term ends.
+	if err := t.holds(); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.CallTimeout)
 	defer cancel()
 	return m.exchange(ctx, addr, call)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -24,6 +22,7 @@ var errSteppedDown = errors.New("an agent has obeyed a higher epoch")
 // goroutines that work under it.
 type term struct {
 	epoch    uint64
+	holds    func() error // by the clock, see election.Term
 	ctx      context.Context
 	stop     context.CancelCauseFunc
 	wg       sync.WaitGroup
@@ -104,7 +103,7 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	t := &term{
-		epoch: won.Epoch, ctx: ctx, stop: stop,
+		epoch: won.Epoch, holds: won.Holds, ctx: ctx, stop: stop,
 		offerSeq: won.Epoch * 1_000_000_000, // ids of offers are never used again, not even in another term
 		calls:    make(chan struct{}, maxCalls),
 	}
@@ -350,41 +349,13 @@ func (m *Master) detect(ctx context.Context) {
 	}
 }
 
-// masterInfo describes a master as Mesos does.
-func masterInfo(l *Leader) *mesos.MasterInfo {
-	host := l.Hostname
-	info := &mesos.MasterInfo{
-		Id:       proto.String(l.ID),
-		Ip:       proto.Uint32(littleEndianIP(l.Address)),
-		Port:     proto.Uint32(uint32(l.Port)),
-		Pid:      proto.String("master@" + net.JoinHostPort(l.Address, strconv.Itoa(l.Port))),
-		Hostname: proto.String(host),
-		Version:  proto.String(MesosVersion),
-		Address:  &mesos.Address{Hostname: proto.String(host), Ip: proto.String(l.Address), Port: proto.Int32(int32(l.Port))},
-		Capabilities: []*mesos.MasterInfo_Capability{
-			{Type: mesos.MasterInfo_Capability_AGENT_UPDATE.Enum()},
-			{Type: mesos.MasterInfo_Capability_AGENT_DRAINING.Enum()},
-			{Type: mesos.MasterInfo_Capability_QUOTA_V2.Enum()},
-		},
+// candidate is this master as the election knows it.
+func (m *Master) candidate() election.Candidate {
+	return election.Candidate{
+		ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port, Version: MesosVersion,
+		Region: m.cfg.Region, Zone: m.cfg.Zone,
 	}
-	return info
 }
 
 // Info describes this master as Mesos does.
-func (m *Master) Info() *mesos.MasterInfo {
-	info := masterInfo(&Leader{ID: m.cfg.ID, Hostname: m.cfg.Hostname, Address: m.cfg.Address, Port: m.cfg.Port})
-	if m.cfg.Region != "" {
-		info.Domain = domain(m.cfg.Region, m.cfg.Zone)
-	}
-	return info
-}
-
-// littleEndianIP is the odd number that MasterInfo carries: an IPv4 address in network byte order, read as a
-// little-endian integer. An IPv6 address has none.
-func littleEndianIP(address string) uint32 {
-	ip := net.ParseIP(address).To4()
-	if ip == nil {
-		return 0
-	}
-	return uint32(ip[0]) | uint32(ip[1])<<8 | uint32(ip[2])<<16 | uint32(ip[3])<<24
-}
+func (m *Master) Info() *mesos.MasterInfo { return m.candidate().MasterInfo() }

@@ -21,13 +21,27 @@ type Candidate struct {
 	Hostname string
 	Address  string
 	Port     int
-	// Version is that of the software, shown to tools.
+	// Version is that of Mesos whose interfaces are served, shown to tools.
 	Version string
+	// Region and Zone are where the master stands; both may be empty.
+	Region, Zone string
 }
 
 // Term is one period of leadership.
 type Term struct {
 	Epoch uint64
+	// Lease tells by the clock whether the lease holds, as an error where it does not; nil stands for one that can't run out.
+	Lease func() error
+}
+
+// Holds returns nil while the lease holds, by the clock: ErrLeaseLost from the moment on at which it has run out. The context
+// of a term ends by a timer; a process that was frozen runs on for a moment before its timers do. So whoever is about to give
+// an order asks here last.
+func (t Term) Holds() error {
+	if t.Lease == nil {
+		return nil
+	}
+	return t.Lease()
 }
 
 // Contender stands for election.
