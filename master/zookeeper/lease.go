@@ -96,6 +96,14 @@ func (l *Lease) valid() bool {
 	return l.ctx.Err() == nil
 }
 
+// Bind returns a context that ends when ctx does, when the lease does, with that cause, or by the function returned.
+func (l *Lease) Bind(ctx context.Context, cause error) (context.Context, context.CancelCauseFunc) {
+	bound, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(l.ctx, func() { cancel(cause) })
+	context.AfterFunc(bound, func() { stop() })
+	return bound, cancel
+}
+
 // Done is closed when the lease is lost or released.
 func (l *Lease) Done() <-chan struct{} { return l.ctx.Done() }
 

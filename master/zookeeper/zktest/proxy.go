@@ -16,6 +16,7 @@ type Proxy struct {
 	targets []string
 	l       net.Listener
 	wg      sync.WaitGroup
+	gate    sync.RWMutex // held while a session is ended, so that nobody connects
 
 	mu      sync.Mutex // guards what follows
 	cut     bool
@@ -82,6 +83,9 @@ func (p *Proxy) Heal() {
 // client learns it from them.
 func (p *Proxy) Expire() {
 	p.t.Helper()
+	// The client must not take its session back meanwhile.
+	p.gate.Lock()
+	defer p.gate.Unlock()
 	p.mu.Lock()
 	session := p.session
 	p.mu.Unlock()
@@ -108,22 +112,12 @@ func (p *Proxy) end(session []byte) error {
 	binary.BigEndian.PutUint32(hello[16:], 10000)
 	hello = append(hello, session...)
 	binary.BigEndian.PutUint32(hello, uint32(len(hello)-4))
-	if _, err := c.Write(hello); err != nil {
+	// A request behind it: length, number, and the kind that closes a session.
+	if _, err := c.Write(append(hello, 0, 0, 0, 8, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xf5)); err != nil {
 		return err
 	}
-	answer := make([]byte, 4)
-	if _, err := io.ReadFull(c, answer); err != nil {
-		return err
-	}
-	if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(answer))); err != nil {
-		return err
-	}
-	// A request: length, number, and the kind that closes a session.
-	if _, err := c.Write([]byte{0, 0, 0, 8, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xf5}); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, c) // until the server has closed it
-	return nil
+	_, err = io.Copy(io.Discard, c) // until the server has closed it
+	return err
 }
 
 func (p *Proxy) accept() {
@@ -154,7 +148,9 @@ func (p *Proxy) serve(client net.Conn) {
 		return
 	}
 	defer p.remove(client)
+	p.gate.RLock()
 	server, err := p.dial()
+	p.gate.RUnlock()
 	if err != nil {
 		return
 	}
