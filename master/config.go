@@ -71,6 +71,8 @@ type Config struct {
 	Weights map[string]float64
 	// MinAllocatable are the least resources that are worth an offer; nil means cpus:0.01|mem:32.
 	MinAllocatable []allocator.Quantities
+	// ExcludedResources are the names of resources that don't count for fairness.
+	ExcludedResources []string
 	// RootSubmissions lets frameworks run as the user root.
 	RootSubmissions bool
 	// HideFrameworkMetrics leaves the numbers of each framework out of the metrics.

@@ -33,6 +33,7 @@ func (m *Master) newAllocator() *allocator.Allocator {
 	cfg := allocator.DefaultConfig()
 	cfg.Region = m.cfg.Region
 	cfg.GPUsToAll = !m.cfg.FilterGPUResources
+	cfg.Excluded = m.cfg.ExcludedResources
 	if m.cfg.MinAllocatable != nil {
 		cfg.MinAllocatable = m.cfg.MinAllocatable
 	}

@@ -110,7 +110,6 @@ var unusedByMaster = []flags.Unused{
 	{Name: "allocator", Check: notEmpty, Usual: "HierarchicalDRF", Advice: drfAlone},
 	{Name: "role_sorter", Check: oneOf("drf", "random"), Usual: "drf", Advice: drfAlone},
 	{Name: "framework_sorter", Check: oneOf("drf", "random"), Usual: "drf", Advice: drfAlone},
-	{Name: "fair_sharing_excluded_resource_names", Advice: "all resources count for fairness"},
 	{Name: "agent_removal_rate_limit", Check: rate, Advice: mostAway},
 	{Name: "recovery_agent_removal_limit", Check: percentage, Usual: "100%", Advice: mostAway},
 	{Name: "require_agent_domain", Switch: true, Usual: "false", Advice: "an agent says by --region and --zone where it stands, or not at all"},

@@ -13,6 +13,7 @@ import (
 	"starling/master/allocator"
 	"starling/master/mesos"
 	"starling/master/mesos/codec"
+	"starling/master/mesos/resources"
 )
 
 const masterPort = 5050
@@ -28,6 +29,7 @@ type masterFlags struct {
 	weights         flags.List
 	offerTimeout    flags.Duration
 	minAllocatable  string
+	unfair          flags.List
 	rootSubmissions bool
 	filterGPUs      bool
 	frameworkCounts bool
@@ -56,9 +58,10 @@ func (m *masterFlags) register(s *flags.Set) {
 	m.pingTimeout, m.pings, m.reregister = flags.Duration(15*time.Second), 5, flags.Duration(d.ReregisterTimeout)
 	s.StringVar(&m.zk, "zk", "", "where masters are elected and keep their documents, as `zk://[user:password@]host:port,.../path` or file:///path of a file that says it; without it this master leads alone")
 	s.Var(&m.roles, "roles", "the only `roles` that frameworks may use, besides *")
-	s.Var(&m.weights, "weights", "`role=weight,...`: a role of weight 2 gets twice as much as one of 1")
+	s.Var(&m.weights, "weights", "`role=weight,...`: a role of weight 2 gets twice as much as one of 1; holds until operators set weights, which are kept")
 	s.Var(&m.offerTimeout, "offer-timeout", "how long a framework may sit on an offer (0s: for ever)")
 	s.StringVar(&m.minAllocatable, "min-allocatable-resources", "cpus:0.01|mem:32", "what an agent must have free to be offered, as `cpus:0.01|mem:32;disk:10`: | is or, ; is and")
+	s.Var(&m.unfair, "fair-sharing-excluded-resource-names", "the `names` of resources that do not count when it is reckoned who has how much, as gpus")
 	s.BoolVar(&m.rootSubmissions, "root-submissions", d.RootSubmissions, "let frameworks run as the user root")
 	s.BoolVar(&m.filterGPUs, "filter-gpu-resources", d.FilterGPUResources, "keep agents with GPUs for frameworks that know about them")
 	s.BoolVar(&m.frameworkCounts, "publish-per-framework-metrics", !d.HideFrameworkMetrics, "show numbers of each framework among the metrics")
@@ -104,6 +107,10 @@ func (m *masterFlags) config(set *flags.Set) (master.Config, error) {
 	if c.MinAllocatable == nil {
 		c.MinAllocatable = []allocator.Quantities{} // whatever is free
 	}
+	for _, role := range m.roles {
+		fault("roles", resources.CheckRole(role))
+	}
+	c.ExcludedResources = m.unfair
 	fault("agent-ping-timeout", within(m.pingTimeout.Std(), minPingTimeout, maxPingTimeout))
 	if m.pings < 1 || m.pings > 10_000 {
 		fault("max-agent-ping-timeouts", fmt.Errorf("%d is not between 1 and 10000", m.pings))
@@ -154,6 +161,9 @@ func parseWeights(list []string) (map[string]float64, error) {
 		w, err := strconv.ParseFloat(text, 64)
 		if !ok || role == "" || err != nil || !(w > 0) {
 			return nil, fmt.Errorf("%q is not role=weight with a weight above 0", item)
+		}
+		if err := resources.CheckRole(role); err != nil {
+			return nil, err
 		}
 		weights[role] = w
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,8 @@ func TestMasterTakesEveryFlagOfMesos(t *testing.T) {
 	if c.Region != "r1" || c.Zone != "z1" || c.OfferTimeout != 5*time.Minute || c.RootSubmissions || c.FilterGPUResources ||
 		!c.HideFrameworkMetrics || c.MaxCompletedFrameworks != 5 || c.MaxCompletedTasks != 6 || c.MaxUnreachableTasks != 7 || c.MaxOperatorStreams != 8 ||
 		c.UnreachableAfter != 30*time.Second || c.LeaveTimeout != 30*time.Second || c.ReregisterTimeout != 15*time.Minute ||
-		c.Weights["a"] != 2 || len(c.Roles) != 2 || len(c.MinAllocatable) != 2 || m.advertisePort != 5051 || m.zkSession.Std() != 2*time.Second {
+		c.Weights["a"] != 2 || len(c.Roles) != 2 || len(c.MinAllocatable) != 2 ||
+		!slices.Equal(c.ExcludedResources, []string{"gpus"}) || m.advertisePort != 5051 || m.zkSession.Std() != 2*time.Second {
 		t.Errorf("flags did not become settings: %+v", c)
 	}
 	for _, name := range []string{"quorum", "registry", "log_dir", "quiet", "allocation_interval", "authenticate_http_readwrite", "max_executors_per_agent"} {
@@ -85,7 +87,7 @@ func TestMasterDefaults(t *testing.T) {
 
 func TestMasterRefusesWrongValues(t *testing.T) {
 	for _, tc := range []struct{ arg, want string }{
-		{"--weights=a=0", "--weights: "}, {"--weights=a", "--weights: "},
+		{"--weights=a=0", "--weights: "}, {"--weights=a", "--weights: "}, {"--weights=a//b=2", "--weights: "}, {"--roles=a,..", "--roles: "},
 		{"--min_allocatable_resources=cpus", "--min-allocatable-resources: "},
 		{"--agent_ping_timeout=500ms", "--agent-ping-timeout: 500ms is less than 1s"},
 		{"--agent_ping_timeout=1hrs", "is more than 15m0s"}, {"--max_agent_ping_timeouts=0", "--max-agent-ping-timeouts: 0"},
