@@ -94,14 +94,14 @@ func (a *Allocator) checkClient(c *client, has resources.Resources, refs int, fa
 	if want := c.fw.active && c.subscribed && !c.suppressed; want != c.listed {
 		fault("client %q: may get offers: %v, listed: %v", name, want, c.listed)
 	}
-	if !c.listed || c.eager || a.all {
+	if !c.listed || c.eager || a.all || a.looser() {
 		return
 	}
 	for _, ag := range a.list {
-		if ag.queued || len(a.quotas.nodes) > 0 {
+		if ag.queued {
 			continue
 		}
-		if cand, v := a.judge(c, ag, nil); v.reason == offerable {
+		if cand, v := a.peek(c, ag); v.reason == offerable {
 			fault("client %q: could be offered %v of agent %q, and nobody looks", name, cand.res, ag.id)
 		}
 	}

@@ -55,17 +55,7 @@ func (a *Allocator) why(c *client, ag *agent, now time.Time) string {
 	if _, ok := ag.offers[c]; ok {
 		return "it holds an offer"
 	}
-	held, reached := a.quotas.held, make([]bool, len(a.quotas.nodes))
-	for i, n := range a.quotas.nodes {
-		reached[i] = n.quota.reached
-	}
-	ceilings, _ := a.ceilings(c, false)
-	_, v := a.judge(c, ag, ceilings)
-	// Asking must not look like having refused.
-	a.quotas.held = held
-	for i, n := range a.quotas.nodes {
-		n.quota.reached = reached[i]
-	}
+	_, v := a.peek(c, ag)
 	switch v.reason {
 	case inactive:
 		return "deactivated, draining or unreachable"

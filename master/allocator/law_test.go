@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,6 +180,7 @@ func (w *world) step() {
 		if w.rng.IntN(3) == 0 {
 			q.Guarantee = Quantities{"cpus": resources.Milli(1000 * w.rng.IntN(4)), "mem": resources.Milli(1000 * w.rng.IntN(900))}
 		}
+		role, _, _ = strings.Cut(role, "/") // those of roles below others are for no one to set
 		note("quota %s %v", role, q)
 		w.a.SetQuota(role, q)
 	case n < 86:

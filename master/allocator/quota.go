@@ -71,20 +71,21 @@ func (a *Allocator) setReserved(ag *agent, total resources.Resources) {
 			a.quotas.reserved[role] = sum
 		}
 	}
+	roles := total.ReservedRoles()
+	if len(a.quotas.nodes) > 0 && len(ag.reserved)+len(roles) > 0 {
+		a.all = true
+	}
 	ag.reserved = nil
-	if total.Unreserved().Equal(total) {
+	if len(roles) == 0 {
 		return
 	}
 	ag.reserved = make(map[Role]vec)
-	for _, role := range total.ReservedRoles() {
+	for _, role := range roles {
 		v := a.quantities(total.ReservedFor(role).NonRevocable())
 		ag.reserved[role] = v
 		sum := slices.Clone(a.quotas.reserved[role])
 		sum.add(v, 1)
 		a.quotas.reserved[role] = sum
-	}
-	if len(a.quotas.nodes) > 0 {
-		a.all = true
 	}
 }
 
@@ -154,9 +155,9 @@ func (a *Allocator) kept() vec {
 	return v
 }
 
-// relieved notes that a role with a quota has less than before.
+// relieved notes that a role with a quota has less than before: it is further below its limit, or below its guarantee.
 func (a *Allocator) relieved(n *node) {
-	if n.quota.reached {
+	if n.quota.reached || !a.unmet(n).zero() {
 		n.quota.reached = false
 		a.wakeBelow(n)
 	}
@@ -173,15 +174,21 @@ func (a *Allocator) wakeBelow(n *node) {
 
 // loosened has everything looked at again when something was kept for guarantees, and more can be spared now.
 func (a *Allocator) loosened() {
+	if a.looser() {
+		a.all, a.quotas.held = true, false
+	}
+}
+
+func (a *Allocator) looser() bool {
 	if !a.quotas.held {
-		return
+		return false
 	}
 	for i, m := range a.spare() {
 		if m > a.quotas.spare.at(i) {
-			a.all, a.quotas.held = true, false
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // noteSpare remembers what loosened compares with.
@@ -241,6 +248,29 @@ func (a *Allocator) ceilings(c *client, guaranteed bool) (map[int]ceiling, bool)
 		}
 	}
 	return out, true
+}
+
+// peek is judge for those who only ask: in both stages, and without noting what was refused.
+func (a *Allocator) peek(c *client, ag *agent) (candidate, verdict) {
+	held, reached := a.quotas.held, make([]bool, len(a.quotas.nodes))
+	for i, n := range a.quotas.nodes {
+		reached[i] = n.quota.reached
+	}
+	defer func() {
+		a.quotas.held = held
+		for i, n := range a.quotas.nodes {
+			n.quota.reached = reached[i]
+		}
+	}()
+	if len(a.quotas.nodes) > 0 {
+		if ceilings, ok := a.ceilings(c, true); ok {
+			if cand, v := a.judge(c, ag, ceilings); v.reason == offerable {
+				return cand, v
+			}
+		}
+	}
+	ceilings, _ := a.ceilings(c, false)
+	return a.judge(c, ag, ceilings)
 }
 
 // shrink takes so much off the unreserved part of a candidate that it keeps within the ceilings; it notes what bound it.
