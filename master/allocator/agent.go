@@ -37,7 +37,8 @@ type agent struct {
 	// reserved counts all reserved resources by role, for quotas.
 	reserved map[Role]vec
 
-	// amount counts avail, plain what of it is for everybody; special is set when that is not all.
+	// common is what of avail is for everybody, amount counts avail and plain the common; special is set when that is not all.
+	common        resources.Resources
 	amount, plain vec
 	special       bool
 	// forRole keeps what a kind of client may have of a special agent's avail.
@@ -343,9 +344,9 @@ func (a *Allocator) setAvail(ag *agent, avail resources.Resources) {
 	ag.avail = avail
 	ag.amount = a.quantities(avail)
 	ag.plain = ag.amount
-	plain := plainPart(avail)
-	if ag.special = !plain.Equal(avail); ag.special {
-		ag.plain = a.quantities(plain)
+	ag.common = plainPart(avail)
+	if ag.special = !ag.common.Equal(avail); ag.special {
+		ag.plain = a.quantities(ag.common)
 	}
 	ag.forRole = nil
 	a.countAvailable(ag, 1)
@@ -355,6 +356,7 @@ func (a *Allocator) setAvail(ag *agent, avail resources.Resources) {
 func (a *Allocator) countAvailable(ag *agent, sign resources.Milli) {
 	if ag.spec.Active {
 		a.quotas.available.add(ag.plain, sign)
+		a.quotas.epoch++
 	}
 }
 

@@ -21,13 +21,14 @@ func (a *Allocator) Allocate(now time.Time) []Grant {
 	a.queue = nil
 	a.rng.Shuffle(len(queue), func(i, j int) { queue[i], queue[j] = queue[j], queue[i] })
 	r := run{a: a}
-	if slices.ContainsFunc(a.quotas.nodes, func(n *node) bool { return len(n.quota.Guarantee) > 0 }) {
-		for _, ag := range queue {
-			r.agent(ag, true)
+	for _, ag := range queue {
+		if a.kept().zero() {
+			break
 		}
+		r.agent(ag, guarantees)
 	}
 	for _, ag := range queue {
-		r.agent(ag, false)
+		r.agent(ag, fairShares)
 		ag.queued, ag.all = false, false
 		clear(ag.some)
 		ag.some = ag.some[:0]
@@ -83,13 +84,13 @@ type pair struct {
 // few is how many clients are sorted by themselves; more are picked out of a walk over all.
 const few = 8
 
-// agent offers what an agent has. With guaranteed, only to roles that lack something of their guarantee.
-func (r *run) agent(ag *agent, guaranteed bool) {
+// agent offers what an agent has, in one of the two stages.
+func (r *run) agent(ag *agent, s stage) {
 	if ag.avail.Empty() || !ag.spec.Active {
 		return
 	}
 	try := func(c *client) bool {
-		r.try(c, ag, guaranteed)
+		r.try(c, ag, s)
 		return !ag.avail.Empty()
 	}
 	switch {
@@ -113,16 +114,17 @@ func (r *run) agent(ag *agent, guaranteed bool) {
 }
 
 // try offers a client what it may have of an agent, if that is anything.
-func (r *run) try(c *client, ag *agent, guaranteed bool) {
+func (r *run) try(c *client, ag *agent, s stage) {
 	a := r.a
-	var ceilings map[int]ceiling
+	var bounds []ceiling
 	if len(a.quotas.nodes) > 0 {
-		var ok bool
-		if ceilings, ok = a.ceilings(c, guaranteed); !ok {
+		ceilings := a.ceilings(c, s)
+		if ceilings.none {
 			return
 		}
+		bounds = ceilings.list
 	}
-	cand, v := a.judge(c, ag, ceilings)
+	cand, v := a.judge(c, ag, bounds)
 	if v.reason != offerable {
 		return
 	}
@@ -141,7 +143,7 @@ func (r *run) try(c *client, ag *agent, guaranteed bool) {
 		r.grants[i].Resources = r.grants[i].Resources.Add(res)
 		return
 	}
-	if guaranteed {
+	if s == guarantees {
 		if r.made == nil {
 			r.made = make(map[pair]int)
 		}
@@ -175,7 +177,7 @@ type verdict struct {
 }
 
 // judge says what a client may be offered of an agent, or why nothing.
-func (a *Allocator) judge(c *client, ag *agent, ceilings map[int]ceiling) (candidate, verdict) {
+func (a *Allocator) judge(c *client, ag *agent, ceilings []ceiling) (candidate, verdict) {
 	caps := &c.fw.spec.Capabilities
 	switch {
 	case !ag.spec.Active:
@@ -197,7 +199,7 @@ func (a *Allocator) judge(c *client, ag *agent, ceilings map[int]ceiling) (candi
 	}
 	whole := cand
 	if len(ceilings) > 0 {
-		if cand = a.shrink(cand, ceilings); cand.res.Empty() {
+		if cand = a.shrink(ag, cand, ceilings); cand.res.Empty() {
 			return cand, verdict{reason: quotaReached}
 		}
 	}

@@ -122,3 +122,57 @@ func BenchmarkRevive(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkQuota is BenchmarkFirst where each of the 20 roles has a guarantee and a limit that it meets. Budget: three times
+// as much.
+func BenchmarkQuota(b *testing.B) {
+	for _, frameworks := range []int{100, 1000} {
+		b.Run(fmt.Sprintf("agents=10000/frameworks=%d", frameworks), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				b.StopTimer()
+				a, _ := cluster(b, 10000, frameworks)
+				for i := range 20 {
+					a.SetQuota(fmt.Sprintf("role-%02d", i), Quota{
+						Guarantee: Quantities{resources.CPUs: 1_000_000, resources.Mem: 1_000_000_000},
+						Limit:     Quantities{resources.CPUs: 8_000_000, resources.Mem: 20_000_000_000},
+					})
+				}
+				b.StartTimer()
+				if got := a.Allocate(benchTime); len(got) < 10000 {
+					b.Fatalf("want 10000 offers, got %d", len(got))
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkHeld is the price of one change where a role's guarantee holds back all that is left, on every agent, from many
+// frameworks that want it: a task of a role with a quota ends, and another takes its place.
+func BenchmarkHeld(b *testing.B) {
+	a, whole := cluster(b, 10000, 100)
+	half := Quantities{resources.CPUs: 40_000_000, resources.Mem: 82_000_000_000, resources.Disk: 500_000_000_000}
+	a.SetQuota("nobody", Quota{Guarantee: half})
+	a.SetQuota("role-03", Quota{Limit: half})
+	part, err := resources.Parse("cpus:4;mem:8192;disk:50000;ports:[31000-31500]", "*")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range 10000 {
+		id := fmt.Sprintf("agent-%05d", i)
+		a.SetUsed("framework-0003", "role-03/team-0", id, part)
+		a.SetFree(id, whole.Sub(part))
+	}
+	a.Allocate(benchTime)
+	b.ReportAllocs()
+	for b.Loop() {
+		a.SetUsed("framework-0003", "role-03/team-0", "agent-00500", resources.Resources{})
+		a.SetFree("agent-00500", whole)
+		for _, g := range a.Allocate(benchTime) {
+			a.Return(g, time.Hour, benchTime)
+		}
+		a.SetUsed("framework-0003", "role-03/team-0", "agent-00500", part)
+		a.SetFree("agent-00500", whole.Sub(part))
+		a.Allocate(benchTime)
+	}
+}

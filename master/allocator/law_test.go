@@ -299,7 +299,7 @@ func (w *world) limits() {
 					}
 				}
 			}
-			if has := w.a.consumed(n, i); has > limit && len(w.a.Allocate(w.now)) > 0 {
+			if has := n.consumed(i); has > limit && len(w.a.Allocate(w.now)) > 0 {
 				w.fail(fmt.Errorf("role %q has %v of %q, its limit is %v, and offers go on (%v are out)", n.path, has, name, limit, offered))
 			}
 		}

@@ -31,22 +31,54 @@ type quotas struct {
 	// of that run.
 	held  bool
 	spare vec
+
+	// epoch counts the changes to whatever a ceiling depends on: what was reckoned in an earlier one is reckoned anew.
+	epoch uint64
+	kept  vec
+	// keptAt is the epoch of kept.
+	keptAt uint64
+	// open are the ceilings of clients without a quota, by stage; those with one have theirs with it.
+	open [2]ceilings
 }
 
-// quota is that of one role.
+// quota is that of one role, with what follows from it.
 type quota struct {
 	Quota
+	guarantee, limit []amount
 	// reached is set when something was not offered because of the limit.
 	reached bool
+	// reserved is what is reserved for the role and those below it.
+	reserved vec
+	// unmet is what the role lacks of its guarantee, as of the epoch unmetAt.
+	unmet   vec
+	unmetAt uint64
+	// ceilings are those of the clients of which this is the lowest quota, by stage.
+	ceilings [2]ceilings
 }
 
-// SetQuota sets the quota of a role; an empty one removes it.
+// amount is one of Quantities, its name by number.
+type amount struct {
+	name int
+	of   resources.Milli
+}
+
+func (a *Allocator) amounts(q Quantities) []amount {
+	out := make([]amount, 0, len(q))
+	for name, m := range q {
+		out = append(out, amount{a.names.of(name), m})
+	}
+	slices.SortFunc(out, func(x, y amount) int { return x.name - y.name })
+	return out
+}
+
+// SetQuota sets the quota of a role; an empty one removes it. Above and below a role with one no other may have one: what both
+// are guaranteed would be kept free twice.
 func (a *Allocator) SetQuota(role Role, q Quota) {
 	n := a.node(role)
 	if len(q.Guarantee) == 0 && len(q.Limit) == 0 {
 		n.quota = nil
 	} else {
-		n.quota = &quota{Quota: q}
+		n.quota = &quota{Quota: q, guarantee: a.amounts(q.Guarantee), limit: a.amounts(q.Limit), reserved: a.reservedBelow(role)}
 	}
 	a.quotas.nodes = slices.DeleteFunc(a.quotas.nodes, func(o *node) bool { return o == n })
 	if n.quota != nil {
@@ -55,62 +87,70 @@ func (a *Allocator) SetQuota(role Role, q Quota) {
 	}
 	a.prune(n)
 	a.all = true
+	a.quotas.epoch++
 }
 
-// setReserved counts an agent's reservations.
-func (a *Allocator) setReserved(ag *agent, total resources.Resources) {
-	if a.quotas.reserved == nil {
-		a.quotas.reserved = make(map[Role]vec)
-	}
-	for role, v := range ag.reserved {
-		sum := a.quotas.reserved[role]
-		sum.add(v, -1)
-		if sum.zero() {
-			delete(a.quotas.reserved, role)
-		} else {
-			a.quotas.reserved[role] = sum
-		}
-	}
-	roles := total.ReservedRoles()
-	if len(a.quotas.nodes) > 0 && len(ag.reserved)+len(roles) > 0 {
-		a.all = true
-	}
-	ag.reserved = nil
-	if len(roles) == 0 {
-		return
-	}
-	ag.reserved = make(map[Role]vec)
-	for _, role := range roles {
-		v := a.quantities(total.ReservedFor(role).NonRevocable())
-		ag.reserved[role] = v
-		sum := slices.Clone(a.quotas.reserved[role])
-		sum.add(v, 1)
-		a.quotas.reserved[role] = sum
-	}
-}
-
-// consumed is what counts against a role's quota.
-func (a *Allocator) consumed(n *node, i int) resources.Milli {
-	sum := n.plain.at(i)
-	for role, v := range a.quotas.reserved {
-		if role == n.path || resources.IsSubRole(role, n.path) {
-			sum += v.at(i)
+// reservedBelow sums up what is reserved for a role and those below it.
+func (a *Allocator) reservedBelow(role Role) vec {
+	var sum vec
+	for other, v := range a.quotas.reserved {
+		if other == role || resources.IsSubRole(other, role) {
+			sum.add(v, 1)
 		}
 	}
 	return sum
 }
 
+// setReserved counts an agent's reservations.
+func (a *Allocator) setReserved(ag *agent, total resources.Resources) {
+	roles := total.ReservedRoles()
+	if len(ag.reserved)+len(roles) == 0 {
+		return
+	}
+	if a.quotas.reserved == nil {
+		a.quotas.reserved = make(map[Role]vec)
+	}
+	for role, v := range ag.reserved {
+		a.addReserved(role, v, -1)
+	}
+	ag.reserved = make(map[Role]vec)
+	for _, role := range roles {
+		v := a.quantities(total.ReservedFor(role).NonRevocable())
+		ag.reserved[role] = v
+		a.addReserved(role, v, 1)
+	}
+	a.quotas.epoch++
+	if len(a.quotas.nodes) > 0 {
+		a.all = true
+	}
+}
+
+func (a *Allocator) addReserved(role Role, v vec, sign resources.Milli) {
+	sum := a.quotas.reserved[role]
+	sum.add(v, sign)
+	if sum.zero() {
+		delete(a.quotas.reserved, role)
+	} else {
+		a.quotas.reserved[role] = sum
+	}
+	for _, n := range a.quotas.nodes {
+		if role == n.path || resources.IsSubRole(role, n.path) {
+			n.quota.reserved.add(v, sign)
+		}
+	}
+}
+
 // Charged returns what counts against the quota of a role: all that is reserved for it, used or not, and all that it has of
 // the rest, offers included.
 func (a *Allocator) Charged(role Role) Quantities {
-	q := make(Quantities)
-	n := a.nodes[role]
-	if n == nil {
-		n = &node{path: role}
+	sum := a.reservedBelow(role)
+	if n := a.nodes[role]; n != nil {
+		sum.add(n.plain, 1)
 	}
-	for i, name := range a.names.list {
-		if sum := a.consumed(n, i); sum > 0 {
-			q[name] = sum
+	q := make(Quantities)
+	for i, m := range sum {
+		if m > 0 {
+			q[a.names.list[i]] = m
 		}
 	}
 	return q
@@ -121,38 +161,42 @@ func (a *Allocator) Charged(role Role) Quantities {
 func (a *Allocator) Short() Quantities {
 	q := make(Quantities)
 	for i, m := range a.kept() {
-		if short := m - a.quotas.available.at(i); m > 0 && short > 0 {
-			q[a.names.list[i]] = min(short, m)
+		if short := m - max(a.quotas.available.at(i), 0); m > 0 && short > 0 {
+			q[a.names.list[i]] = short
 		}
 	}
 	return q
 }
 
-// unmet is what a role lacks of its guarantee.
+// consumed is what counts against a role's quota.
+func (n *node) consumed(i int) resources.Milli { return n.plain.at(i) + n.quota.reserved.at(i) }
+
+// unmet is what a role with a quota lacks of its guarantee.
 func (a *Allocator) unmet(n *node) vec {
-	var v vec
-	if n.quota == nil {
-		return v
+	q := n.quota
+	if q.unmetAt == a.quotas.epoch {
+		return q.unmet
 	}
-	for name, m := range n.quota.Guarantee {
-		i := a.names.of(name)
-		if lack := m - a.consumed(n, i); lack > 0 {
-			for len(v) <= i {
-				v = append(v, 0)
-			}
-			v[i] = lack
+	clear(q.unmet)
+	for _, g := range q.guarantee {
+		if lack := g.of - n.consumed(g.name); lack > 0 {
+			q.unmet.set(g.name, lack)
 		}
 	}
-	return v
+	q.unmetAt = a.quotas.epoch
+	return q.unmet
 }
 
 // kept is what all roles together lack of their guarantees.
 func (a *Allocator) kept() vec {
-	var v vec
-	for _, n := range a.quotas.nodes {
-		v.add(a.unmet(n), 1)
+	if a.quotas.keptAt != a.quotas.epoch {
+		clear(a.quotas.kept)
+		for _, n := range a.quotas.nodes {
+			a.quotas.kept.add(a.unmet(n), 1)
+		}
+		a.quotas.keptAt = a.quotas.epoch
 	}
-	return v
+	return a.quotas.kept
 }
 
 // relieved notes that a role with a quota has less than before: it is further below its limit, or below its guarantee.
@@ -207,47 +251,89 @@ func (a *Allocator) spare() vec {
 
 // ceiling is the most of a name that may be offered, and why: a quota's limit, or nil where it is kept for guarantees.
 type ceiling struct {
+	name int
 	most resources.Milli
 	by   *quota
 }
 
-// ceilings are the bounds of what a client may be offered of the unreserved, by number of name. With guaranteed, it may have
-// what its role lacks of its guarantee, whatever is kept for others, and reports false if that is nothing.
-func (a *Allocator) ceilings(c *client, guaranteed bool) (map[int]ceiling, bool) {
-	if len(a.quotas.nodes) == 0 {
-		return nil, !guaranteed
-	}
-	out := make(map[int]ceiling)
-	lower := func(i int, most resources.Milli, by *quota) {
-		if old, ok := out[i]; !ok || most < old.most {
-			out[i] = ceiling{max(most, 0), by}
+// ceilings are the bounds of what a client may be offered of the unreserved, each name once, as of the epoch at. none is set
+// in the first stage for a client that lacks nothing of a guarantee.
+type ceilings struct {
+	list []ceiling
+	none bool
+	at   uint64
+}
+
+func (c *ceilings) lower(name int, most resources.Milli, by *quota) {
+	most = max(most, 0)
+	for i := range c.list {
+		if c.list[i].name == name {
+			if most < c.list[i].most {
+				c.list[i].most, c.list[i].by = most, by
+			}
+			return
 		}
 	}
-	var own vec
-	for n := c.leaf.parent; n != nil; n = n.parent {
+	c.list = append(c.list, ceiling{name, most, by})
+}
+
+// stage is one of the two that Allocate goes through.
+type stage int
+
+const (
+	// guarantees: roles get what they lack of theirs, whatever is kept for others.
+	guarantees stage = iota
+	// fairShares: all roles get what is not kept for guarantees.
+	fairShares
+)
+
+// ceilings returns the bounds of a client in a stage.
+func (a *Allocator) ceilings(c *client, s stage) *ceilings {
+	var lowest *node
+	for n := c.leaf.parent; n != nil && lowest == nil; n = n.parent {
+		if n.quota != nil {
+			lowest = n
+		}
+	}
+	out := &a.quotas.open[s]
+	if lowest != nil {
+		out = &lowest.quota.ceilings[s]
+	}
+	if out.at != a.quotas.epoch {
+		a.reckon(out, lowest, s)
+	}
+	return out
+}
+
+// reckon fills in the ceilings of the clients whose lowest quota is that of a node; nil for those without any.
+func (a *Allocator) reckon(out *ceilings, lowest *node, s stage) {
+	out.at, out.list, out.none = a.quotas.epoch, out.list[:0], false
+	for n := lowest; n != nil; n = n.parent {
 		if n.quota == nil {
 			continue
 		}
-		for name, limit := range n.quota.Limit {
-			i := a.names.of(name)
-			lower(i, limit-a.consumed(n, i), n.quota)
-		}
-		if own == nil {
-			own = a.unmet(n)
+		for _, limit := range n.quota.limit {
+			out.lower(limit.name, limit.of-n.consumed(limit.name), n.quota)
 		}
 	}
-	if guaranteed && own.zero() {
-		return nil, false
+	var own vec
+	if s == guarantees {
+		if lowest != nil {
+			own = a.unmet(lowest)
+		}
+		if own.zero() {
+			out.none = true
+			return
+		}
 	}
 	for i, m := range a.kept() {
 		switch {
-		case guaranteed && own.at(i) > 0:
-			lower(i, own.at(i), nil)
+		case own.at(i) > 0:
+			out.lower(i, own.at(i), nil)
 		case m > 0:
-			lower(i, a.quotas.available.at(i)-m, nil)
+			out.lower(i, a.quotas.available.at(i)-m, nil)
 		}
 	}
-	return out, true
 }
 
 // peek is judge for those who only ask: in both stages, and without noting what was refused.
@@ -262,41 +348,52 @@ func (a *Allocator) peek(c *client, ag *agent) (candidate, verdict) {
 			n.quota.reached = reached[i]
 		}
 	}()
-	if len(a.quotas.nodes) > 0 {
-		if ceilings, ok := a.ceilings(c, true); ok {
-			if cand, v := a.judge(c, ag, ceilings); v.reason == offerable {
-				return cand, v
-			}
+	if ceilings := a.ceilings(c, guarantees); !ceilings.none {
+		if cand, v := a.judge(c, ag, ceilings.list); v.reason == offerable {
+			return cand, v
 		}
 	}
-	ceilings, _ := a.ceilings(c, false)
-	return a.judge(c, ag, ceilings)
+	return a.judge(c, ag, a.ceilings(c, fairShares).list)
 }
 
 // shrink takes so much off the unreserved part of a candidate that it keeps within the ceilings; it notes what bound it.
-func (a *Allocator) shrink(cand candidate, ceilings map[int]ceiling) candidate {
-	plain := plainPart(cand.res)
-	over := make(map[string]resources.Milli)
-	for name, amount := range plain.Scalars() {
-		i := a.names.of(name)
-		top, ok := ceilings[i]
-		if !ok || amount <= top.most {
+func (a *Allocator) shrink(ag *agent, cand candidate, ceilings []ceiling) candidate {
+	over, barred := 0, 0
+	for _, top := range ceilings {
+		if ag.plain.at(top.name) <= top.most {
 			continue
 		}
-		over[name] = top.most
+		over++
+		if top.most == 0 {
+			barred++
+		}
 		if top.by != nil {
 			top.by.reached = true
 		} else {
 			a.quotas.held = true
 		}
 	}
-	if len(over) == 0 {
+	switch {
+	case over == 0:
 		return cand
+	case barred == ag.plain.count():
+		// Nothing of it is left, and what is no scalar never goes alone.
+		if !ag.special {
+			return candidate{}
+		}
+		res := cand.res.Sub(ag.common)
+		return candidate{res, a.quantities(res)}
+	}
+	room := make(map[string]resources.Milli, over)
+	for _, top := range ceilings {
+		if ag.plain.at(top.name) > top.most {
+			room[a.names.list[top.name]] = top.most
+		}
 	}
 	kept := make([]*mesos.Resource, 0, 8)
 	scalars := false
-	for _, r := range plain.Proto() {
-		room, bounded := over[r.GetName()]
+	for _, r := range ag.common.Proto() {
+		left, bounded := room[r.GetName()]
 		if !bounded {
 			kept = append(kept, r)
 			scalars = scalars || r.Scalar != nil
@@ -306,21 +403,20 @@ func (a *Allocator) shrink(cand candidate, ceilings map[int]ceiling) candidate {
 		if err != nil {
 			continue // came out of books, so it can't
 		}
-		if amount > room {
+		if amount > left {
 			// A disk of its own can't be divided.
-			if r.GetDisk().GetSource() != nil || room == 0 {
+			if r.GetDisk().GetSource() != nil || left == 0 {
 				continue
 			}
-			amount = room
+			amount = left
 			r.Scalar.Value = proto.Float64(amount.Float())
 		}
-		over[r.GetName()] = room - amount
+		room[r.GetName()] = left - amount
 		kept = append(kept, r)
 		scalars = true
 	}
-	res := cand.res.Sub(plain)
+	res := cand.res.Sub(ag.common)
 	if scalars {
-		// Ports and the like go along with scalars, never alone.
 		if less, err := resources.FromProto(kept); err == nil {
 			res = res.Add(less)
 		}

@@ -44,6 +44,25 @@ func (v *vec) add(d vec, sign resources.Milli) {
 	}
 }
 
+// set makes an amount that of a name.
+func (v *vec) set(i int, m resources.Milli) {
+	for len(*v) <= i {
+		*v = append(*v, 0)
+	}
+	(*v)[i] = m
+}
+
+// count is how many names have an amount.
+func (v vec) count() int {
+	n := 0
+	for _, m := range v {
+		if m != 0 {
+			n++
+		}
+	}
+	return n
+}
+
 func (v vec) zero() bool {
 	return !slices.ContainsFunc(v, func(m resources.Milli) bool { return m != 0 })
 }
@@ -52,11 +71,7 @@ func (v vec) zero() bool {
 func (a *Allocator) quantities(rs resources.Resources) vec {
 	var v vec
 	for name, amount := range rs.Scalars() {
-		i := a.names.of(name)
-		for len(v) <= i {
-			v = append(v, 0)
-		}
-		v[i] = amount
+		v.set(a.names.of(name), amount)
 	}
 	return v
 }
@@ -169,6 +184,7 @@ func (a *Allocator) debit(c *client, rs resources.Resources, sign resources.Mill
 	}
 	c.add(all, plain, sign)
 	c.leaf.unsorted = true
+	a.quotas.epoch++
 	for n := c.leaf; n != a.root; n = n.parent {
 		n.add(all, plain, sign)
 		n.parent.unsorted = true
