@@ -34,6 +34,10 @@ type Config struct {
 	// Gatherer is what /metrics/prometheus shows; nil shows the master's numbers alone.
 	Gatherer prometheus.Gatherer
 	Log      *slog.Logger
+	// Level is that of the log, which operators may raise for a time; nil fixes it.
+	Level *slog.LevelVar
+	// LogFile is the path of the file that the log ends up in, to be shown to operators; empty shows none.
+	LogFile string
 	// Mount adds routes of others, such as the web UI or the view of the mesh, ahead of the answer to unknown paths; may be nil.
 	Mount func(*fiber.App)
 }
@@ -44,19 +48,24 @@ const callTimeout = 10 * time.Second
 // readable are the older endpoints, which have an alias with ".json" behind.
 var readable = []string{
 	"/state", "/state-summary", "/slaves", "/frameworks", "/tasks", "/roles", "/flags", "/version", "/health",
-	"/metrics/snapshot",
+	"/metrics/snapshot", "/files/*",
 }
 
 type api struct {
-	master   *master.Master
-	verifier *nodeapi.Verifier
-	log      *slog.Logger
-	cache    cache
+	master    *master.Master
+	verifier  *nodeapi.Verifier
+	log       *slog.Logger
+	logFile   string
+	verbosity *verbosity
+	cache     cache
 }
 
 // New returns the application, to be run by server.Serve.
 func New(cfg Config) *fiber.App {
-	a := &api{master: cfg.Master, verifier: cfg.Verifier, log: cfg.Log.With("component", "master/api")}
+	a := &api{
+		master: cfg.Master, verifier: cfg.Verifier, log: cfg.Log.With("component", "master/api"), logFile: cfg.LogFile,
+		verbosity: newVerbosity(cfg.Level),
+	}
 	app := server.NewApp(server.Options{
 		Log: a.log, Process: "master", JSONAliases: readable, StreamWriteTimeout: 30 * time.Second,
 	})
@@ -69,6 +78,11 @@ func New(cfg Config) *fiber.App {
 	app.All("/version", a.version)
 	app.All("/flags", a.flags)
 	app.All("/metrics/snapshot", a.metrics)
+	app.All("/files/browse", a.browse)
+	app.All("/files/read", a.read)
+	app.All("/files/download", a.download)
+	app.All("/files/debug", a.debugFiles)
+	app.All("/logging/toggle", a.toggle)
 	app.All("/system/stats.json", a.systemStats)
 	app.All("/system/stats", a.systemStats)
 	app.Get("/metrics/prometheus", prometheusHandler(cfg))
@@ -148,6 +162,9 @@ func (a *api) elsewhere(c *fiber.Ctx, s master.Standing) error {
 func (a *api) fail(c *fiber.Ctx, err error) error {
 	if refusal, ok := errors.AsType[*master.Refusal](err); ok {
 		return server.Errorf(refusalStatus(refusal.Kind), "%s", refusal.Text)
+	}
+	if _, ok := errors.AsType[*fiber.Error](err); ok {
+		return err
 	}
 	c.Set(fiber.HeaderRetryAfter, "1")
 	switch {

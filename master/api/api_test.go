@@ -43,6 +43,12 @@ type site struct {
 
 func start(t *testing.T, change func(*master.Config)) *site {
 	t.Helper()
+	return startWith(t, change, api.Config{})
+}
+
+// startWith serves with a configuration whose master and log are filled in.
+func startWith(t *testing.T, change func(*master.Config), cfg api.Config) *site {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +64,8 @@ func start(t *testing.T, change func(*master.Config)) *site {
 			change(cfg)
 		}
 	})
-	app := api.New(api.Config{Master: s.Master, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	cfg.Master, cfg.Log = s.Master, slog.New(slog.NewTextHandler(t.Output(), nil))
+	app := api.New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(ctx, app, ln) }()

@@ -60,23 +60,23 @@ func defaultWorkDir(role string) string {
 }
 
 // logger makes the process's logger. Mesos' names of levels are understood too.
-func (c *common) logger() (*slog.Logger, error) {
+func (c *common) logger() (*slog.Logger, *slog.LevelVar, error) {
 	name := strings.ToLower(c.logLevel)
 	if name == "warning" {
 		name = "warn"
 	}
-	var level slog.Level
+	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(name)); err != nil {
-		return nil, fmt.Errorf("--log-level: unknown level %q (debug, info, warn, error)", c.logLevel)
+		return nil, nil, fmt.Errorf("--log-level: unknown level %q (debug, info, warn, error)", c.logLevel)
 	}
 	o := &slog.HandlerOptions{Level: level}
 	switch c.logFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(c.stderr, o)), nil
+		return slog.New(slog.NewTextHandler(c.stderr, o)), level, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(c.stderr, o)), nil
+		return slog.New(slog.NewJSONHandler(c.stderr, o)), level, nil
 	default:
-		return nil, fmt.Errorf("--log-format: unknown format %q (text, json)", c.logFormat)
+		return nil, nil, fmt.Errorf("--log-format: unknown format %q (text, json)", c.logFormat)
 	}
 }
 

@@ -70,7 +70,6 @@ const (
 // unusedByBoth are the flags that mesos-master and mesos-agent share and that change nothing here, with what to do instead.
 var unusedByBoth = []flags.Unused{
 	{Name: "log_dir", Advice: onStderr},
-	{Name: "external_log_file", Advice: onStderr},
 	{Name: "logbufsecs", Check: bareSeconds, Usual: "0", Advice: onStderr + " at once"},
 	{Name: "quiet", Switch: true, Usual: "false", Advice: "--log-level=error says little"},
 	{Name: "initialize_driver_logging", Switch: true, Usual: "true"},
@@ -92,6 +91,7 @@ var unusedByBoth = []flags.Unused{
 
 // unusedByAgent are flags of mesos-agent that change nothing here, with what to do instead.
 var unusedByAgent = []flags.Unused{
+	{Name: "external_log_file", Advice: onStderr},
 	{Name: "master", Advice: inTheMesh},
 	{Name: "zk", Advice: inTheMesh}, // /etc/mesos/zk is read by agents too
 }

@@ -97,7 +97,8 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	}
 	r.metrics.MustRegister(master.NewCollector(daemon))
 	api := masterapi.New(masterapi.Config{
-		Master: daemon, Verifier: nodeapi.NewVerifier(keys, nil), Gatherer: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
+		Master: daemon, Verifier: nodeapi.NewVerifier(keys, nil), Gatherer: r.metrics, Log: r.log, Level: r.level,
+		LogFile: string(m.logFile), Mount: gossipapi.Mount(mesh),
 	})
 	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
 	r.add("gossip", mesh.Run)

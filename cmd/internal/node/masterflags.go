@@ -41,6 +41,7 @@ type masterFlags struct {
 	keepTasks       int
 	keepUnreachable int
 	eventStreams    int
+	logFile         flags.Path
 }
 
 // The bounds that Mesos sets.
@@ -81,6 +82,7 @@ func (m *masterFlags) register(s *flags.Set) {
 func (m *masterFlags) registerAlone(s *flags.Set) {
 	m.zkSession = flags.Duration(10 * time.Second)
 	s.Var(&m.zkSession, "zk-session-timeout", "after what time without a sign of life ZooKeeper gives up a master: so long does an election take at least when a leader dies")
+	s.Var(&m.logFile, "external-log-file", "the `file` that standard error is written to, to be shown as /master/log")
 	s.Var(&m.port, "port", "the `port` of the HTTP API")
 	s.Var(&m.advertisePort, "advertise-port", "the `port` to tell others, where it differs from --port")
 	s.StringVar(&m.region, "region", "", "the `name` of the region this node stands in")
