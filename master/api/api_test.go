@@ -320,7 +320,7 @@ func TestCallFaults(t *testing.T) {
 		"operator: no type":   {"POST /api/v1", `{}`, []string{jsonType}, 400, "Failed to validate master::Call: Expecting 'type' to be present"},
 		"operator: sub":       {"POST /api/v1", `{"type":"GET_METRICS"}`, []string{jsonType}, 400, "Failed to validate master::Call: Expecting 'get_metrics' to be present"},
 		"operator: accept":    {"POST /api/v1", `{"type":"GET_HEALTH"}`, []string{jsonType, "Accept: text/html"}, 406, "Expecting 'Accept'"},
-		"operator: unserved":  {"POST /api/v1", `{"type":"GET_LOGGING_LEVEL"}`, []string{jsonType}, 501, "501 Not Implemented."},
+		"operator: unserved":  {"POST /api/v1", `{"type":"UNKNOWN"}`, []string{jsonType}, 501, "501 Not Implemented."},
 		"operator: no such":   {"POST /api/v1", `{"type":"TEARDOWN","teardown":{"framework_id":{"value":"x"}}}`, []string{jsonType}, 400, "No framework found with specified ID"},
 		"operator: health":    {"POST /api/v1/operator", `{"type":"GET_HEALTH"}`, []string{jsonType}, 200, `{"type":"GET_HEALTH","get_health":{"healthy":true}}`},
 		"teardown: no id":     {"POST /teardown", "x=y", nil, 400, "Missing 'frameworkId' query parameter in the request body"},
