@@ -97,7 +97,7 @@ func New(cfg Config) *fiber.App {
 	app.All("/weights", a.reader(a.weights))
 	app.All("/quota", a.reader(a.quota))
 	app.All("/quota/*", a.reader(a.quota))
-	app.Post("/teardown", a.leader(a.teardown))
+	app.All("/teardown", a.leader(a.teardown))
 	if cfg.Mount != nil {
 		cfg.Mount(app)
 	}

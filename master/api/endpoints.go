@@ -229,6 +229,9 @@ func count(c *fiber.Ctx, name string, usual int) (int, error) {
 
 // teardown is the older form of the operator call.
 func (a *api) teardown(c *fiber.Ctx) error {
+	if c.Method() != fiber.MethodPost {
+		return notAllowed(c, fiber.MethodPost)
+	}
 	form, err := url.ParseQuery(string(c.Body()))
 	if err != nil {
 		return server.Errorf(fiber.StatusBadRequest, "Unable to decode query string: %v", err)

@@ -397,11 +397,56 @@ func writeStatus(w *jsonWriter, s *mesos.TaskStatus) {
 	w.float("timestamp", s.GetTimestamp())
 	writeLabels(w, s.GetLabels())
 	if s.ContainerStatus != nil {
-		w.message("container_status", s.GetContainerStatus())
+		w.key("container_status")
+		w.object(func() { writeContainerStatus(w, s.GetContainerStatus()) })
 	}
 	if s.Healthy != nil {
 		w.bool("healthy", s.GetHealthy())
 	}
+}
+
+func writeContainerStatus(w *jsonWriter, s *mesos.ContainerStatus) {
+	if s.ContainerId != nil {
+		w.message("container_id", s.GetContainerId())
+	}
+	if len(s.GetNetworkInfos()) > 0 {
+		w.key("network_infos")
+		w.array(func() {
+			for _, n := range s.GetNetworkInfos() {
+				w.element()
+				w.object(func() { writeNetworkInfo(w, n) })
+			}
+		})
+	}
+	if s.CgroupInfo != nil {
+		w.message("cgroup_info", s.GetCgroupInfo())
+	}
+}
+
+func writeNetworkInfo(w *jsonWriter, n *mesos.NetworkInfo) {
+	if len(n.GetGroups()) > 0 {
+		w.strings("groups", n.GetGroups())
+	}
+	writeLabels(w, n.GetLabels())
+	writeMessages(w, "ip_addresses", n.GetIpAddresses())
+	if n.Name != nil {
+		w.string("name", n.GetName())
+	}
+	writeMessages(w, "port_mappings", n.GetPortMappings())
+}
+
+// writeMessages writes a list, unless it is empty.
+func writeMessages[M proto.Message](w *jsonWriter, name string, list []M) {
+	if len(list) == 0 {
+		return
+	}
+	w.key(name)
+	w.array(func() {
+		for _, m := range list {
+			w.element()
+			w.messageValue(m)
+		}
+	})
 }
 
 func writeLabels(w *jsonWriter, labels *mesos.Labels) {

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"starling/agent/executor"
 	"starling/cmd/internal/flags"
 )
 
@@ -131,11 +132,23 @@ func (r *role) abandon() {
 	}
 }
 
-// shownFlags is what status pages show of the settings.
+// shownFlags is what status pages show of the settings: those that have a value, durations in the way of Mesos, and no
+// credentials.
 func shownFlags(s *flags.Set) map[string]string {
 	shown := map[string]string{}
 	s.VisitAll(func(f *flag.Flag) {
-		shown[strings.ReplaceAll(f.Name, "-", "_")] = f.Value.String()
+		value := f.Value.String()
+		if d, ok := f.Value.(*flags.Duration); ok {
+			value = executor.Duration(d.Std())
+		}
+		if scheme, rest, ok := strings.Cut(value, "://"); ok {
+			if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+				value = scheme + "://" + rest[at+1:]
+			}
+		}
+		if value != "" {
+			shown[strings.ReplaceAll(f.Name, "-", "_")] = value
+		}
 	})
 	return shown
 }
