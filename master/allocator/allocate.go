@@ -172,8 +172,8 @@ const (
 type verdict struct {
 	reason reason
 	filter *filter // with refused
-	// bound tells with tooLittle that a ceiling made it so.
-	bound bool
+	// limited and kept tell, where peek asked, that a quota's limit or what is kept for guarantees made less of it.
+	limited, kept bool
 }
 
 // judge says what a client may be offered of an agent, or why nothing.
@@ -197,14 +197,13 @@ func (a *Allocator) judge(c *client, ag *agent, ceilings []ceiling) (candidate, 
 	if f := c.filtered(ag, cand.res); f != nil {
 		return candidate{}, verdict{reason: refused, filter: f}
 	}
-	whole := cand
 	if len(ceilings) > 0 {
 		if cand = a.shrink(ag, cand, ceilings); cand.res.Empty() {
 			return cand, verdict{reason: quotaReached}
 		}
 	}
 	if !a.worth(cand, c.min) {
-		return cand, verdict{reason: tooLittle, bound: a.worth(whole, c.min)}
+		return cand, verdict{reason: tooLittle}
 	}
 	if len(ceilings) > 0 {
 		if f := c.filtered(ag, cand.res); f != nil {

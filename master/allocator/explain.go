@@ -1,53 +1,63 @@
 package allocator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 )
 
-// Explain says in words why a framework gets no offers for a role, or why it gets no more of them: one sentence for the
-// framework, or one for each kind of refusal with the number of agents that it concerns, the most frequent first. It
-// changes nothing, and costs a look at every agent.
-func (a *Allocator) Explain(id FrameworkID, role Role, now time.Time) string {
+// Reason is why a framework gets no offers for a role, or no more of them.
+type Reason struct {
+	// Agents is how many agents it concerns; 0 for one that concerns the framework itself.
+	Agents int
+	Text   string
+}
+
+// String is the reason as a sentence.
+func (r Reason) String() string {
+	switch r.Agents {
+	case 0:
+		return r.Text
+	case 1:
+		return "1 agent: " + r.Text
+	}
+	return fmt.Sprintf("%d agents: %s", r.Agents, r.Text)
+}
+
+// Explain says in words why a framework gets no offers for a role, or why it gets no more of them: one reason for the
+// framework, or one for each kind of refusal, that of the most agents first. It changes nothing, and costs a look at every
+// agent.
+func (a *Allocator) Explain(id FrameworkID, role Role, now time.Time) []Reason {
+	whole := func(format string, args ...any) []Reason { return []Reason{{Text: fmt.Sprintf(format, args...)}} }
 	fw := a.frameworks[id]
 	if fw == nil || !fw.known {
-		return fmt.Sprintf("framework %q is not subscribed", id)
+		return whole("framework %q is not subscribed", id)
 	}
 	c := fw.client(role)
 	switch {
 	case c == nil || !c.subscribed:
-		return fmt.Sprintf("framework %q does not subscribe to role %q", id, role)
+		return whole("framework %q does not subscribe to role %q", id, role)
 	case !fw.active:
-		return fmt.Sprintf("framework %q is not connected or not active", id)
+		return whole("framework %q is not connected or not active", id)
 	case c.suppressed:
-		return fmt.Sprintf("framework %q has suppressed role %q", id, role)
+		return whole("framework %q has suppressed role %q", id, role)
 	case len(a.list) == 0:
-		return "there are no agents"
+		return whole("there are no agents")
 	}
 	counts := make(map[string]int)
 	for _, ag := range a.list {
 		counts[a.why(c, ag, now)]++
 	}
-	lines := make([]string, 0, len(counts))
-	for why := range counts {
-		lines = append(lines, why)
+	reasons := make([]Reason, 0, len(counts))
+	for text, n := range counts {
+		reasons = append(reasons, Reason{n, text})
 	}
-	slices.SortFunc(lines, func(x, y string) int {
-		if d := counts[y] - counts[x]; d != 0 {
-			return d
-		}
-		return strings.Compare(x, y)
+	slices.SortFunc(reasons, func(x, y Reason) int {
+		return cmp.Or(cmp.Compare(y.Agents, x.Agents), cmp.Compare(x.Text, y.Text))
 	})
-	for i, why := range lines {
-		noun := "agents"
-		if counts[why] == 1 {
-			noun = "agent"
-		}
-		lines[i] = fmt.Sprintf("%d %s: %s", counts[why], noun, why)
-	}
-	return strings.Join(lines, "\n")
+	return reasons
 }
 
 // why says of one agent why a client is not offered it now.
@@ -69,11 +79,14 @@ func (a *Allocator) why(c *client, ag *agent, now time.Time) string {
 		return "nothing is available, all is used or offered"
 	case notForRole:
 		return fmt.Sprintf("what is available is not for role %q and the framework's capabilities", c.role)
-	case quotaReached:
-		return "the quota of the role is reached, or the rest is kept for the guarantees of others"
-	case tooLittle:
-		if v.bound {
-			return "too little is left by the quota of the role, or by the guarantees of others"
+	case quotaReached, tooLittle:
+		switch {
+		case v.limited && v.kept:
+			return fmt.Sprintf("the limit of role %q, or of one above it, leaves little, and the rest is kept for the guarantees of other roles", c.role)
+		case v.limited:
+			return fmt.Sprintf("the limit of role %q, or of one above it, is reached, or leaves less than the least that is offered", c.role)
+		case v.kept:
+			return "what is left is kept for the guarantees of other roles"
 		}
 		return "less is available than the least that is offered, " + alternatives(c.min)
 	case refused:

@@ -336,24 +336,27 @@ func (a *Allocator) reckon(out *ceilings, lowest *node, s stage) {
 	}
 }
 
-// peek is judge for those who only ask: in both stages, and without noting what was refused.
+// peek is judge for those who only ask: in both stages, and without noting what was refused. The verdict tells whether a
+// limit, or what is kept for guarantees, made less of it.
 func (a *Allocator) peek(c *client, ag *agent) (candidate, verdict) {
 	held, reached := a.quotas.held, make([]bool, len(a.quotas.nodes))
+	a.quotas.held = false
 	for i, n := range a.quotas.nodes {
-		reached[i] = n.quota.reached
+		reached[i], n.quota.reached = n.quota.reached, false
 	}
-	defer func() {
-		a.quotas.held = held
-		for i, n := range a.quotas.nodes {
-			n.quota.reached = reached[i]
-		}
-	}()
-	if ceilings := a.ceilings(c, guarantees); !ceilings.none {
-		if cand, v := a.judge(c, ag, ceilings.list); v.reason == offerable {
-			return cand, v
-		}
+	cand, v := candidate{}, verdict{reason: nothing}
+	if first := a.ceilings(c, guarantees); !first.none {
+		cand, v = a.judge(c, ag, first.list)
 	}
-	return a.judge(c, ag, a.ceilings(c, fairShares).list)
+	if v.reason != offerable {
+		cand, v = a.judge(c, ag, a.ceilings(c, fairShares).list)
+	}
+	v.kept, a.quotas.held = a.quotas.held, held
+	for i, n := range a.quotas.nodes {
+		v.limited = v.limited || n.quota.reached
+		n.quota.reached = reached[i]
+	}
+	return cand, v
 }
 
 // shrink takes so much off the unreserved part of a candidate that it keeps within the ceilings; it notes what bound it.

@@ -225,7 +225,9 @@ func (s *story) run(line string) {
 			s.printf("overdrawn")
 		}
 	case "explain":
-		s.printf("%s", s.a.Explain(w[0], w[1], s.now))
+		for _, r := range s.a.Explain(w[0], w[1], s.now) {
+			s.printf("%s", r)
+		}
 	case "wake":
 		if at, ok := s.a.NextWake(); ok {
 			s.printf("in %v", at.Sub(s.now))

@@ -98,6 +98,8 @@ func New(cfg Config) *fiber.App {
 	app.All("/quota", a.reader(a.quota))
 	app.All("/quota/*", a.reader(a.quota))
 	app.All("/teardown", a.leader(a.teardown))
+	app.All("/allocator/explain", a.leader(a.explain))
+	app.Post("/teardown", a.leader(a.teardown))
 	if cfg.Mount != nil {
 		cfg.Mount(app)
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 
@@ -87,11 +88,11 @@ func (a *api) weights(c *fiber.Ctx) error {
 
 func readWeights(body []byte) ([]*mesos.WeightInfo, error) {
 	var elements []json.RawMessage
-	if err := json.Unmarshal(body, &elements); err != nil || elements == nil {
-		if err == nil {
-			return nil, server.Errorf(fiber.StatusBadRequest, "Failed to parse update weights request JSON: expecting an array")
-		}
+	err := json.Unmarshal(body, &elements)
+	if _, syntax := errors.AsType[*json.SyntaxError](err); syntax {
 		return nil, server.Errorf(fiber.StatusBadRequest, "Failed to parse update weights request JSON: %v", err)
+	} else if err != nil || elements == nil {
+		return nil, server.Errorf(fiber.StatusBadRequest, "Failed to parse update weights request JSON: expecting an array")
 	}
 	infos := make([]*mesos.WeightInfo, len(elements))
 	for i, e := range elements {
