@@ -8,6 +8,7 @@ import (
 	"starling/agent/checkpoint"
 	"starling/agent/containerizer"
 	"starling/agent/executor"
+	"starling/master/mesos"
 )
 
 // ErrGone is the end of Run of an agent that a leader has told that it is gone for good. Nothing of it runs any more, and the
@@ -23,6 +24,7 @@ const leaveGrace = 2 * time.Second
 func (a *Agent) shutdown(gone bool, done func(error)) {
 	switch {
 	case !gone:
+		a.forgetOperations(func(*mesos.Operation) bool { return true })
 		for _, t := range a.tasks {
 			a.discharge(t, func() executor.Step { return t.cmd.Kill(time.Now(), nil) })
 		}
@@ -51,6 +53,7 @@ func (a *Agent) leave() {
 	a.cfg.Log.Warn("this agent is gone for good: everything on it ends, and it takes another id", "agent_id", a.cfg.ID, "tasks", len(a.tasks))
 	a.leaving = true
 	a.changed.health = true
+	a.forgetOperations(func(*mesos.Operation) bool { return true })
 	longest := leaveGrace
 	for _, t := range a.tasks {
 		a.discharge(t, func() executor.Step { return t.cmd.Drain(time.Now(), &longest, true) })
@@ -93,7 +96,9 @@ func (a *Agent) endOrphan(id string) {
 }
 
 // left tells whether nothing is left of an agent that is gone.
-func (a *Agent) left() bool { return a.leaving && len(a.tasks) == 0 && len(a.orphans) == 0 }
+func (a *Agent) left() bool {
+	return a.leaving && len(a.tasks) == 0 && len(a.orphans) == 0 && len(a.made.doc.GetPending()) == 0
+}
 
 // renew gives the folder to the agent that comes after this one. Nothing else writes there any more.
 func (a *Agent) renew() error {

@@ -288,6 +288,7 @@ func (m *Master) sendLaunch(f *framework, a *agent, l *launch, order *nodeapi.La
 func (m *Master) launched(a *agent, l *launch, err error) {
 	l.over = true
 	delete(a.launches, l)
+	defer m.syncDrain(a)
 	defer func() {
 		for _, ack := range l.acks {
 			ack()

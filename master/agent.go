@@ -12,6 +12,7 @@ import (
 	"starling/gossip/catalog"
 	"starling/gossip/record"
 	"starling/master/mesos"
+	mesosallocator "starling/master/mesos/allocator"
 	"starling/master/mesos/resources"
 	"starling/master/nodeapi"
 )
@@ -54,6 +55,18 @@ type agent struct {
 	ordered, unordered lane
 	// ending are the removed frameworks that it was told to end, so that it is told once and not at every change.
 	ending map[string]bool
+
+	// marked is set while it is being marked gone.
+	marked bool
+	// restriction is what an operator decided about it; nil for nothing.
+	restriction *restriction
+	// reactivating is set while it is told to drain no longer.
+	reactivating bool
+	// window is when its machine is not to be relied on; nil while none is planned.
+	window *mesos.Unavailability
+	// inverse are the outstanding inverse offers, answers what was said to the last ones; both by framework id.
+	inverse map[string]*inverseOffer
+	answers map[string]*mesosallocator.InverseOfferStatus
 }
 
 // share is who uses resources: the sum of a role's frameworks is what is fair or not.
@@ -68,7 +81,7 @@ func (a *agent) alive() bool {
 
 // active tells whether it is offered.
 func (a *agent) active() bool {
-	return a.node != nil && a.liveness == record.Alive && !a.draining
+	return a.node != nil && a.liveness == record.Alive && !a.draining && a.restriction == nil && !a.marked
 }
 
 // listed tells whether it is shown as registered: not given up, and seen alive by this leader.
@@ -92,6 +105,9 @@ func (a *agent) reset() {
 	a.offers = make(map[string]*offer)
 	a.executors = make(map[executorKey]*mesos.ExecutorInfo)
 	a.ending = make(map[string]bool)
+	a.inverse = make(map[string]*inverseOffer)
+	a.answers = make(map[string]*mesosallocator.InverseOfferStatus)
+	a.reactivating, a.marked = false, false
 	a.launches = make(map[*launch]bool)
 	a.operations = make(map[string]*operation)
 	a.heard = a.alive()
@@ -117,6 +133,7 @@ func (m *Master) readMesh() {
 			m.reap(a)
 		}
 	}
+	m.readOutcasts()
 	for node := range m.leaders {
 		if !seen[node] {
 			delete(m.leaders, node)
@@ -150,6 +167,7 @@ func (m *Master) applyChanges(changes []record.Change) {
 			if a := m.agents[c.Node]; a != nil {
 				m.reap(a)
 			}
+			delete(m.outcasts, c.Node)
 			delete(m.leaders, c.Node)
 			m.lookForLeader()
 		case c.Key == "" || c.Key == catalog.KeyNode:
@@ -159,6 +177,8 @@ func (m *Master) applyChanges(changes []record.Change) {
 		default:
 			if a := m.agents[c.Node]; a != nil {
 				m.readKey(a, s, c.Key)
+			} else if m.outcasts[c.Node] != nil {
+				m.readNode(s)
 			}
 		}
 	}
@@ -176,6 +196,14 @@ func (m *Master) readNode(s *record.Snapshot) {
 		}
 		return
 	}
+	if m.banned(s.Node(), node) {
+		if a != nil {
+			m.removeAgent(a, machineDown) // it was moved to a machine that is down
+		}
+		m.readOutcast(s, node)
+		return
+	}
+	delete(m.outcasts, s.Node())
 	if a == nil {
 		a = &agent{
 			id: s.Node(), registered: m.now(), generation: s.Generation(), liveness: record.Unknown,
@@ -194,12 +222,16 @@ func (m *Master) readNode(s *record.Snapshot) {
 		}
 	}
 	a.node = node
+	a.restriction = m.restrictions[a.id]
 	a.attributes = nodeapi.AttributesFromCatalog(node.GetAttributes())
 	m.readKey(a, s, catalog.KeyResources)
 	m.readKey(a, s, catalog.KeyHealth)
 	m.readNodeTasks(a, s)
 	m.setLiveness(a, s)
 	m.seatAgent(a)
+	if m.term != nil {
+		m.seatWindow(a)
+	}
 	m.wantDescription(a)
 	a.unread = false
 	m.announceAgent(a)
@@ -272,6 +304,7 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 				m.rescindAgent(a)
 			}
 			m.seatAgent(a)
+			m.syncDrain(a)
 		}
 	default:
 		if k, ok := parseTaskKey(key); ok {
@@ -305,6 +338,7 @@ func (m *Master) setLiveness(a *agent, s *record.Snapshot) {
 		m.counters.add("master/messages_unregister_slave", 1)
 	}
 	m.seatAgent(a)
+	m.wantInverse(a)
 	if old != record.Unknown {
 		m.log.Info("agent changed", "agent_id", a.id, "hostname", a.node.GetHostname(), "liveness", a.liveness.String())
 	}
@@ -334,6 +368,10 @@ func (m *Master) reregistered(a *agent) {
 func (m *Master) returned(a *agent, from record.Liveness) {
 	a.described = false
 	clear(a.ending)
+	a.reactivating = false
+	if a.restriction != nil {
+		a.restriction.told, a.restriction.telling = false, false
+	}
 	if from != record.Unknown {
 		m.reregistered(a)
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/master/mesos"
+	mesosallocator "starling/master/mesos/allocator"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
 	"starling/master/validation"
@@ -91,8 +92,12 @@ func (m *Master) obey(f *framework, call *scheduler.Call) error {
 	case scheduler.Call_REQUEST:
 		// The allocator offers what there is to everyone, asked or not.
 		m.counters.add("master/messages_resource_request", 1)
-	case scheduler.Call_ACCEPT_INVERSE_OFFERS, scheduler.Call_DECLINE_INVERSE_OFFERS:
-		// No inverse offers are made, so these name none that are valid, and such are ignored.
+	case scheduler.Call_ACCEPT_INVERSE_OFFERS:
+		accept := call.GetAcceptInverseOffers()
+		m.answerInverse(f, accept.GetInverseOfferIds(), accept.GetFilters(), mesosallocator.InverseOfferStatus_ACCEPT)
+	case scheduler.Call_DECLINE_INVERSE_OFFERS:
+		decline := call.GetDeclineInverseOffers()
+		m.answerInverse(f, decline.GetInverseOfferIds(), decline.GetFilters(), mesosallocator.InverseOfferStatus_DECLINE)
 	case scheduler.Call_ACKNOWLEDGE_OPERATION_STATUS:
 		m.counters.add("master/messages_operation_status_update_acknowledgement", 1)
 		m.acknowledgeOperation(f, call.GetAcknowledgeOperationStatus())
@@ -130,6 +135,7 @@ func (m *Master) revive(f *framework, roles []string) {
 		delete(f.suppressed, role)
 	}
 	m.alloc.Revive(f.id, roles)
+	m.reviveInverse(f)
 	if changed {
 		m.keep(f, nil)
 	}

@@ -29,6 +29,8 @@ const (
 	Conflict
 	// NotFound names something that does not exist.
 	NotFound
+	// Unavailable is a call that may be repeated once something that is under way is over.
+	Unavailable
 	// Unsupported is a call that this software does not serve.
 	Unsupported
 )

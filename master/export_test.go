@@ -26,6 +26,19 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 				fault("offer %q is not on all lists", id)
 			}
 		}
+		for id, o := range m.inverse {
+			if o.framework.inverse[id] != o || o.agent.inverse[o.framework.id] != o || o.agent.window == nil || m.agents[o.agent.id] != o.agent || !o.framework.connected {
+				fault("inverse offer %q is not on all lists", id)
+			}
+		}
+		for id, a := range m.agents {
+			if len(a.offers) > 0 && (a.restriction != nil || a.marked || a.draining) {
+				fault("agent %q is not to be offered, and is", id)
+			}
+			if m.outcasts[id] != nil || m.term != nil && (m.gone.has(id) || a.restriction != m.restrictions[id]) {
+				fault("agent %q is not treated as was decided", id)
+			}
+		}
 		for _, f := range m.frameworks {
 			if len(f.offers) > 0 && !f.connected {
 				fault("framework %q is not connected and holds offers", f.id)
@@ -106,4 +119,9 @@ func (m *Master) HeldKills(ctx context.Context) (n int, err error) {
 		}
 	})
 	return n, err
+}
+
+// SetMaxGone changes how many agents are remembered that are gone for good.
+func (m *Master) SetMaxGone(ctx context.Context, most int) {
+	_ = m.do(ctx, func() { m.gone.most = most })
 }

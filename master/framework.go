@@ -36,16 +36,20 @@ type framework struct {
 	disconnected time.Time
 	failover     *time.Timer // leads to its removal; nil while connected
 
-	tasks     map[string]*task    // by task id; those given up with their agents included
-	kills     map[string]heldKill // by task id; of tasks that may yet turn up
-	offers    map[string]*offer
-	completed []*TaskView // as last shown, oldest first
-	metrics   frameworkMetrics
+	tasks   map[string]*task    // by task id; those given up with their agents included
+	kills   map[string]heldKill // by task id; of tasks that may yet turn up
+	offers  map[string]*offer
+	inverse map[string]*inverseOffer // by offer id
+	// inverseFilters keep it from being asked again, by agent id.
+	inverseFilters map[string]*inverseFilter
+	completed      []*TaskView // as last shown, oldest first
+	metrics        frameworkMetrics
 }
 
 func newFramework(id string, info *mesos.FrameworkInfo) *framework {
 	f := &framework{
 		id: id, tasks: make(map[string]*task), kills: make(map[string]heldKill), offers: make(map[string]*offer), suppressed: make(map[string]bool),
+		inverse: make(map[string]*inverseOffer), inverseFilters: make(map[string]*inverseFilter),
 		metrics: newFrameworkMetrics(),
 	}
 	f.setInfo(info)
@@ -225,6 +229,7 @@ func (m *Master) disconnect(f *framework, reason string) {
 	for _, o := range f.offers {
 		m.withdraw(o)
 	}
+	m.withdrawInverse(f)
 	m.seatFramework(f)
 	m.log.Info("framework disconnected", "framework_id", f.id, "reason", reason, "dur", f.failoverTimeout())
 	m.startFailover(f, f.failoverTimeout())
@@ -241,6 +246,10 @@ func (m *Master) removeFramework(f *framework) {
 	f.unregistered = m.now()
 	for _, o := range f.offers {
 		m.withdraw(o)
+	}
+	m.withdrawInverse(f)
+	for _, a := range m.agents {
+		delete(a.answers, f.id)
 	}
 	agents := make(map[string]bool)
 	// All tasks, since agents may not have heard yet which of them are acknowledged.

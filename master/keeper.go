@@ -117,7 +117,7 @@ type documents struct {
 }
 
 // prefixesOfOthers are where the documents lie that operators cause.
-var prefixesOfOthers = []string{docWeights, docQuota}
+var prefixesOfOthers = []string{docWeights, docQuota, prefixMaintenance, prefixAgents, prefixGone}
 
 // idsPerTerm is by how much the first framework of a master that has no document of ids is numbered higher from term to term.
 // The store may have been lost: frameworks of earlier terms, which nothing else here knows of, have the low numbers.
@@ -358,6 +358,15 @@ func encodeDoc(key string, doc any) (keptDoc, error) {
 // its stands for a state that it left as it was. The change is seen by others before it is safe; a master that cannot
 // write it loses its term, and the next begins with the documents.
 func (m *Master) commit(ctx context.Context, change func() ([]keptDoc, error)) error {
+	return m.commitThen(ctx, func() ([]keptDoc, func(), error) {
+		docs, err := change()
+		return docs, nil, err
+	})
+}
+
+// commitThen is commit for what must not have effects before it is safe: change also returns what to do then, on the loop and
+// under the same term. Where nobody waits for it any more it is done all the same.
+func (m *Master) commitThen(ctx context.Context, change func() (docs []keptDoc, then func(), err error)) error {
 	safe := make(chan struct{})
 	var ended <-chan struct{}
 	var err error
@@ -370,16 +379,23 @@ func (m *Master) commit(ctx context.Context, change func() ([]keptDoc, error)) e
 			err = ErrBusy
 			return
 		}
-		var docs []keptDoc
-		if docs, err = change(); err != nil {
+		docs, then, e := change()
+		if err = e; err != nil {
 			return
 		}
 		if len(docs) == 0 {
+			if then != nil {
+				then()
+			}
 			close(safe)
 			return
 		}
 		ended = m.term.ctx.Done()
-		m.term.keeper.put(func() { close(safe) }, docs...)
+		if then == nil {
+			m.term.keeper.put(func() { close(safe) }, docs...)
+			return
+		}
+		m.keepThen(docs, func() { then(); close(safe) })
 	}); e != nil {
 		return e
 	}
@@ -394,6 +410,18 @@ func (m *Master) commit(ctx context.Context, change func() ([]keptDoc, error)) e
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// keepThen queues documents, and has the loop do something once they are safe, unless the term has ended by then.
+func (m *Master) keepThen(docs []keptDoc, then func()) {
+	t := m.term
+	t.keeper.put(func() {
+		m.post(func() {
+			if m.term == t {
+				then()
+			}
+		})
+	}, docs...)
 }
 
 func unixNano(t time.Time) int64 {

@@ -14,6 +14,9 @@ import (
 type heldKill struct {
 	kill *scheduler.Call_Kill
 	at   time.Time
+	// answered is set once the framework was told that the task is unknown. It is ended all the same should it turn up with an
+	// agent that is heard of late.
+	answered bool
 }
 
 const (
@@ -25,13 +28,16 @@ const (
 )
 
 // kill forwards a KILL, or remembers it until the agent is back, or is heard of at all.
-func (m *Master) kill(f *framework, kill *scheduler.Call_Kill) { m.killOf(f, heldKill{kill, m.now()}) }
+func (m *Master) kill(f *framework, kill *scheduler.Call_Kill) {
+	m.killOf(f, heldKill{kill: kill, at: m.now()})
+}
 
 func (m *Master) killOf(f *framework, held heldKill) {
 	kill := held.kill
 	t := f.tasks[kill.GetTaskId().GetValue()]
 	if t == nil || t.gone() {
-		if !m.answer(f, kill.GetTaskId().GetValue(), kill.GetAgentId().GetValue()) {
+		held.answered = held.answered || m.answer(f, kill.GetTaskId().GetValue(), kill.GetAgentId().GetValue())
+		if !held.answered || t == nil && m.mayTurnUp(kill.GetAgentId().GetValue()) {
 			m.holdKill(f, held)
 		}
 		return
@@ -50,6 +56,11 @@ func (m *Master) killOf(f *framework, held heldKill) {
 	}
 }
 
+// mayTurnUp tells whether tasks may still be heard of that nobody knows now: those of an agent that is not known either.
+func (m *Master) mayTurnUp(agentID string) bool {
+	return agentID == "" || m.agents[agentID] == nil && !m.gone.has(agentID)
+}
+
 func (m *Master) sendKill(a *agent, t *task, order *nodeapi.Kill) {
 	m.order(a, &nodeapi.Call{Call: &nodeapi.Call_Kill{Kill: order}}, func(err error) {
 		if err == nil && t.kill == order {
@@ -63,7 +74,8 @@ func (m *Master) holdKill(f *framework, held heldKill) {
 	id := held.kill.GetTaskId().GetValue()
 	if _, known := f.kills[id]; !known && len(f.kills) >= maxHeldKills {
 		for id, old := range f.kills {
-			if m.now().Sub(old.at) > oldKill {
+			// Those that nobody waits for make room for one that somebody does.
+			if m.now().Sub(old.at) > oldKill || old.answered && !held.answered {
 				delete(f.kills, id)
 			}
 		}

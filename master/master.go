@@ -53,9 +53,18 @@ type Master struct {
 	tasks      map[taskKey]*task
 	offers     map[string]*offer
 	operations map[string]*operation // by uuid
-	alloc      *allocator.Allocator  // nil while not leading
-	leaders    map[string]leaderEntry
-	detected   *election.Candidate // the leader as the detector has it; nil when it has none
+	inverse    map[string]*inverseOffer
+	// askAbout are the agents whose frameworks may have to be asked by inverse offers, or not any more.
+	askAbout map[*agent]bool
+	// upkeep, restrictions (by agent id) and gone are what operators decided; outcasts are the agents, by id, that are in the
+	// mesh and not admitted because of it.
+	upkeep       upkeep
+	restrictions map[string]*restriction
+	gone         goneAgents
+	outcasts     map[string]*outcast
+	alloc        *allocator.Allocator // nil while not leading
+	leaders      map[string]leaderEntry
+	detected     *election.Candidate // the leader as the detector has it; nil when it has none
 	// weights and quotas are by role; both maps are replaced, never modified. A fault keeps them from being set.
 	weights                  map[string]float64
 	quotas                   map[string]allocator.Quota
@@ -97,6 +106,9 @@ func New(cfg Config) (*Master, error) {
 		tasks:      make(map[taskKey]*task),
 		offers:     make(map[string]*offer),
 		operations: make(map[string]*operation),
+		inverse:    make(map[string]*inverseOffer),
+		askAbout:   make(map[*agent]bool),
+		outcasts:   make(map[string]*outcast),
 		leaders:    make(map[string]leaderEntry),
 		weights:    cfg.Weights,
 		counters:   newCounters(),

@@ -113,6 +113,7 @@ func (m *Master) allocate() {
 			framework: f, agent: a, role: g.Role, resources: g.Resources.AllocatedTo(g.Role), made: begun,
 		}
 		m.offers[o.id], f.offers[o.id], a.offers[o.id] = o, o, o
+		m.wantInverse(a)
 		f.metrics.offersSent++
 		if events[f] == nil {
 			order = append(order, f)
@@ -125,6 +126,7 @@ func (m *Master) allocate() {
 			Offers: &scheduler.Event_Offers{Offers: events[f]},
 		})
 	}
+	m.askFrameworks()
 	if wake, ok := m.alloc.NextWake(); ok {
 		m.wakeTimer.Reset(max(time.Until(wake), time.Millisecond))
 	} else {
@@ -144,6 +146,8 @@ func (o *offer) message() *mesos.Offer {
 		Domain:      o.agent.domain(),
 		Attributes:  o.agent.attributes,
 		Resources:   o.framework.format(o.resources),
+
+		Unavailability: o.agent.window,
 	}
 	if o.framework.multiRole() {
 		p.AllocationInfo = &mesos.Resource_AllocationInfo{Role: proto.String(o.role)}
@@ -177,6 +181,7 @@ func (m *Master) drop(o *offer) {
 	delete(m.offers, o.id)
 	delete(o.framework.offers, o.id)
 	delete(o.agent.offers, o.id)
+	m.wantInverse(o.agent)
 }
 
 // withdraw ends an offer of which the framework need not hear, and gives its resources back without a filter.

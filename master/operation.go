@@ -177,6 +177,7 @@ func (m *Master) dropOperation(o *operation) {
 	delete(m.operations, o.uuid)
 	if a := m.agents[o.agent]; a != nil {
 		delete(a.operations, o.uuid)
+		m.syncDrain(a)
 	}
 }
 
@@ -200,6 +201,20 @@ func (m *Master) abandonOperations(a *agent) {
 			})
 		}
 	}
+}
+
+// removeOperations ends the operations of an agent that is removed.
+func (m *Master) removeOperations(a *agent, why removal) {
+	state, message := mesos.OperationState_OPERATION_DROPPED, "Agent removed: its machine is down for maintenance"
+	if why == goneByOperator {
+		state, message = mesos.OperationState_OPERATION_GONE_BY_OPERATOR, "Agent removed: it was marked gone by an operator"
+	}
+	for _, o := range a.operations {
+		if !o.gone {
+			m.loseOperation(a, o, state, message)
+		}
+	}
+	m.forgetOperations(a)
 }
 
 // forgetOperations takes all operations of an agent off the lists.
@@ -339,6 +354,8 @@ func (m *Master) reconciledOperation(o *operation) *mesos.OperationStatus {
 func (m *Master) unknownOperation(agentID string) (mesos.OperationState, string) {
 	a := m.agents[agentID]
 	switch {
+	case agentID != "" && m.gone.has(agentID):
+		return mesos.OperationState_OPERATION_GONE_BY_OPERATOR, "Agent is gone"
 	case agentID == "" && !m.heardAll(), agentID != "" && a == nil && !m.settled,
 		a != nil && a.unreachable.IsZero() && !a.described:
 		return mesos.OperationState_OPERATION_RECOVERING, "Agent has not told its operations yet"

@@ -388,6 +388,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 		}
 	}
 	m.releaseKills(a.id)
+	m.syncDrain(a)
 }
 
 // lost tells a framework that its task is not where it should be, and not anywhere else.

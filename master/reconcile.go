@@ -45,6 +45,9 @@ func (m *Master) answer(f *framework, taskID, agentID string) bool {
 	a := m.agents[agentID]
 	var status *mesos.TaskStatus
 	switch {
+	case agentID != "" && m.gone.has(agentID):
+		state, _ := f.goneState()
+		status = m.masterStatus(taskID, state, mesos.TaskStatus_REASON_RECONCILIATION, "Reconciliation: Task is gone")
 	case agentID == "" && !m.heardAll(), agentID != "" && a == nil && !m.settled:
 		return false
 	case a != nil && a.unreachable.IsZero() && (!a.alive() || !a.described):

@@ -129,6 +129,7 @@ func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo,
 	for _, o := range f.offers {
 		m.withdraw(o)
 	}
+	m.withdrawInverse(f)
 	// These two silently stay what they were.
 	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint
 	f.setInfo(info)
@@ -157,6 +158,9 @@ func (m *Master) subscribed(f *framework) {
 	})
 	m.announceFramework(f)
 	m.seatFramework(f)
+	for _, a := range m.agents {
+		m.wantInverse(a)
+	}
 	// Agents send their updates again in their own time; what is here need not wait for that.
 	for _, t := range f.tasks {
 		if t.unacked != nil && m.sendUpdate(f, t.unacked) {

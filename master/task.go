@@ -181,6 +181,7 @@ func (m *Master) hold(a *agent, t *task, held resources.Resources) {
 	} else {
 		a.used[key] = used
 	}
+	m.wantInverse(a)
 	if m.alloc != nil {
 		m.alloc.SetUsed(key.framework, key.role, a.id, used)
 		m.wantAllocation()
@@ -205,6 +206,7 @@ func (m *Master) forget(t *task) {
 	if a := m.agents[t.agent]; a != nil {
 		m.hold(a, t, resources.Resources{})
 		delete(a.tasks, t.key)
+		m.syncDrain(a)
 	}
 	if f := m.frameworks[t.key.framework]; f != nil && f.tasks[t.key.task] == t {
 		delete(f.tasks, t.key.task)

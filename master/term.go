@@ -182,6 +182,9 @@ func (m *Master) begin(t *term, docs *documents) {
 	m.counters.values["registrar/state_fetch_ms"] = milliseconds(docs.took)
 	m.recoverWeights(docs.others)
 	m.recoverQuota(docs.others)
+	m.recoverMaintenance(docs.others)
+	m.recoverRestrictions(docs.others)
+	m.recoverGone(docs.others)
 	m.alloc = m.newAllocator()
 	m.frameworks = make(map[string]*framework)
 	m.completed = nil
@@ -192,6 +195,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	}
 	for _, a := range m.agents {
 		a.reset()
+		a.window, a.restriction = nil, m.restrictions[a.id]
 		m.seatAgent(a)
 	}
 	for _, task := range m.tasks {
@@ -208,6 +212,7 @@ func (m *Master) begin(t *term, docs *documents) {
 		s.Leader = m.self(t.epoch)
 	})
 	m.log.Info("leading", "epoch", t.epoch, "agents", len(m.agents), "frameworks", len(m.frameworks), "tasks", len(m.tasks))
+	m.seatDecisions()
 }
 
 // end stops to lead: streams end, offers vanish, launches that no record shows are forgotten; the rest stays to be read.
@@ -223,9 +228,13 @@ func (m *Master) end(t *term) {
 			f.connected, f.active = false, false
 			clear(f.offers)
 			clear(f.kills)
+			clear(f.inverse)
+			f.forgetAllInverse()
 		}
 		clear(m.offers)
 		clear(m.operations)
+		clear(m.inverse)
+		clear(m.askAbout)
 		for key, task := range m.tasks {
 			if task.rec == nil && !task.gone() {
 				m.forget(task)
@@ -234,6 +243,9 @@ func (m *Master) end(t *term) {
 		}
 		for _, a := range m.agents {
 			a.reset()
+		}
+		for _, o := range m.outcasts {
+			o.calling = false
 		}
 		m.describes.clear()
 		m.probe = probe{}

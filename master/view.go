@@ -172,7 +172,7 @@ func (a *agent) view() AgentView {
 			Resources: a.total.ProtoEndpoint(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
 		},
 		PID:     "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort()))),
-		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Deactivated: a.draining,
+		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Deactivated: a.draining || a.restriction != nil, Drain: a.restriction.info(), DrainStart: a.restriction.started(),
 		Registered: a.registered, Reregistered: a.reregistered, Total: a.total,
 	}
 	for _, r := range a.used {
@@ -213,6 +213,9 @@ func (m *Master) viewFramework(f *framework) FrameworkView {
 		o := f.offers[id]
 		v.Offers = append(v.Offers, OfferView{ID: o.id, AgentID: o.agent.id, Role: o.role, Resources: o.resources, Message: o.message()})
 		v.Offered = v.Offered.Add(o.resources)
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.inverse)) {
+		v.InverseOffers = append(v.InverseOffers, f.inverse[id].message())
 	}
 	return v
 }

@@ -100,6 +100,10 @@ func New(cfg Config) *fiber.App {
 	app.All("/teardown", a.leader(a.teardown))
 	app.All("/allocator/explain", a.leader(a.explain))
 	app.Post("/teardown", a.leader(a.teardown))
+	app.All("/maintenance/schedule", a.leader(a.maintenanceSchedule))
+	app.All("/maintenance/status", a.leader(a.maintenanceStatus))
+	app.All("/machine/down", a.leader(a.machines(a.master.StartMaintenance)))
+	app.All("/machine/up", a.leader(a.machines(a.master.StopMaintenance)))
 	if cfg.Mount != nil {
 		cfg.Mount(app)
 	}
@@ -193,6 +197,8 @@ func refusalStatus(kind master.Kind) int {
 		return fiber.StatusConflict
 	case master.NotFound:
 		return fiber.StatusNotFound
+	case master.Unavailable:
+		return fiber.StatusServiceUnavailable
 	case master.Unsupported:
 		return fiber.StatusNotImplemented
 	}

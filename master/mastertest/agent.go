@@ -65,6 +65,9 @@ type Agent struct {
 	started    map[taskKey]int
 	messages   []*nodeapi.ExecutorMessage
 	ops        operations
+	draining   *nodeapi.Drain
+	gone       bool
+	stubborn   bool
 }
 
 type taskKey struct{ framework, task string }
@@ -94,6 +97,7 @@ func NewAgent(id, address, res string) (*Agent, error) {
 		ID: id, addr: address, generation: 1, total: total,
 		node: &catalog.Node{
 			Roles: []string{catalog.RoleAgent}, Hostname: host, Address: host, Port: uint32(port), AgentId: id,
+			Capabilities: []string{mesos.AgentInfo_Capability_AGENT_DRAINING.String()},
 		},
 		used: make(map[taskKey]resources.Resources), tasks: make(map[taskKey]*runningTask),
 		frameworks: make(map[string]*mesos.FrameworkInfo), started: make(map[taskKey]int),
@@ -158,6 +162,41 @@ func (a *Agent) SetEpoch(epoch uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.epoch = epoch
+}
+
+// SetStubborn makes the tasks of the agent survive a drain, or not.
+func (a *Agent) SetStubborn(stubborn bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stubborn = stubborn
+}
+
+// SetCapabilities makes the agent say that it has these and no others, and tells the mesh.
+func (a *Agent) SetCapabilities(capabilities ...string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.node.Capabilities = capabilities
+	since := a.own.Snapshot(a.ID).Version()
+	a.publish()
+	if a.mesh == nil {
+		return nil
+	}
+	return a.mesh.Apply(a.own.Delta(a.ID, since))
+}
+
+// Forget makes the agent forget that it drains, as a lost file would, and begin a new generation of its record.
+func (a *Agent) Forget() error {
+	a.mu.Lock()
+	a.draining = nil
+	a.mu.Unlock()
+	return a.Restart()
+}
+
+// Draining returns the drain that the agent obeys, nil for none, and whether it was told that it is gone.
+func (a *Agent) Draining() (drain *nodeapi.Drain, gone bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.draining, a.gone
 }
 
 // Calls returns the calls that arrived, in order.
@@ -254,7 +293,8 @@ func (a *Agent) publish() {
 		assignment(catalog.KeyNode, a.node),
 		assignment(catalog.KeyResources, &catalog.Resources{
 			Total: nodeapi.ResourcesToCatalog(a.total), Free: nodeapi.ResourcesToCatalog(free),
-		}))
+		}),
+		assignment(catalog.KeyHealth, &catalog.Health{Draining: a.draining != nil || a.gone}))
 }
 
 // free is what nobody uses. The lock is held.
@@ -367,6 +407,23 @@ func (a *Agent) obey(call *nodeapi.Call) *nodeapi.Reply {
 				a.forget(key)
 			}
 		}
+	case *nodeapi.Call_Drain:
+		a.draining = c.Drain
+		for _, key := range a.sorted() {
+			if t := a.tasks[key]; t.rec.GetResources() != nil && !a.stubborn {
+				a.turn(key, t, mesos.TaskState_TASK_KILLED)
+			}
+		}
+		a.publish()
+	case *nodeapi.Call_Reactivate:
+		a.draining = nil
+		a.publish()
+	case *nodeapi.Call_Shutdown:
+		for _, key := range a.sorted() {
+			a.forget(key)
+		}
+		a.gone = a.gone || c.Shutdown.GetGone()
+		a.publish()
 	case *nodeapi.Call_Message:
 		a.messages = append(a.messages, c.Message)
 	case *nodeapi.Call_Describe:

@@ -1,0 +1,290 @@
+package master_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"starling/gossip/record"
+	"starling/master"
+	"starling/master/mastertest"
+	"starling/master/mesos"
+	"starling/master/mesos/scheduler"
+	"starling/master/nodeapi"
+)
+
+const goneByOperator = mesos.TaskState_TASK_GONE_BY_OPERATOR
+
+// An agent that is marked gone loses its tasks at once and for ever, is told as soon as it can be reached, and is nobody any
+// more to this master and to later ones.
+func TestMarkAgentGone(t *testing.T) {
+	for name, test := range map[string]struct {
+		caps   []mesos.FrameworkInfo_Capability_Type
+		want   mesos.TaskState
+		reason mesos.TaskStatus_Reason
+	}{
+		"partition aware": {[]mesos.FrameworkInfo_Capability_Type{aware}, goneByOperator, mesos.TaskStatus_REASON_AGENT_REMOVED_BY_OPERATOR},
+		"not aware":       {nil, lost, mesos.TaskStatus_REASON_AGENT_REMOVED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c, a, f := withTask(t, nil, test.caps...)
+				ctx := context.Background()
+				away := true
+				a.SetFault(func(*nodeapi.Call) mastertest.Fault {
+					if away {
+						return mastertest.Unreachable
+					}
+					return mastertest.None
+				})
+				for range 2 {
+					if err := c.Master.MarkAgentGone(ctx, a.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+				status := awaitStatus(t, f, "t", test.want)
+				if status.GetReason() != test.reason || status.Uuid != nil || status.GetAgentId().GetValue() != a.ID {
+					t.Errorf("got %v", status)
+				}
+				if got := await(t, f, scheduler.Event_FAILURE).GetFailure().GetAgentId().GetValue(); got != a.ID {
+					t.Errorf("failure of %q", got)
+				}
+				f.Reconcile("t", a.ID, "never", a.ID)
+				f.ExpectUpdate("t", test.want)
+				f.ExpectUpdate("never", test.want)
+				f.Reconcile()
+				killTask(f, "t", a.ID)
+				f.ExpectUpdate("t", test.want)
+				f.ExpectSilence(time.Minute)
+				if n := len(a.Tasks()); n != 1 {
+					t.Fatalf("an agent that cannot be reached runs %d tasks", n)
+				}
+				if v, err := c.Master.View(ctx); err != nil || len(v.Agents) != 0 || len(v.Unreachable) != 0 || len(v.Frameworks[0].Completed) != 1 {
+					t.Errorf("shown as %+v, %v", v, err)
+				}
+
+				// The next master refuses it too, and tells it once it answers.
+				next := succeed(t, c, 2, a)
+				again := mastertest.Subscribe(t, next.Master, f.Again())
+				again.ExpectSilence(time.Minute)
+				again.Reconcile("t", a.ID)
+				again.ExpectUpdate("t", test.want)
+				if err := next.Master.Report(ctx, &nodeapi.Report{Epoch: 2, AgentId: a.ID}); !errors.Is(err, nodeapi.ErrNotLeading) {
+					t.Errorf("its report: %v", err)
+				}
+				away = false
+				time.Sleep(6 * time.Second)
+				if _, told := a.Draining(); !told || len(a.Tasks()) != 0 {
+					t.Errorf("told %v, runs %v", told, a.Tasks())
+				}
+				again.ExpectSilence(time.Minute)
+				// From a backup, with all that it had: it is told again, and no task comes back.
+				calls := len(a.Calls())
+				if err := a.Restart(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(6 * time.Second)
+				if len(a.Calls()) == calls {
+					t.Error("an agent that came back from the dead was not told")
+				}
+				// Under another id it is as good as any.
+				next.AddAgent(2, "cpus:2;mem:512")
+				if got, want := held(t, again.ExpectOffer().GetResources()), "cpus:2;mem:512"; got != want {
+					t.Errorf("offered %s, want %s", got, want)
+				}
+				checkBooks(t, next.Master)
+			})
+		})
+	}
+}
+
+// Agents that cannot be reached can be marked gone too, also when the mesh has forgotten them: whoever waits for their tasks
+// hears that they will not be back.
+func TestMarkUnreachableAgentGone(t *testing.T) {
+	for _, reaped := range []bool{false, true} {
+		t.Run(fmt.Sprintf("forgotten %v", reaped), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c, a, f := withTask(t, nil, aware)
+				ctx := context.Background()
+				c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+				awaitStatus(t, f, "t", unreachable)
+				if reaped {
+					quiet(t, f, scheduler.Event_UPDATE, 25*time.Hour)
+					if gone := c.Mesh.Reap(time.Now(), 24*time.Hour); len(gone) != 1 {
+						t.Fatalf("reaped %q", gone)
+					}
+					synctest.Wait()
+				}
+				if err := c.Master.MarkAgentGone(ctx, a.ID); err != nil {
+					t.Fatal(err)
+				}
+				awaitStatus(t, f, "t", goneByOperator)
+				f.Reconcile("t", a.ID)
+				awaitStatus(t, f, "t", goneByOperator)
+				v, err := c.Master.View(ctx)
+				if err != nil || len(v.Unreachable) != 0 || len(v.Frameworks[0].Unreachable) != 0 {
+					t.Errorf("shown as %+v, %v", v, err)
+				}
+				checkBooks(t, c.Master)
+			})
+		})
+	}
+}
+
+func TestMarkAgentGoneRefusals(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		ctx := context.Background()
+		refused(t, "unknown", c.Master.MarkAgentGone(ctx, "nobody"), master.NotFound, "Agent 'nobody' not found")
+		refused(t, "empty", c.Master.MarkAgentGone(ctx, ""), master.NotFound, "Agent '' not found")
+		c.Lose()
+		synctest.Wait()
+		if err := c.Master.MarkAgentGone(ctx, a.ID); !errors.Is(err, master.ErrNotLeading) {
+			t.Errorf("at a master that does not lead: %v", err)
+		}
+	})
+}
+
+// Nobody is told that tasks are gone before that is safe: a leader that dies over it has done nothing.
+func TestMarkAgentGoneIsSafeFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil, aware)
+		c.Store.SetFailure(func() error { return errors.New("the store is away") })
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := c.Master.MarkAgentGone(ctx, a.ID); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		quiet(t, f, scheduler.Event_UPDATE, time.Minute)
+		if len(a.Tasks()) != 1 {
+			t.Fatal("the task was ended")
+		}
+		c.Stop()
+		c.Store.SetFailure(nil)
+		next := succeed(t, c, 2, a)
+		again := mastertest.Subscribe(t, next.Master, f.Again())
+		again.Reconcile("t", a.ID)
+		awaitStatus(t, again, "t", running)
+		await(t, again, scheduler.Event_OFFERS)
+	})
+}
+
+// A drain that ends with the agent gone: states, order, and what is left.
+func TestDrainThenGone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil, aware)
+		ctx := context.Background()
+		a.SetStubborn(true)
+		if err := c.Master.DrainAgent(ctx, a.ID, nil, true); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if drain, _ := a.Draining(); !drain.GetMarkGone() {
+			t.Errorf("told %v", drain)
+		}
+		// A new leader in between goes on.
+		next := succeed(t, c, 2, a)
+		again := mastertest.Subscribe(t, next.Master, f.Again())
+		time.Sleep(time.Minute)
+		if err := a.Finish(ctx, f.ID, "t", goneByOperator); err != nil {
+			t.Fatal(err)
+		}
+		awaitStatus(t, again, "t", goneByOperator)
+		await(t, again, scheduler.Event_FAILURE)
+		synctest.Wait()
+		if _, told := a.Draining(); !told || agentView(t, next, a.ID) != nil {
+			t.Errorf("told %v, listed %v", told, agentView(t, next, a.ID))
+		}
+		again.Reconcile("t", a.ID)
+		awaitStatus(t, again, "t", goneByOperator)
+		if got, err := c.Store.List(ctx, "agents/"); err != nil || len(got) != 0 {
+			t.Errorf("kept %v, %v", got, err)
+		}
+		checkBooks(t, next.Master)
+	})
+}
+
+// W8: what a framework left on an agent that was cut off while it was torn down is ended when the agent is back.
+func TestTeardownWhileCutOff(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil, aware)
+		ctx := context.Background()
+		a.SetFault(func(*nodeapi.Call) mastertest.Fault { return mastertest.Unreachable })
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		time.Sleep(time.Minute)
+		if err := c.Master.Teardown(ctx, f.ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		next := succeed(t, c, 2, a)
+		next.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		time.Sleep(time.Hour)
+		a.SetFault(nil)
+		next.Mesh.SetLiveness(time.Now(), a.ID, record.Alive)
+		time.Sleep(10 * time.Second)
+		if got := a.Tasks(); len(got) != 0 {
+			t.Errorf("10 s after the agent is back it runs %v", got)
+		}
+		checkBooks(t, next.Master)
+	})
+}
+
+// A KILL of a task that turns up with its agent long after this master has settled ends it all the same, although it was
+// answered meanwhile.
+func TestKillLongBeforeAgent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := successor(t, "t")
+		killTask(f, "t", a.ID)
+		time.Sleep(time.Minute)
+		f.ExpectUpdate("t", mesos.TaskState_TASK_UNKNOWN)
+		f.ExpectSilence(time.Minute) // and once is enough
+		c.Adopt(a)
+		for {
+			status := await(t, f, scheduler.Event_UPDATE).GetUpdate().GetStatus()
+			f.Acknowledge(status)
+			if status.GetState() == mesos.TaskState_TASK_KILLED {
+				break
+			}
+		}
+		synctest.Wait()
+		if got := heldKills(t, c); got != 0 {
+			t.Errorf("%d kills are held in the end", got)
+		}
+	})
+}
+
+// The ids that are remembered are bounded, and the oldest go first.
+func TestGoneAreBounded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, first := leading(t, nil)
+		ctx := context.Background()
+		c.Master.SetMaxGone(ctx, 3)
+		var agents []*mastertest.Agent
+		for n := 2; n <= 5; n++ {
+			agents = append(agents, c.AddAgent(n, "cpus:1;mem:64"))
+		}
+		synctest.Wait()
+		for _, a := range append([]*mastertest.Agent{first}, agents[:3]...) {
+			if err := c.Master.MarkAgentGone(ctx, a.ID); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil, aware))
+		for i, a := range append([]*mastertest.Agent{first}, agents[:3]...) {
+			f.Reconcile("t", a.ID)
+			want := goneByOperator
+			if i == 0 {
+				want = mesos.TaskState_TASK_UNKNOWN
+			}
+			awaitStatus(t, f, "t", want)
+		}
+		docs, err := c.Store.List(ctx, "gone/")
+		if err != nil || len(docs) == 0 {
+			t.Errorf("kept %v, %v", docs, err)
+		}
+	})
+}
