@@ -277,6 +277,7 @@ func (m *Master) taskReturned(a *agent, t *task) {
 	}
 	t.unreachable = time.Time{}
 	t.shown = nil
+	m.adopt(t) // it may have been forgotten there, as one unreachable task too many
 	if t.rec != nil {
 		m.hold(a, t, nodeapi.ResourcesFromCatalog(t.rec.decode().GetResources()))
 	}

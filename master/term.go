@@ -13,6 +13,7 @@ import (
 	"starling/gossip/record"
 	"starling/master/election"
 	"starling/master/mesos"
+	"starling/master/nodeapi"
 )
 
 // errSteppedDown ends a term from within.
@@ -198,8 +199,17 @@ func (m *Master) begin(t *term, docs *documents) {
 		a.window, a.restriction = nil, m.restrictions[a.id]
 		m.seatAgent(a)
 	}
-	for _, task := range m.tasks {
-		task.unreachable = time.Time{} // its agent, if away, is given its time anew
+	for key, task := range m.tasks {
+		a := m.agents[task.agent]
+		if a == nil {
+			// The last term gave it up with its agent, which the mesh has forgotten since. Another leader knows nothing of it.
+			delete(m.tasks, key)
+			continue
+		}
+		if !task.unreachable.IsZero() {
+			task.unreachable = time.Time{} // its agent, if away, is given its time anew
+			m.hold(a, task, nodeapi.ResourcesFromCatalog(task.rec.decode().GetResources()))
+		}
 		m.adopt(task)
 	}
 	m.watchDeaths()

@@ -1,0 +1,64 @@
+package master_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"starling/gossip/record"
+	"starling/master"
+	"starling/master/mastertest"
+	"starling/master/mesos"
+	"starling/master/mesos/scheduler"
+)
+
+// A task that was forgotten, as one unreachable task too many, is known again when its agent returns: the framework hears of
+// it, can ask for it and can kill it.
+func TestForgottenTaskReturns(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, func(cfg *master.Config) { cfg.MaxUnreachableTasks = 0 })
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil, aware))
+		f.Launch(f.ExpectOffer(), 1000, mastertest.Task("t", "cpus:1;mem:32"))
+		f.ExpectUpdate("t", running)
+		f.Call(&scheduler.Call{Type: scheduler.Call_SUPPRESS.Enum()})
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		expectUpdate(t, f, "t", unreachable)
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Alive)
+		expectUpdate(t, f, "t", running)
+		f.Reconcile()
+		expectUpdate(t, f, "t", running)
+		f.Reconcile("t", a.ID)
+		expectUpdate(t, f, "t", running)
+		killTask(f, "t", "")
+		expectUpdate(t, f, "t", mesos.TaskState_TASK_KILLED)
+	})
+}
+
+// What a term gave up with an agent that the mesh has forgotten since is not there in the next: nobody would ever tell of its
+// end.
+func TestForgottenAgentInNextTerm(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		info := mastertest.Info("f", nil, aware)
+		timeout := 1e6
+		info.FailoverTimeout = &timeout
+		f := mastertest.Subscribe(t, c.Master, info)
+		f.Launch(f.ExpectOffer(), 1000, mastertest.Task("t", "cpus:1;mem:32"))
+		f.ExpectUpdate("t", running)
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		time.Sleep(25 * time.Hour)
+		if gone := c.Mesh.Reap(time.Now(), 24*time.Hour); len(gone) != 1 {
+			t.Fatalf("reaped %q", gone)
+		}
+		synctest.Wait()
+		c.Lose()
+		synctest.Wait()
+		c.Elect()
+		synctest.Wait()
+		f = mastertest.Subscribe(t, c.Master, f.Again())
+		f.Reconcile()
+		f.ExpectSilence(time.Second)
+		f.Reconcile("t", "")
+		expectUpdate(t, f, "t", mesos.TaskState_TASK_UNKNOWN)
+	})
+}
