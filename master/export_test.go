@@ -21,6 +21,7 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 				faults = append(faults, err)
 			}
 		}
+		m.checkOffers(fault)
 		for id, o := range m.offers {
 			if o.framework.offers[id] != o || o.agent.offers[id] != o || m.frameworks[o.framework.id] != o.framework || m.agents[o.agent.id] != o.agent {
 				fault("offer %q is not on all lists", id)
@@ -73,14 +74,6 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 			}
 			if !a.free.Contains(offered) {
 				fault("agent %q: %v is offered, only %v is free", a.id, offered, a.free)
-			}
-			if m.alloc != nil {
-				if got := m.alloc.Offered(a.id); !got.Equal(offered) {
-					fault("agent %q: %v is offered, booked %v", a.id, offered, got)
-				}
-				if len(a.launches)+len(a.operations) == 0 && !m.alloc.Pending(a.id).Empty() {
-					fault("agent %q: nothing is on its way, and %v is held", a.id, m.alloc.Pending(a.id))
-				}
 			}
 			if m.term != nil && !a.total.Contains(a.free) {
 				fault("agent %q: %v is free of %v", a.id, a.free, a.total)

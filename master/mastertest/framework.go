@@ -210,3 +210,6 @@ func Task(id, res string) *mesos.TaskInfo {
 		Command: &mesos.CommandInfo{Value: proto.String("sleep 1000")},
 	}
 }
+
+// SetInfo notes what the framework says of itself from now on.
+func (f *Framework) SetInfo(info *mesos.FrameworkInfo) { f.info = proto.CloneOf(info) }
