@@ -121,32 +121,35 @@ func writeSummary(w *jsonWriter, v *master.View) {
 
 func (a *api) slaves(c *fiber.Ctx) error {
 	id := queryCopy(c, "slave_id")
+	return a.show(c, cacheKey("/slaves", id), func(w *jsonWriter, v *master.View) { writeSlaves(w, v, id) })
+}
+
+// writeSlaves writes the agents, or the one of an id.
+func writeSlaves(w *jsonWriter, v *master.View, id string) {
 	asked := func(a *master.AgentView) bool { return id == "" || a.Info.GetId().GetValue() == id }
-	return a.show(c, cacheKey("/slaves", id), func(w *jsonWriter, v *master.View) {
-		w.key("slaves")
-		w.array(func() {
-			for i := range v.Agents {
-				agent := &v.Agents[i]
-				if !asked(agent) {
-					continue
-				}
-				w.element()
-				w.object(func() {
-					writeAgent(w, agent)
-					w.key("reserved_resources_full")
-					w.object(func() {
-						for _, role := range agent.Total.ReservedRoles() {
-							writeFull(w, role, agent.Total.ReservedFor(role))
-						}
-					})
-					writeFull(w, "unreserved_resources_full", agent.Total.Unreserved())
-					writeFull(w, "used_resources_full", agent.Used)
-					writeFull(w, "offered_resources_full", agent.Offered)
-				})
+	w.key("slaves")
+	w.array(func() {
+		for i := range v.Agents {
+			agent := &v.Agents[i]
+			if !asked(agent) {
+				continue
 			}
-		})
-		writeRecovered(w, v, asked)
+			w.element()
+			w.object(func() {
+				writeAgent(w, agent)
+				w.key("reserved_resources_full")
+				w.object(func() {
+					for _, role := range agent.Total.ReservedRoles() {
+						writeFull(w, role, agent.Total.ReservedFor(role))
+					}
+				})
+				writeFull(w, "unreserved_resources_full", agent.Total.Unreserved())
+				writeFull(w, "used_resources_full", agent.Used)
+				writeFull(w, "offered_resources_full", agent.Offered)
+			})
+		}
 	})
+	writeRecovered(w, v, asked)
 }
 
 // cacheKey keeps the encodings of whole lists, not those of parts of them.
@@ -169,49 +172,60 @@ func writeFull(w *jsonWriter, name string, r resources.Resources) {
 
 func (a *api) frameworks(c *fiber.Ctx) error {
 	id := queryCopy(c, "framework_id")
-	return a.show(c, cacheKey("/frameworks", id), func(w *jsonWriter, v *master.View) {
-		writeFrameworks(w, v, func(f *master.FrameworkView) bool { return id == "" || f.Info.GetId().GetValue() == id })
-		w.key("unregistered_frameworks")
-		w.array(func() {})
-	})
+	return a.show(c, cacheKey("/frameworks", id), func(w *jsonWriter, v *master.View) { writeFrameworkLists(w, v, id) })
+}
+
+// writeFrameworkLists writes the frameworks, or the one of an id.
+func writeFrameworkLists(w *jsonWriter, v *master.View, id string) {
+	writeFrameworks(w, v, func(f *master.FrameworkView) bool { return id == "" || f.Info.GetId().GetValue() == id })
+	w.key("unregistered_frameworks")
+	w.array(func() {})
 }
 
 func (a *api) tasks(c *fiber.Ctx) error {
-	framework, task, order := queryCopy(c, "framework_id"), queryCopy(c, "task_id"), queryCopy(c, "order")
-	limit, err := count(c, "limit", 100)
-	if err != nil {
+	q := taskQuery{framework: queryCopy(c, "framework_id"), task: queryCopy(c, "task_id"), oldestFirst: queryCopy(c, "order") == "asc"}
+	var err error
+	if q.limit, err = count(c, "limit", 100); err != nil {
 		return err
 	}
-	offset, err := count(c, "offset", 0)
-	if err != nil {
+	if q.offset, err = count(c, "offset", 0); err != nil {
 		return err
 	}
-	return a.show(c, "", func(w *jsonWriter, v *master.View) {
-		var tasks []*master.TaskView
-		for _, frameworks := range [][]master.FrameworkView{v.Frameworks, v.Completed} {
-			for i := range frameworks {
-				f := &frameworks[i]
-				if framework != "" && f.Info.GetId().GetValue() != framework {
-					continue
-				}
-				for _, list := range [][]*master.TaskView{f.Tasks, f.Unreachable, f.Completed} {
-					for _, t := range list {
-						if task == "" || t.ID() == task {
-							tasks = append(tasks, t)
-						}
+	return a.show(c, "", q.write)
+}
+
+// taskQuery is which tasks are asked for; empty ids ask for all.
+type taskQuery struct {
+	framework, task string
+	oldestFirst     bool
+	limit, offset   int
+}
+
+func (q taskQuery) write(w *jsonWriter, v *master.View) {
+	var tasks []*master.TaskView
+	for _, frameworks := range [][]master.FrameworkView{v.Frameworks, v.Completed} {
+		for i := range frameworks {
+			f := &frameworks[i]
+			if q.framework != "" && f.Info.GetId().GetValue() != q.framework {
+				continue
+			}
+			for _, list := range [][]*master.TaskView{f.Tasks, f.Unreachable, f.Completed} {
+				for _, t := range list {
+					if q.task == "" || t.ID() == q.task {
+						tasks = append(tasks, t)
 					}
 				}
 			}
 		}
-		slices.SortStableFunc(tasks, func(x, y *master.TaskView) int {
-			if order == "asc" {
-				x, y = y, x
-			}
-			return cmp.Compare(y.FirstSeen(), x.FirstSeen())
-		})
-		tasks = tasks[min(offset, len(tasks)):]
-		writeTasks(w, "tasks", tasks[:min(limit, len(tasks))])
+	}
+	slices.SortStableFunc(tasks, func(x, y *master.TaskView) int {
+		if q.oldestFirst {
+			x, y = y, x
+		}
+		return cmp.Compare(y.FirstSeen(), x.FirstSeen())
 	})
+	tasks = tasks[min(q.offset, len(tasks)):]
+	writeTasks(w, "tasks", tasks[:min(q.limit, len(tasks))])
 }
 
 // count reads a query parameter that is a number of things.

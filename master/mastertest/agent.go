@@ -1,6 +1,7 @@
 package mastertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -110,6 +111,16 @@ func NewAgent(id, address, res string) (*Agent, error) {
 
 // Addr is where the agent is reached.
 func (a *Agent) Addr() string { return a.addr }
+
+// SetNode changes what the agent's record says of the node: attributes, where it stands.
+func (a *Agent) SetNode(change func(*catalog.Node)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	since := a.own.Snapshot(a.ID).Version()
+	change(a.node)
+	a.publish()
+	a.spread(since)
+}
 
 // Join puts the agent's record into a mesh, alive, and keeps it there.
 func (a *Agent) Join(m *Mesh) error {
@@ -448,6 +459,7 @@ func (a *Agent) launch(l *nodeapi.Launch) {
 		t := &runningTask{info: info, rec: &catalog.Task{
 			TaskId: key.task, FrameworkId: framework, FrameworkName: l.GetFramework().GetName(), Name: info.GetName(),
 			Role: role, Launched: time.Now().UnixNano(), ContainerId: uuid.NewString(),
+			ExecutorId: cmp.Or(l.GetGroupExecutor(), info.GetExecutor()).GetExecutorId().GetValue(),
 		}}
 		a.tasks[key] = t
 		if err != nil || !a.free().Contains(held.Unallocated()) {
