@@ -378,6 +378,7 @@ func (m *Master) returned(a *agent, from record.Liveness) {
 	if !a.unreachable.IsZero() {
 		m.log.Info("agent returned", "agent_id", a.id, "hostname", a.node.GetHostname(), "dur", m.now().Sub(a.unreachable))
 		a.unreachable = time.Time{}
+		m.seatAgent(a)
 	}
 	m.announceAgent(a)
 	for _, t := range a.tasks {

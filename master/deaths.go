@@ -88,6 +88,7 @@ func (m *Master) mayLose(a *agent) bool {
 func (m *Master) giveUp(a *agent) {
 	a.giveUp = nil
 	a.unreachable = m.now()
+	m.seatAgent(a)
 	m.counters.add("master/slave_unreachable_completed", 1)
 	m.counters.add("master/slave_removals", 1)
 	if a.liveness == record.Left {

@@ -52,8 +52,12 @@ func (m *Master) seatAgent(a *agent) {
 	if m.alloc == nil || a.node == nil {
 		return
 	}
+	total := a.total
+	if !a.unreachable.IsZero() {
+		total = resources.Resources{} // what it has, and what of it is reserved, is nothing to count on
+	}
 	m.alloc.SetAgent(a.id, allocator.AgentSpec{
-		Total: a.total, Attributes: a.attributes, Hostname: a.node.GetHostname(),
+		Total: total, Attributes: a.attributes, Hostname: a.node.GetHostname(),
 		Region: a.node.GetRegion(), Zone: a.node.GetZone(), Active: a.active(),
 	})
 	m.alloc.SetFree(a.id, a.free)

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"starling/gossip/record"
 	"starling/master"
 	"starling/master/mastertest"
 	"starling/master/mesos"
@@ -311,5 +312,30 @@ func TestQuotaNeedsALeader(t *testing.T) {
 		if err := c.Master.UpdateQuota(t.Context(), quotas(t, "eng limits=cpus:1"), false); err != master.ErrNotLeading {
 			t.Errorf("got %v, want %v", err, master.ErrNotLeading)
 		}
+	})
+}
+
+// What is reserved on an agent that was given up meets no guarantee; with the agent it counts again.
+func TestGuaranteeWithoutTheAgent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := mastertest.Start(t, nil, nil)
+		c.AddAgent(1, "cpus:4;mem:4096")
+		a := c.AddAgent(2, "cpus(eng):4;mem(eng):4096")
+		c.Elect()
+		synctest.Wait()
+		updateQuota(t, c.Master, "eng guarantees=cpus:4")
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", []string{"ops"}, multiRole))
+		offer := f.ExpectOffer()
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		f.Expect(scheduler.Event_FAILURE)
+		f.Decline(0, offer)
+		if got, want := held(t, f.ExpectOffer().GetResources()), "mem:4096"; got != want {
+			t.Errorf("offered while the guarantee is not met: got %s, want %s", got, want)
+		}
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Alive)
+		if got, want := held(t, f.ExpectOffer().GetResources()), "cpus:4"; got != want {
+			t.Errorf("offered once the agent is back: got %s, want %s", got, want)
+		}
+		checkBooks(t, c.Master)
 	})
 }

@@ -3,7 +3,6 @@ package allocator
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -40,7 +39,7 @@ var update = flag.Bool("update", false, "rewrite the stories in testdata")
 //	weight ROLE N
 //	quota ROLE [guarantee=RES] [limit=RES]
 //	after DURATION                                     moves the clock
-//	books AGENT | explain FRAMEWORK ROLE | wake | shares ROLE...   print what they say
+//	books AGENT | explain FRAMEWORK ROLE | wake | shares ROLE... | short | charged ROLE   print what they say
 //
 // With -update the outputs are written anew; commit a change only if every line of it can be explained.
 func TestStories(t *testing.T) {
@@ -234,6 +233,10 @@ func (s *story) run(line string) {
 		} else {
 			s.printf("never")
 		}
+	case "short":
+		s.printf("short of {%s}", s.a.Short())
+	case "charged":
+		s.printf("%s: {%s}", w[0], s.a.Charged(w[0]))
 	case "shares":
 		for _, role := range w {
 			s.printf("%s: %.3f", role, s.a.Share(role))
@@ -262,7 +265,16 @@ func (s *story) quantities(text string) Quantities {
 		return nil
 	}
 	q := make(Quantities)
-	maps.Insert(q, s.res(text).Scalars())
+	for one := range strings.SplitSeq(text, ";") {
+		name, number, _ := strings.Cut(one, ":")
+		amount, err := strconv.ParseFloat(number, 64)
+		if err != nil {
+			s.t.Fatalf("%q: %v", text, err)
+		}
+		if q[name], err = resources.FromFloat(amount); err != nil { // a limit of 0 is one
+			s.t.Fatalf("%q: %v", text, err)
+		}
+	}
 	return q
 }
 
