@@ -36,7 +36,7 @@ type agent struct {
 	tasks     map[taskKey]*task
 	offers    map[string]*offer
 	used      map[share]resources.Resources // what tasks hold
-	executors map[executorKey]*mesos.ExecutorInfo
+	executors map[executorKey]*executor
 
 	// heard is set once this leader has seen the agent alive. Until then it is one that the mesh remembers.
 	heard bool
@@ -74,6 +74,20 @@ type share struct{ framework, role string }
 
 type executorKey struct{ framework, executor string }
 
+// executor is one that is not a command task's own.
+type executor struct {
+	info *mesos.ExecutorInfo
+	held resources.Resources // besides what its tasks hold
+}
+
+func newExecutor(info *mesos.ExecutorInfo) *executor {
+	held, err := resources.FromProto(info.GetResources())
+	if err != nil {
+		held = resources.Resources{} // it was checked before it was launched
+	}
+	return &executor{info: info, held: held}
+}
+
 // alive tells whether calls may be sent to it.
 func (a *agent) alive() bool {
 	return a.node != nil && (a.liveness == record.Alive || a.liveness == record.Suspect)
@@ -103,7 +117,7 @@ func (a *agent) addr() string {
 // reset forgets what belongs to a term.
 func (a *agent) reset() {
 	a.offers = make(map[string]*offer)
-	a.executors = make(map[executorKey]*mesos.ExecutorInfo)
+	a.executors = make(map[executorKey]*executor)
 	a.ending = make(map[string]bool)
 	a.inverse = make(map[string]*inverseOffer)
 	a.answers = make(map[string]*mesosallocator.InverseOfferStatus)

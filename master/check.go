@@ -53,6 +53,11 @@ func (m *Master) context(f *framework, a *agent, pool resources.Resources) valid
 			t := m.tasks[taskKey{f.id, id}]
 			return t != nil && !t.unreachable.IsZero()
 		},
-		Executor: func(id string) *mesos.ExecutorInfo { return a.executors[executorKey{f.id, id}] },
+		Executor: func(id string) *mesos.ExecutorInfo {
+			if e := a.executors[executorKey{f.id, id}]; e != nil {
+				return e.info
+			}
+			return nil
+		},
 	}
 }

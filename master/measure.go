@@ -97,6 +97,10 @@ func (m *Master) measureAgents(out map[string]float64) {
 			split(used, r)
 			count(taken, r)
 		}
+		for _, e := range a.executors {
+			split(used, e.held)
+			count(taken, e.held)
+		}
 		for _, o := range a.offers {
 			count(taken, o.resources)
 		}

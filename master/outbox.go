@@ -356,7 +356,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 			m.endFramework(a, key.framework)
 			continue
 		}
-		a.executors[key] = e.GetInfo()
+		a.executors[key] = newExecutor(e.GetInfo())
 	}
 	known := make(map[taskKey]bool)
 	for _, told := range d.GetTasks() {

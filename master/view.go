@@ -62,7 +62,7 @@ type AgentView struct {
 	Drain                    *mesos.DrainInfo
 	DrainStart               time.Time
 	Registered, Reregistered time.Time // the latter may be zero
-	// Total is what it has, Used what tasks hold, by role, and Offered what is in offers.
+	// Total is what it has, Used what tasks and executors hold, by role, and Offered what is in offers.
 	Total, Used, Offered resources.Resources
 	Capabilities         []*mesos.AgentInfo_Capability
 }
@@ -149,7 +149,8 @@ func (m *Master) makeView() *View {
 			return cmp.Or(cmp.Compare(x.framework, y.framework), cmp.Compare(x.executor, y.executor))
 		})
 		for _, key := range keys {
-			executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: id, Info: a.executors[key]})
+			executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: id, Info: a.executors[key].info})
+			used[key.framework] = used[key.framework].Add(a.executors[key].held)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.frameworks)) {
@@ -177,6 +178,9 @@ func (a *agent) view() AgentView {
 	}
 	for _, r := range a.used {
 		v.Used = v.Used.Add(r)
+	}
+	for _, e := range a.executors {
+		v.Used = v.Used.Add(e.held)
 	}
 	for _, o := range a.offers {
 		v.Offered = v.Offered.Add(o.resources)
