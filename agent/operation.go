@@ -120,6 +120,12 @@ func (a *Agent) applied(id status.UUID, info *mesos.Offer_Operation) *mesos.Oper
 // judge looks whether an operation can be carried out, and takes what it needs if so.
 func (a *Agent) judge(o *operation) (mesos.OperationState, error) {
 	invalid, dropped := mesos.OperationState_OPERATION_ERROR, mesos.OperationState_OPERATION_DROPPED
+	switch {
+	case a.leaving:
+		return dropped, errors.New("Agent is gone")
+	case a.draining != nil && o.framework != "":
+		return dropped, errors.New("Agent is draining")
+	}
 	if o.info.Id != nil && len(a.made.doc.GetPending()) >= pendingMax {
 		return dropped, fmt.Errorf("%d operations wait for acknowledgements on this agent, no more are taken", pendingMax)
 	}

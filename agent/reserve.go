@@ -100,6 +100,8 @@ func (a *Agent) restoreReservations(doc *checkpoint.Resources) {
 	if doc == nil {
 		doc = &checkpoint.Resources{}
 	}
+	// The folder may have been that of an agent that is gone, and its frameworks know of that.
+	doc.Pending = slices.DeleteFunc(doc.GetPending(), func(op *mesos.Operation) bool { return op.GetAgentId().GetValue() != a.cfg.ID })
 	a.made.doc, a.made.sequence = doc, doc.GetSequence()
 	left, total := a.cfg.Resources.Unallocated(), resources.Resources{}
 	// Volumes first: they hold data.

@@ -188,7 +188,8 @@ func (a *agent) view() AgentView {
 	// What every agent of this software can do.
 	for _, c := range []mesos.AgentInfo_Capability_Type{
 		mesos.AgentInfo_Capability_MULTI_ROLE, mesos.AgentInfo_Capability_HIERARCHICAL_ROLE,
-		mesos.AgentInfo_Capability_RESERVATION_REFINEMENT,
+		mesos.AgentInfo_Capability_RESERVATION_REFINEMENT, mesos.AgentInfo_Capability_RESIZE_VOLUME,
+		mesos.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK,
 	} {
 		v.Capabilities = append(v.Capabilities, &mesos.AgentInfo_Capability{Type: c.Enum()})
 	}

@@ -19,7 +19,8 @@ const mesosVersion = "1.11.0"
 
 // capabilities are what frameworks may count on.
 var capabilities = []string{
-	"MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "AGENT_DRAINING", "TASK_RESOURCE_LIMITS",
+	"MULTI_ROLE", "HIERARCHICAL_ROLE", "RESERVATION_REFINEMENT", "RESIZE_VOLUME", "AGENT_OPERATION_FEEDBACK", "AGENT_DRAINING",
+	"TASK_RESOURCE_LIMITS",
 }
 
 type build struct {

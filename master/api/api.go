@@ -103,6 +103,7 @@ func New(cfg Config) *fiber.App {
 	app.All("/maintenance/status", a.leader(a.maintenanceStatus))
 	app.All("/machine/down", a.leader(a.machines(a.master.StartMaintenance)))
 	app.All("/machine/up", a.leader(a.machines(a.master.StopMaintenance)))
+	a.mountReservations(app)
 	if cfg.Mount != nil {
 		cfg.Mount(app)
 	}

@@ -50,12 +50,12 @@ var operatorCalls = map[operator.Call_Type]operatorCall{
 	operator.Call_GET_MASTER:        {show: ofView(getMaster)},
 	operator.Call_SUBSCRIBE:         {stream: (*api).watch},
 
-	operator.Call_RESERVE_RESOURCES:   {needs: "reserve_resources", later: true},
-	operator.Call_UNRESERVE_RESOURCES: {needs: "unreserve_resources", later: true},
-	operator.Call_CREATE_VOLUMES:      {needs: "create_volumes", later: true},
-	operator.Call_DESTROY_VOLUMES:     {needs: "destroy_volumes", later: true},
-	operator.Call_GROW_VOLUME:         {needs: "grow_volume", of: "agent_id", later: true},
-	operator.Call_SHRINK_VOLUME:       {needs: "shrink_volume", of: "agent_id", later: true},
+	operator.Call_RESERVE_RESOURCES:   {needs: "reserve_resources", act: (*api).operate, later: true},
+	operator.Call_UNRESERVE_RESOURCES: {needs: "unreserve_resources", act: (*api).operate, later: true},
+	operator.Call_CREATE_VOLUMES:      {needs: "create_volumes", act: (*api).operate, later: true},
+	operator.Call_DESTROY_VOLUMES:     {needs: "destroy_volumes", act: (*api).operate, later: true},
+	operator.Call_GROW_VOLUME:         {needs: "grow_volume", of: "agent_id", act: (*api).operate, later: true},
+	operator.Call_SHRINK_VOLUME:       {needs: "shrink_volume", of: "agent_id", act: (*api).operate, later: true},
 
 	operator.Call_GET_MAINTENANCE_STATUS:      {show: (*api).getMaintenanceStatus},
 	operator.Call_GET_MAINTENANCE_SCHEDULE:    {show: (*api).getMaintenanceSchedule},
