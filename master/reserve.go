@@ -58,7 +58,6 @@ func (m *Master) operateFor(agent string, op *mesos.Offer_Operation, principal s
 	return nil
 }
 
-
 // rescindFor rescinds offers of an agent that have a part in need, the oldest first, until need is free.
 func (m *Master) rescindFor(a *agent, need resources.Resources) error {
 	for _, o := range slices.SortedFunc(maps.Values(a.offers), compareOffers) {

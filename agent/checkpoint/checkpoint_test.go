@@ -66,6 +66,48 @@ func sampleState(container, id string, pid int64) *State {
 	}
 }
 
+func sampleResources() *Resources {
+	disk := &mesos.Resource{
+		Name: proto.String("disk"), Type: mesos.Value_SCALAR.Enum(), Scalar: &mesos.Value_Scalar{Value: proto.Float64(100)},
+		Reservations: []*mesos.Resource_ReservationInfo{{Type: mesos.Resource_ReservationInfo_DYNAMIC.Enum(), Role: proto.String("web")}},
+		Disk: &mesos.Resource_DiskInfo{
+			Persistence: &mesos.Resource_DiskInfo_Persistence{Id: proto.String("v1"), Principal: proto.String("p")},
+			Volume:      &mesos.Volume{Mode: mesos.Volume_RW.Enum(), ContainerPath: proto.String("data")},
+		},
+	}
+	id := &mesos.UUID{Value: []byte("0123456789abcdef")}
+	return &Resources{
+		Sequence: 3, Made: []*mesos.Resource{disk}, Destroyed: []*mesos.Resource{disk},
+		Pending: []*mesos.Operation{{
+			FrameworkId: &mesos.FrameworkID{Value: proto.String("f1")}, AgentId: &mesos.AgentID{Value: proto.String("agent-1")},
+			Info:         &mesos.Offer_Operation{Id: &mesos.OperationID{Value: proto.String("op-1")}, Type: mesos.Offer_Operation_CREATE.Enum()},
+			LatestStatus: &mesos.OperationStatus{State: mesos.OperationState_OPERATION_FINISHED.Enum(), Uuid: id}, Uuid: id,
+		}},
+		Applied: []*Applied{{Uuid: id.GetValue(), State: int32(mesos.OperationState_OPERATION_FINISHED), Message: "done"}},
+	}
+}
+
+// Either copy of what operations made is enough; the newer one counts.
+func TestTheNewerCopyOfResourcesCounts(t *testing.T) {
+	for _, old := range []string{fileResources, fileResCopy} {
+		dir := t.TempDir()
+		s, _ := open(t, dir)
+		commit(t, s, PutResources(&Resources{Sequence: 1}))
+		before, err := os.ReadFile(filepath.Join(dir, old))
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit(t, s, PutResources(sampleResources()))
+		s.Close()
+		if err := os.WriteFile(filepath.Join(dir, old), before, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, l := open(t, dir); !proto.Equal(l.Resources, sampleResources()) {
+			t.Errorf("with an older %q: got %v", old, l.Resources)
+		}
+	}
+}
+
 func TestWhatIsCommittedIsFoundAgain(t *testing.T) {
 	dir := t.TempDir()
 	s, l := open(t, dir)
@@ -332,7 +374,7 @@ func TestGoldenFolders(t *testing.T) {
 		s, _ := open(t, golden)
 		commit(t, s, PutTask(sampleTask("c1", "t1")), PutTask(sampleTask("c2", "t2")), PutEpoch(7))
 		commit(t, s, PutState(sampleState("c1", "t1", 42)))
-		commit(t, s, End("c2", "f1", "t2"))
+		commit(t, s, End("c2", "f1", "t2"), PutResources(sampleResources()))
 		s.Close()
 		os.Remove(filepath.Join(golden, fileLock))
 		os.Remove(filepath.Join(golden, dirQuarantine))
@@ -353,6 +395,9 @@ func TestGoldenFolders(t *testing.T) {
 			}
 			if item := l.Items[0]; !proto.Equal(item.Task, sampleTask("c1", "t1")) || !proto.Equal(item.State, sampleState("c1", "t1", 42)) {
 				t.Errorf("got %v", item)
+			}
+			if !proto.Equal(l.Resources, sampleResources()) {
+				t.Errorf("got %v", l.Resources)
 			}
 		})
 	}
