@@ -42,14 +42,17 @@ func (m *Master) operateFor(agent string, op *mesos.Offer_Operation, principal s
 	change, err := validation.Operation(op, validation.OperationContext{
 		Principal: principal, Pool: free.Add(offered), Volumes: m.volumes(a), Used: m.inUse(a),
 	})
+	if err == nil || errors.As(err, new(*validation.Unavailable)) {
+		// RESERVE has a text of its own for it, the others would only say that no such thing is there.
+		if c, e := resources.Convert(op); e == nil && slices.ContainsFunc(c.Takes.Add(c.Gives).Allocations(), isRole) {
+			return refuse(Invalid, "Invalid %s Operation: an operator's resources must not be allocated to a role", op.GetType())
+		}
+	}
 	if unavailable, ok := errors.AsType[*validation.Unavailable](err); ok {
 		return refuse(Conflict, "%s", unavailable)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return refuse(Invalid, "%s", err)
-	case slices.ContainsFunc(change.Takes.Add(change.Gives).Allocations(), func(role string) bool { return role != "" }):
-		return refuse(Invalid, "Invalid %s Operation: an operator's resources must not be allocated to a role", op.GetType())
 	}
 	if err := m.rescindFor(a, change.Takes); err != nil {
 		return err
@@ -57,6 +60,8 @@ func (m *Master) operateFor(agent string, op *mesos.Offer_Operation, principal s
 	m.sendOperation(a, &operation{agent: a.id, info: op, change: change, held: m.setAsideMade(a, change.Takes)})
 	return nil
 }
+
+func isRole(allocation string) bool { return allocation != "" }
 
 // rescindFor rescinds offers of an agent that have a part in need, the oldest first, until need is free.
 func (m *Master) rescindFor(a *agent, need resources.Resources) error {

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net/url"
 
 	"github.com/gofiber/fiber/v2"
@@ -115,7 +116,7 @@ type resourceForm struct {
 // resourceList reads a JSON array of resources.
 func resourceList(field, text string) ([]*mesos.Resource, error) {
 	array := bytes.TrimSpace([]byte(text))
-	if len(array) < 2 || array[0] != '[' || array[len(array)-1] != ']' {
+	if !json.Valid(array) || array[0] != '[' {
 		return nil, server.Errorf(fiber.StatusBadRequest, "Error in parsing '%s' query parameter in the request body: it is no JSON array", field)
 	}
 	// As the one field of a message, since messages are what the codec reads.
