@@ -142,6 +142,14 @@ func (a *Agent) obey(c *call) {
 		// No executor that runs here takes messages, and delivery is best effort.
 		a.counters.InvalidMessages++
 	case *nodeapi.Call_Describe:
+		// The leader will take what its copy of the record lacks for what there is not.
+		switch s := a.cfg.Mesh.Snapshot(a.cfg.ID); {
+		case k.Describe.GetGeneration() == 0: // it does not say
+		case s == nil || s.Generation() != k.Describe.GetGeneration():
+			c.before = 0
+		default:
+			c.before = min(c.before, k.Describe.GetVersion())
+		}
 		a.reply(c, &nodeapi.Reply{Description: a.describe(k.Describe)})
 		return
 	case *nodeapi.Call_Drain:

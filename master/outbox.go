@@ -287,6 +287,9 @@ func (m *Master) describe(a *agent, attempt int) {
 		Epoch: t.epoch, Leader: m.cfg.hostport(), AgentId: a.id,
 		Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}},
 	}
+	if s := m.cfg.Mesh.Snapshot(a.id); s != nil {
+		call.GetDescribe().Generation, call.GetDescribe().Version = s.Generation(), s.Version()
+	}
 	// What is launched from here on need not be in the answer.
 	asked := make(map[taskKey]bool)
 	for key, task := range a.tasks {

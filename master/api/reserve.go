@@ -79,6 +79,9 @@ func (a *api) operate(ctx context.Context, call *operator.Call, principal string
 // operateForm serves the older form of such a call: resources are in the field of that name.
 func (a *api) operateForm(field string, op func(form *resourceForm) *mesos.Offer_Operation) fiber.Handler {
 	return func(c *fiber.Ctx) error {
+		if c.Method() != fiber.MethodPost {
+			return notAllowed(c, fiber.MethodPost)
+		}
 		values, err := url.ParseQuery(string(c.Body()))
 		if err != nil {
 			return server.Errorf(fiber.StatusBadRequest, "Unable to decode query string: %v", err)
@@ -133,16 +136,16 @@ func resourceList(field, text string) ([]*mesos.Resource, error) {
 
 // mountReservations adds the older endpoints for reservations and volumes.
 func (a *api) mountReservations(app *fiber.App) {
-	app.Post("/reserve", a.leader(a.operateForm("resources", func(f *resourceForm) *mesos.Offer_Operation {
+	app.All("/reserve", a.leader(a.operateForm("resources", func(f *resourceForm) *mesos.Offer_Operation {
 		return reserve(f.source, f.resources)
 	})))
-	app.Post("/unreserve", a.leader(a.operateForm("resources", func(f *resourceForm) *mesos.Offer_Operation {
+	app.All("/unreserve", a.leader(a.operateForm("resources", func(f *resourceForm) *mesos.Offer_Operation {
 		return unreserve(f.resources)
 	})))
-	app.Post("/create-volumes", a.leader(a.operateForm("volumes", func(f *resourceForm) *mesos.Offer_Operation {
+	app.All("/create-volumes", a.leader(a.operateForm("volumes", func(f *resourceForm) *mesos.Offer_Operation {
 		return createVolumes(f.resources)
 	})))
-	app.Post("/destroy-volumes", a.leader(a.operateForm("volumes", func(f *resourceForm) *mesos.Offer_Operation {
+	app.All("/destroy-volumes", a.leader(a.operateForm("volumes", func(f *resourceForm) *mesos.Offer_Operation {
 		return destroyVolumes(f.resources)
 	})))
 }

@@ -177,7 +177,7 @@ func TestReservationFaults(t *testing.T) {
 		"a volume that is not there":       {"POST /destroy-volumes", form("slaveId", agent, "volumes", "["+volumeJSON+"]"), 400, "Persistent volumes not found"},
 		"a volume that is none":            {"POST /destroy-volumes", form("slaveId", agent, "volumes", cpus), 400, "Not a persistent volume: "},
 		"more than there is":               {"POST /reserve", form("slaveId", agent, "resources", "["+reservedJSON("cpus", "5", "web")+"]"), 409, "does not contain"},
-		"a GET":                            {"GET /reserve", "", 404, ""},
+		"a GET":                            {"GET /reserve", "", 405, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp, text := s.do(tc.line, tc.body, formType)

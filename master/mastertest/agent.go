@@ -283,7 +283,9 @@ func (a *Agent) Flush(ctx context.Context) error {
 		}
 	}
 	leader, send := a.leader, a.Report
-	report.Operations = a.unsent()
+	if send != nil {
+		report.Operations = a.unsent()
+	}
 	a.mu.Unlock()
 	if send == nil || leader == "" || len(report.Updates)+len(report.Operations) == 0 {
 		return nil
@@ -386,8 +388,14 @@ func (a *Agent) Call(_ context.Context, call *nodeapi.Call) (*nodeapi.Reply, err
 	a.epoch, a.leader = call.GetEpoch(), call.GetLeader()
 	a.calls = append(a.calls, call)
 	since := a.own.Snapshot(a.ID).Version()
+	told := since // the answer tells what is newer
+	if d := call.GetDescribe(); d.GetGeneration() == a.generation {
+		told = min(since, d.GetVersion())
+	} else if d != nil {
+		told = 0
+	}
 	reply := a.obey(call)
-	reply.Delta = a.own.Delta(a.ID, since)
+	reply.Delta = a.own.Delta(a.ID, told)
 	a.spread(since)
 	if fault == Silent {
 		return nil, context.DeadlineExceeded

@@ -190,3 +190,21 @@ func Volume(id, role, principal string, size int) *mesos.Resource {
 	}
 	return v
 }
+
+// Take makes the agent use resources such as "cpus:1" for itself, without a word, until the function returned is called.
+func (a *Agent) Take(res string) (giveBack func()) {
+	parsed, err := resources.Parse(res, resources.AnyRole)
+	if err != nil {
+		panic(err) // a mistake in the test
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.used[taskKey{"", res}] = parsed
+	a.publish()
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.used, taskKey{"", res})
+		a.publish()
+	}
+}

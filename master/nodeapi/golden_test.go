@@ -85,6 +85,7 @@ func golden() map[string]proto.Message {
 		"call-acknowledge-operation": call(&Call_AcknowledgeOperation{AcknowledgeOperation: &AcknowledgeOperation{
 			FrameworkId: fid, OperationId: reserve().GetId(), Uuid: uuid,
 		}}),
+		"call-describe-since":          call(&Call_Describe{Describe: &Describe{Generation: 3, Version: 17}}),
 		"reply-operations":             &Reply{Operations: []*mesos.OperationStatus{operation(uuid).GetLatestStatus()}},
 		"reply-description-operations": &Reply{Description: &Description{Operations: []*mesos.Operation{operation(uuid)}}},
 		"report-operations":            &Report{Epoch: 42, AgentId: "m-S0", Operations: []*mesos.Operation{operation(uuid)}},
