@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # command:package, or /file:package
 needed="python3:python3 dig:dnsutils gcc:gcc protoc:protobuf-compiler git:git ip:iproute2 iptables:iptables \
-	java:default-jre-headless /usr/share/java/zookeeper.jar:zookeeper node:nodejs npm:npm \
+	java:default-jre-headless /usr/share/java/zookeeper.jar:libzookeeper-java node:nodejs npm:npm \
 	/usr/share/gocode/src/github.com/mesos/mesos-go:golang-github-mesos-mesos-go-dev"
 
 missing=""

@@ -20,7 +20,7 @@ import (
 const (
 	// firstPause and lastPause are between two rounds over all servers that did not answer.
 	firstPause = 100 * time.Millisecond
-	lastPause  = 2 * time.Second
+	lastPause  = time.Second
 	// maxAnswer bounds one answer of a server, in bytes: a long list of children comes nowhere near.
 	maxAnswer = 64 << 20
 )

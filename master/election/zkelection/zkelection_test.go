@@ -16,6 +16,7 @@ import (
 
 	"starling/master/election"
 	"starling/master/election/electiontest"
+	"starling/master/store"
 	"starling/master/store/storetest"
 	"starling/master/zookeeper"
 	"starling/master/zookeeper/zktest"
@@ -106,6 +107,7 @@ type stander struct {
 	t      testing.TB
 	client *zookeeper.Client
 	terms  chan leading
+	last   leading
 	stop   func() // and wait for the end
 }
 
@@ -120,29 +122,32 @@ func candidate(name string) election.Candidate {
 }
 
 // stand runs a contender whose leads end with their terms.
-func stand(t testing.TB, client *zookeeper.Client, s *storetest.Fake, name string) *stander {
+func stand(t testing.TB, client *zookeeper.Client, s store.Store, name string) *stander {
 	t.Helper()
 	st := &stander{t: t, client: client, terms: make(chan leading, 16)}
-	c := New(Config{Client: client, Store: s, Log: testLog(t)})
+	st.run(New(Config{Client: client, Store: s, Log: testLog(t)}), name)
+	return st
+}
+
+func (s *stander) run(c *Contender, name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		err := c.Run(ctx, candidate(name), func(ctx context.Context, term election.Term) error {
-			st.terms <- leading{ctx, term, time.Now()}
+			s.terms <- leading{ctx, term, time.Now()}
 			<-ctx.Done()
 			return nil
 		})
 		if err != nil {
-			t.Errorf("contender %q: %v", name, err)
+			s.t.Errorf("contender %q: %v", name, err)
 		}
 	}()
-	st.stop = func() {
+	s.stop = func() {
 		cancel()
 		<-done
 	}
-	t.Cleanup(st.stop)
-	return st
+	s.t.Cleanup(s.stop)
 }
 
 func (s *stander) leads() leading {

@@ -1,4 +1,4 @@
-// Package zktest runs real ZooKeeper servers for tests: those of Debian's package zookeeper, one alone or several as an
+// Package zktest runs real ZooKeeper servers for tests: those of Debian's package libzookeeper-java, one alone or several as an
 // ensemble, each a process of its own that a test can stop, kill, freeze, wipe and start again.
 //
 // The servers are small (about 70 MB each) and quick: ticks of half a second, so that sessions of a second are granted. All
@@ -75,7 +75,7 @@ func missing() error {
 		return fmt.Errorf("ZooKeeper takes Java (Debian: default-jre-headless): %w", err)
 	}
 	if _, err := os.Stat(jar); err != nil {
-		return fmt.Errorf("ZooKeeper is not installed (Debian: zookeeper): %w", err)
+		return fmt.Errorf("ZooKeeper is not installed (Debian: libzookeeper-java): %w", err)
 	}
 	return nil
 }
