@@ -25,9 +25,7 @@ func (a *Agent) shutdown(gone bool, done func(error)) {
 	switch {
 	case !gone:
 		a.forgetOperations(func(*mesos.Operation) bool { return true })
-		for _, t := range a.tasks {
-			a.discharge(t, func() executor.Step { return t.cmd.Kill(time.Now(), nil) })
-		}
+		a.dischargeAll(a.cfg.ShutdownGrace)
 		done(nil)
 	case a.leaving:
 		done(nil)
@@ -54,12 +52,16 @@ func (a *Agent) leave() {
 	a.leaving = true
 	a.changed.health = true
 	a.forgetOperations(func(*mesos.Operation) bool { return true })
-	longest := leaveGrace
-	for _, t := range a.tasks {
-		a.discharge(t, func() executor.Step { return t.cmd.Drain(time.Now(), &longest, true) })
-	}
+	a.dischargeAll(leaveGrace)
 	for id := range a.orphans {
 		a.endOrphan(id)
+	}
+}
+
+// dischargeAll ends all tasks, with the grace period given at most: others may be running in their place.
+func (a *Agent) dischargeAll(longest time.Duration) {
+	for _, t := range a.tasks {
+		a.discharge(t, func() executor.Step { return t.cmd.Drain(time.Now(), &longest, false) })
 	}
 }
 
