@@ -225,6 +225,7 @@ func (m *Master) readNode(s *record.Snapshot) {
 		}
 		a.reset()
 		m.agents[a.id] = a
+		m.reclaim(a)
 		m.counters.add("master/slave_registrations", 1)
 		m.counters.add("master/messages_register_slave", 1)
 	}
@@ -416,6 +417,7 @@ func (m *Master) reap(a *agent) {
 		case terminal(t.state):
 			m.complete(t) // its end will not be acknowledged any more
 		default:
+			m.orphan(t)
 			delete(a.tasks, key)
 		}
 	}

@@ -18,6 +18,13 @@ func (m *Master) checkOffers(fault func(format string, args ...any)) {
 			}
 		}
 	}
+	for agent, list := range m.orphans {
+		for key, t := range list {
+			if m.agents[agent] != nil || m.tasks[key] != t || t.agent != agent || t.unreachable.IsZero() {
+				fault("task %v of agent %q is no orphan", key, agent)
+			}
+		}
+	}
 	onTheirWay := make(map[string]resources.Resources)
 	hold := func(agent string, h held) {
 		for _, res := range h {

@@ -46,8 +46,8 @@ func TestForgottenAgentInNextTerm(t *testing.T) {
 		f.Launch(f.ExpectOffer(), 1000, mastertest.Task("t", "cpus:1;mem:32"))
 		f.ExpectUpdate("t", running)
 		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
-		time.Sleep(25 * time.Hour)
-		if gone := c.Mesh.Reap(time.Now(), 24*time.Hour); len(gone) != 1 {
+		time.Sleep(10 * time.Second)
+		if gone := c.Mesh.Reap(time.Now(), time.Second); len(gone) != 1 {
 			t.Fatalf("reaped %q", gone)
 		}
 		synctest.Wait()
@@ -60,5 +60,45 @@ func TestForgottenAgentInNextTerm(t *testing.T) {
 		f.ExpectSilence(time.Second)
 		f.Reconcile("t", "")
 		expectUpdate(t, f, "t", mesos.TaskState_TASK_UNKNOWN)
+	})
+}
+
+// An agent that was forgotten returns without one of its tasks: that one is told as lost, and the other as running.
+func TestForgottenAgentReturnsWithoutTask(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil, aware))
+		f.Launch(f.ExpectOffer(), 1000, mastertest.Task("kept", "cpus:1;mem:32"), mastertest.Task("lost", "cpus:1;mem:32"))
+		for range 2 {
+			f.Acknowledge(f.Expect(scheduler.Event_UPDATE).GetUpdate().GetStatus())
+		}
+		f.Call(&scheduler.Call{Type: scheduler.Call_SUPPRESS.Enum()})
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		time.Sleep(10 * time.Second)
+		if gone := c.Mesh.Reap(time.Now(), time.Second); len(gone) != 1 {
+			t.Fatalf("reaped %q", gone)
+		}
+		synctest.Wait()
+		a.Drop(f.ID, "lost")
+		if err := a.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		last := make(map[string]mesos.TaskState)
+		for {
+			event, err := f.Next(time.Second)
+			if err != nil {
+				break
+			}
+			if status := event.GetUpdate().GetStatus(); status != nil {
+				last[status.GetTaskId().GetValue()] = status.GetState()
+			}
+		}
+		if last["kept"] != running || last["lost"] != dropped || len(last) != 2 {
+			t.Errorf("the last that is told of them is %v", last)
+		}
+		if err := c.Master.CheckBooks(t.Context()); err != nil {
+			t.Error(err)
+		}
 	})
 }

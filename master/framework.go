@@ -149,7 +149,7 @@ func (f *framework) pruneUnreachable(m *Master) {
 	for _, t := range gone[:over] {
 		delete(f.tasks, t.key.task)
 		if m.agents[t.agent] == nil {
-			delete(m.tasks, t.key)
+			m.remove(t)
 		}
 	}
 }

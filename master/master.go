@@ -51,6 +51,8 @@ type Master struct {
 	completed  []*framework // oldest first
 	agents     map[string]*agent
 	tasks      map[taskKey]*task
+	// orphans are those of the tasks, by agent id, whose agents the mesh has forgotten: given up, and kept to be shown.
+	orphans    map[string]map[taskKey]*task
 	offers     map[string]*offer
 	operations map[string]*operation // by uuid
 	inverse    map[string]*inverseOffer
@@ -105,6 +107,7 @@ func New(cfg Config) (*Master, error) {
 		frameworks: make(map[string]*framework),
 		agents:     make(map[string]*agent),
 		tasks:      make(map[taskKey]*task),
+		orphans:    make(map[string]map[taskKey]*task),
 		offers:     make(map[string]*offer),
 		operations: make(map[string]*operation),
 		inverse:    make(map[string]*inverseOffer),

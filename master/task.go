@@ -220,6 +220,28 @@ func (m *Master) remove(t *task) {
 	if m.tasks[t.key] == t {
 		delete(m.tasks, t.key)
 	}
+	if list := m.orphans[t.agent]; list[t.key] == t {
+		if delete(list, t.key); len(list) == 0 {
+			delete(m.orphans, t.agent)
+		}
+	}
+}
+
+// orphan keeps a task whose agent is forgotten.
+func (m *Master) orphan(t *task) {
+	if m.orphans[t.agent] == nil {
+		m.orphans[t.agent] = make(map[taskKey]*task)
+	}
+	m.orphans[t.agent][t.key] = t
+}
+
+// reclaim gives an agent that is known again the tasks that it had. Its record tells which of them it still has, and it is
+// asked for the others.
+func (m *Master) reclaim(a *agent) {
+	for key, t := range m.orphans[a.id] {
+		a.tasks[key] = t
+	}
+	delete(m.orphans, a.id)
 }
 
 // complete moves a task that has ended to the history of its framework.
@@ -272,8 +294,8 @@ func (m *Master) taskUnreachable(a *agent, t *task) {
 
 // taskReturned takes a task back with its agent, and tells the framework how it is.
 func (m *Master) taskReturned(a *agent, t *task) {
-	if t.unreachable.IsZero() {
-		return
+	if t.unreachable.IsZero() || t.missing {
+		return // one that its record lacks it is asked for first
 	}
 	t.unreachable = time.Time{}
 	t.shown = nil

@@ -199,11 +199,11 @@ func (m *Master) begin(t *term, docs *documents) {
 		a.window, a.restriction = nil, m.restrictions[a.id]
 		m.seatAgent(a)
 	}
-	for key, task := range m.tasks {
+	for _, task := range m.tasks {
 		a := m.agents[task.agent]
 		if a == nil {
 			// The last term gave it up with its agent, which the mesh has forgotten since. Another leader knows nothing of it.
-			delete(m.tasks, key)
+			m.remove(task)
 			continue
 		}
 		if !task.unreachable.IsZero() {
