@@ -247,7 +247,8 @@ func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.Task
 		t.after = old.launched
 		m.remove(old)
 	}
-	m.tasks[key], a.tasks[key], f.tasks[key.task] = t, t, t
+	m.tasks[key], a.tasks[key] = t, t
+	f.tasks.put(t)
 	delete(f.kills, key.task) // that was for an earlier task of this id
 	l.tasks[key] = t
 	if executor != nil {

@@ -37,6 +37,7 @@ type agent struct {
 	offers    map[string]*offer
 	used      map[share]resources.Resources // what tasks hold
 	executors map[executorKey]*executor
+	look      agentLook
 
 	// heard is set once this leader has seen the agent alive. Until then it is one that the mesh remembers.
 	heard bool
@@ -118,6 +119,7 @@ func (a *agent) addr() string {
 func (a *agent) reset() {
 	a.offers = make(map[string]*offer)
 	a.executors = make(map[executorKey]*executor)
+	a.look.offered = false
 	a.ending = make(map[string]bool)
 	a.inverse = make(map[string]*inverseOffer)
 	a.answers = make(map[string]*mesosallocator.InverseOfferStatus)
@@ -412,7 +414,7 @@ func (m *Master) reap(a *agent) {
 	for key, t := range a.tasks {
 		f := m.frameworks[key.framework]
 		switch {
-		case m.term == nil, f == nil, f.tasks[key.task] != t:
+		case m.term == nil, f == nil, f.tasks.byID[key.task] != t:
 			m.remove(t) // nobody would find it again
 		case terminal(t.state):
 			m.complete(t) // its end will not be acknowledged any more

@@ -145,7 +145,7 @@ func TestAgentReaped(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := view.Frameworks[0]
-		if len(got.Tasks) != 0 || len(got.Unreachable) != 1 || len(got.Completed) != 1 || got.Completed[0].ID() != "ended" {
+		if got.Tasks.Len() != 0 || got.Unreachable.Len() != 1 || got.Completed.Len() != 1 || got.Completed[0].Tasks[0].ID() != "ended" {
 			t.Errorf("tasks %v, unreachable %v, completed %v", got.Tasks, got.Unreachable, got.Completed)
 		}
 	})
@@ -278,10 +278,10 @@ func TestNextLeader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(view.Frameworks) != 1 || !view.Frameworks[0].Recovered || len(view.Frameworks[0].Tasks) != 1 {
+		if len(view.Frameworks) != 1 || !view.Frameworks[0].Recovered || view.Frameworks[0].Tasks.Len() != 1 {
 			t.Fatalf("first view: %+v", view.Frameworks)
 		}
-		if got := view.Frameworks[0].Tasks[0].Message(); got.GetState() != running || len(got.GetResources()) == 0 {
+		if got := view.Frameworks[0].Tasks[0].Tasks[0].Message(); got.GetState() != running || len(got.GetResources()) == 0 {
 			t.Errorf("task as shown: %v", got)
 		}
 		time.Sleep(time.Minute) // well beyond the failover timeout: nobody could come back while there was no leader

@@ -79,7 +79,7 @@ func agentView(t *testing.T, c *mastertest.Cluster, id string) *master.AgentView
 	}
 	for i := range v.Agents {
 		if v.Agents[i].Info.GetId().GetValue() == id {
-			return &v.Agents[i]
+			return v.Agents[i]
 		}
 	}
 	return nil

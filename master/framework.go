@@ -36,19 +36,20 @@ type framework struct {
 	disconnected time.Time
 	failover     *time.Timer // leads to its removal; nil while connected
 
-	tasks   map[string]*task    // by task id; those given up with their agents included
+	tasks   taskList            // those given up with their agents included
 	kills   map[string]heldKill // by task id; of tasks that may yet turn up
 	offers  map[string]*offer
+	look    *offersLook              // nil when it has to be made anew
 	inverse map[string]*inverseOffer // by offer id
 	// inverseFilters keep it from being asked again, by agent id.
 	inverseFilters map[string]*inverseFilter
-	completed      []*TaskView // as last shown, oldest first
+	completed      history // as last shown
 	metrics        frameworkMetrics
 }
 
 func newFramework(id string, info *mesos.FrameworkInfo) *framework {
 	f := &framework{
-		id: id, tasks: make(map[string]*task), kills: make(map[string]heldKill), offers: make(map[string]*offer), suppressed: make(map[string]bool),
+		id: id, tasks: newTaskList(), kills: make(map[string]heldKill), offers: make(map[string]*offer), suppressed: make(map[string]bool),
 		inverse: make(map[string]*inverseOffer), inverseFilters: make(map[string]*inverseFilter),
 		metrics: newFrameworkMetrics(),
 	}
@@ -120,18 +121,10 @@ func (f *framework) stopTimer() {
 	}
 }
 
-// remember keeps an ended task to be shown.
-func (f *framework) remember(t *TaskView, most int) {
-	f.completed = append(f.completed, t)
-	if over := len(f.completed) - most; over > 0 {
-		f.completed = slices.Clone(f.completed[over:])
-	}
-}
-
 // pruneUnreachable forgets the tasks that were given up first, where there are too many.
 func (f *framework) pruneUnreachable(m *Master) {
 	var gone []*task
-	for _, t := range f.tasks {
+	for _, t := range f.tasks.byID {
 		if !t.unreachable.IsZero() {
 			gone = append(gone, t)
 		}
@@ -147,7 +140,7 @@ func (f *framework) pruneUnreachable(m *Master) {
 		return strings.Compare(a.key.task, b.key.task)
 	})
 	for _, t := range gone[:over] {
-		delete(f.tasks, t.key.task)
+		f.tasks.remove(t.key.task)
 		if m.agents[t.agent] == nil {
 			m.remove(t)
 		}
@@ -202,7 +195,7 @@ func (m *Master) addFramework(f *framework) {
 	m.seatFramework(f)
 	for key, t := range m.tasks {
 		if key.framework == f.id {
-			f.tasks[key.task] = t
+			f.tasks.put(t)
 		}
 	}
 }
@@ -286,7 +279,7 @@ func (m *Master) removeFramework(f *framework) {
 	m.dropFramework(f)
 	m.addCompleted(f)
 	m.keep(f, nil)
-	m.log.Info("framework removed", "framework_id", f.id, "tasks", len(f.completed))
+	m.log.Info("framework removed", "framework_id", f.id, "tasks", f.completed.len)
 	for id := range agents {
 		if a := m.agents[id]; a != nil {
 			m.endFramework(a, f.id)

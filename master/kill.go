@@ -34,7 +34,7 @@ func (m *Master) kill(f *framework, kill *scheduler.Call_Kill) {
 
 func (m *Master) killOf(f *framework, held heldKill) {
 	kill := held.kill
-	t := f.tasks[kill.GetTaskId().GetValue()]
+	t := f.tasks.byID[kill.GetTaskId().GetValue()]
 	if t == nil || t.gone() {
 		held.answered = held.answered || m.answer(f, kill.GetTaskId().GetValue(), kill.GetAgentId().GetValue())
 		if !held.answered || t == nil && m.mayTurnUp(kill.GetAgentId().GetValue()) {

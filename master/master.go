@@ -50,6 +50,7 @@ type Master struct {
 	frameworks map[string]*framework
 	completed  []*framework // oldest first
 	agents     map[string]*agent
+	inOrder    []*agent // see agentsInOrder
 	tasks      map[taskKey]*task
 	// orphans are those of the tasks, by agent id, whose agents the mesh has forgotten: given up, and kept to be shown.
 	orphans    map[string]map[taskKey]*task
@@ -67,7 +68,6 @@ type Master struct {
 	alloc        *allocator.Allocator // nil while not leading
 	leaders      map[string]leaderEntry
 	detected     *election.Candidate // the leader as the detector has it; nil when it has none
-	withdrawn    string              // its id, once it has withdrawn its claim in the mesh
 	// weights and quotas are by role; both maps are replaced, never modified. A fault keeps them from being set.
 	weights                  map[string]float64
 	quotas                   map[string]allocator.Quota

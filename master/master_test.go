@@ -298,10 +298,10 @@ func TestTeardown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(view.Frameworks) != 0 || len(view.Completed) != 1 || len(view.Completed[0].Completed) != 1 {
+		if len(view.Frameworks) != 0 || len(view.Completed) != 1 || view.Completed[0].Completed.Len() != 1 {
 			t.Fatalf("got %d frameworks, completed %v", len(view.Frameworks), view.Completed)
 		}
-		if got := view.Completed[0].Completed[0].State; got != mesos.TaskState_TASK_KILLED {
+		if got := view.Completed[0].Completed[0].Tasks[0].State; got != mesos.TaskState_TASK_KILLED {
 			t.Errorf("got %s, want TASK_KILLED", got)
 		}
 		other := mastertest.Subscribe(t, c.Master, mastertest.Info("g", nil))
@@ -512,7 +512,7 @@ func TestResourcesComeBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := view.Frameworks[0]; len(got.Tasks) != 0 || len(got.Completed) != 1 {
+		if got := view.Frameworks[0]; got.Tasks.Len() != 0 || got.Completed.Len() != 1 {
 			t.Errorf("got tasks %v, completed %v", got.Tasks, got.Completed)
 		}
 	})

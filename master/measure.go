@@ -174,7 +174,7 @@ func (m *Master) measureFramework(f *framework, out map[string]float64) {
 	out[prefix+"offers/declined"] = float64(f.metrics.offersDeclined)
 	out[prefix+"offers/rescinded"] = float64(f.metrics.offersRescinded)
 	states := make(map[mesos.TaskState]int)
-	for _, t := range f.tasks {
+	for _, t := range f.tasks.byID {
 		if !terminal(t.state) {
 			states[m.stateShown(t)]++
 		}

@@ -24,6 +24,7 @@ type offer struct {
 	role      string
 	resources resources.Resources // allocated to role
 	made      time.Time           // monotonic
+	sent      *mesos.Offer
 }
 
 // The allocator keeps the books of who may be offered what. It knows of the resources of an agent as free (from the
@@ -116,13 +117,15 @@ func (m *Master) allocate() {
 			id:        fmt.Sprintf("%s-O%d", m.cfg.ID, m.term.offerSeq),
 			framework: f, agent: a, role: g.Role, resources: g.Resources.AllocatedTo(g.Role), made: begun,
 		}
+		o.sent = o.message()
 		m.offers[o.id], f.offers[o.id], a.offers[o.id] = o, o, o
 		m.wantInverse(a)
+		o.looksChanged()
 		f.metrics.offersSent++
 		if events[f] == nil {
 			order = append(order, f)
 		}
-		events[f] = append(events[f], o.message())
+		events[f] = append(events[f], o.sent)
 	}
 	for _, f := range order {
 		m.send(f, &scheduler.Event{
@@ -186,6 +189,12 @@ func (m *Master) drop(o *offer) {
 	delete(o.framework.offers, o.id)
 	delete(o.agent.offers, o.id)
 	m.wantInverse(o.agent)
+	o.looksChanged()
+}
+
+// looksChanged has the framework and the agent of an offer shown anew.
+func (o *offer) looksChanged() {
+	o.framework.look, o.agent.look.offered = nil, false
 }
 
 // withdraw ends an offer of which the framework need not hear, and gives its resources back without a filter.

@@ -97,7 +97,7 @@ func (m *Master) seatOperator(s *OperatorStream) error {
 	}
 	for _, f := range m.frameworks {
 		f.announced = true
-		for _, t := range f.tasks {
+		for _, t := range f.tasks.byID {
 			t.announced, t.told = true, m.stateShown(t)
 		}
 	}
@@ -205,7 +205,7 @@ func (m *Master) announceFramework(f *framework) {
 	m.publish(&operator.Event{
 		Type: operator.Event_FRAMEWORK_ADDED.Enum(), FrameworkAdded: &operator.Event_FrameworkAdded{Framework: v.Message()},
 	})
-	for _, t := range f.tasks {
+	for _, t := range f.tasks.byID {
 		m.announceTask(t)
 	}
 }
@@ -224,7 +224,7 @@ func (m *Master) retractFramework(f *framework) {
 // announceTask tells of a task that is new, once its framework is known and its agent's record has been read.
 func (m *Master) announceTask(t *task) {
 	f := m.frameworks[t.key.framework]
-	if !m.listened() || t.announced || f == nil || !f.announced || f.tasks[t.key.task] != t {
+	if !m.listened() || t.announced || f == nil || !f.announced || f.tasks.byID[t.key.task] != t {
 		return
 	}
 	if a := m.agents[t.agent]; a != nil && a.unread {

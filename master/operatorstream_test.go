@@ -64,8 +64,8 @@ func taskName(framework *mesos.FrameworkID, task *mesos.TaskID) string {
 func tasksIn(v *master.View) map[string]mesos.TaskState {
 	tasks := make(map[string]mesos.TaskState)
 	for i := range v.Frameworks {
-		for _, list := range [][]*master.TaskView{v.Frameworks[i].Tasks, v.Frameworks[i].Unreachable} {
-			for _, t := range list {
+		for _, list := range []master.TaskList{v.Frameworks[i].Tasks, v.Frameworks[i].Unreachable} {
+			for t := range list.All() {
 				tasks[t.FrameworkID()+" "+t.ID()] = t.State
 			}
 		}

@@ -99,6 +99,7 @@ func (m *Master) dispatch(a *agent, l *lane) {
 	}
 	for m.term != nil && l.flying < most && len(l.queue) > 0 {
 		e := l.queue[0]
+		l.queue[0] = nil // else what was launched last is kept for as long as the agent
 		l.queue = l.queue[1:]
 		l.flying++
 		m.fly(a, l, e)
@@ -273,6 +274,7 @@ func (m *Master) wantDescription(a *agent) {
 func (m *Master) describeMore() {
 	for m.describes.flying < describesAtOnce && len(m.describes.waiting) > 0 {
 		a := m.describes.waiting[0]
+		m.describes.waiting[0] = nil
 		m.describes.waiting = m.describes.waiting[1:]
 		m.describes.flying++
 		m.describe(a, 0)
@@ -374,7 +376,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 					t.statuses, _ = t.statuses.with(s)
 				}
 			}
-			t.shown = nil
+			m.changed(t)
 		}
 	}
 	for key := range asked {

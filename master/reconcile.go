@@ -10,7 +10,7 @@ import (
 // reconcile answers with the states of tasks: of all active ones, or of those asked for.
 func (m *Master) reconcile(f *framework, r *scheduler.Call_Reconcile) {
 	if len(r.GetTasks()) == 0 {
-		for _, t := range f.tasks {
+		for _, t := range f.tasks.byID {
 			if !t.gone() {
 				m.sendUpdate(f, m.reconciled(t))
 			}
@@ -34,7 +34,7 @@ func (m *Master) reconciled(t *task) *mesos.TaskStatus {
 // answer is the explicit answer for one task, or silence, and false, while it cannot be known. Spec: mesos-semantics.md
 // section 6.
 func (m *Master) answer(f *framework, taskID, agentID string) bool {
-	t := f.tasks[taskID]
+	t := f.tasks.byID[taskID]
 	if t != nil && !t.gone() {
 		m.sendUpdate(f, m.reconciled(t))
 		return true

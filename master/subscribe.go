@@ -162,9 +162,10 @@ func (m *Master) subscribed(f *framework) {
 		m.wantInverse(a)
 	}
 	// Agents send their updates again in their own time; what is here need not wait for that.
-	for _, t := range f.tasks {
+	for _, t := range f.tasks.byID {
 		if t.unacked != nil && m.sendUpdate(f, t.unacked) {
-			t.forwarded, t.shown = forwardedAs(t.unacked), nil
+			t.forwarded = forwardedAs(t.unacked)
+			m.changed(t)
 		}
 	}
 }

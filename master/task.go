@@ -137,7 +137,7 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 	t.executor, t.role = shared(rec.GetExecutorId(), t.executor, key.task), shared(rec.GetRole(), append(m.rolesOf(key.framework), t.role)...)
 	t.state = mesos.TaskState(rec.GetState())
 	m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
-	t.shown = nil
+	m.changed(t)
 	m.announceTask(t)
 	m.noteState(t)
 	if f := m.frameworks[key.framework]; fresh && f != nil && m.term != nil {
@@ -176,6 +176,8 @@ func (m *Master) hold(a *agent, t *task, held resources.Resources) {
 	key := share{t.key.framework, t.role}
 	used := a.used[key].Sub(t.held).Add(held)
 	t.held = held
+	a.look.used = false
+	m.changed(t)
 	if used.Empty() {
 		delete(a.used, key)
 	} else {
@@ -191,7 +193,7 @@ func (m *Master) hold(a *agent, t *task, held resources.Resources) {
 // adopt gives a task to its framework, where that is known.
 func (m *Master) adopt(t *task) {
 	if f := m.frameworks[t.key.framework]; f != nil {
-		f.tasks[t.key.task] = t
+		f.tasks.put(t)
 	}
 	if m.term != nil && m.isCompleted(t.key.framework) {
 		if a := m.agents[t.agent]; a != nil {
@@ -208,8 +210,8 @@ func (m *Master) forget(t *task) {
 		delete(a.tasks, t.key)
 		m.syncDrain(a)
 	}
-	if f := m.frameworks[t.key.framework]; f != nil && f.tasks[t.key.task] == t {
-		delete(f.tasks, t.key.task)
+	if f := m.frameworks[t.key.framework]; f != nil && f.tasks.byID[t.key.task] == t {
+		f.tasks.remove(t.key.task)
 	}
 }
 
@@ -250,7 +252,7 @@ func (m *Master) complete(t *task) {
 	f := m.frameworks[t.key.framework]
 	m.remove(t)
 	if f != nil && !t.acknowledged {
-		f.remember(m.show(t), m.cfg.MaxCompletedTasks)
+		f.completed.add(m.show(t), m.cfg.MaxCompletedTasks)
 	}
 }
 
@@ -275,7 +277,7 @@ func (m *Master) taskUnreachable(a *agent, t *task) {
 		return
 	}
 	t.unreachable = a.unreachable
-	t.shown = nil
+	m.changed(t)
 	m.hold(a, t, resources.Resources{})
 	f := m.frameworks[t.key.framework]
 	if f == nil {
@@ -298,8 +300,8 @@ func (m *Master) taskReturned(a *agent, t *task) {
 		return // one that its record lacks it is asked for first
 	}
 	t.unreachable = time.Time{}
-	t.shown = nil
 	m.adopt(t) // it may have been forgotten there, as one unreachable task too many
+	m.changed(t)
 	if t.rec != nil {
 		m.hold(a, t, nodeapi.ResourcesFromCatalog(t.rec.decode().GetResources()))
 	}
@@ -362,7 +364,7 @@ func containerStatus(rec *catalog.Task, node string) *mesos.ContainerStatus {
 func (m *Master) noteStatus(t *task, status *mesos.TaskStatus) {
 	var fresh bool
 	t.statuses, fresh = t.statuses.with(status)
-	t.shown = nil
+	m.changed(t)
 	m.tellStatus(t, status, fresh)
 }
 

@@ -47,6 +47,14 @@ func (v *TaskView) FirstSeen() float64 {
 	return 0
 }
 
+// changed has a task shown anew.
+func (m *Master) changed(t *task) {
+	t.shown = nil
+	if f := m.frameworks[t.key.framework]; f != nil && f.tasks.byID[t.key.task] == t {
+		f.tasks.changed(t.key.task)
+	}
+}
+
 // show returns a task as tools see it. It is made once for each change.
 func (m *Master) show(t *task) *TaskView {
 	if t.shown != nil {

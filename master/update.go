@@ -130,7 +130,7 @@ func (m *Master) statusUpdate(a *agent, u *nodeapi.StatusUpdate) {
 	}
 	if m.sendUpdate(f, status) && t != nil {
 		t.forwarded = forwardedAs(status)
-		t.shown = nil
+		m.changed(t)
 	}
 	if t != nil && len(status.GetUuid()) == 0 && terminal(status.GetState()) && t.rec == nil {
 		m.complete(t) // nobody will acknowledge it
@@ -170,10 +170,10 @@ func (m *Master) acknowledge(f *framework, ack *scheduler.Call_Acknowledge) {
 		if over {
 			m.hold(a, t, resources.Resources{})
 			t.state = t.unacked.GetState()
-			t.shown = nil
-			f.remember(m.show(t), m.cfg.MaxCompletedTasks)
+			m.changed(t)
+			f.completed.add(m.show(t), m.cfg.MaxCompletedTasks)
 			t.acknowledged = true
-			delete(f.tasks, key.task)
+			f.tasks.remove(key.task)
 			if t.rec == nil {
 				m.remove(t)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"starling/gossip/catalog"
 	"starling/master/allocator"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
@@ -40,7 +41,7 @@ type View struct {
 
 	// Agents, in order of ids, leave out the unreachable ones, of which only the ids are told, and Recovered: those that
 	// this leader knows from the mesh's memory alone, and has not seen alive.
-	Agents, Recovered []AgentView
+	Agents, Recovered []*AgentView
 	Unreachable       []string
 	// Operations are those that agents have not finished, or whose end is not acknowledged.
 	Operations []*mesos.Operation
@@ -50,7 +51,7 @@ type View struct {
 	Frameworks, Completed []FrameworkView
 }
 
-// AgentView shows an agent.
+// AgentView shows an agent. While nothing in it changes, views share it: what is made of it can be kept by its address.
 type AgentView struct {
 	Info    *mesos.AgentInfo
 	PID     string
@@ -76,7 +77,7 @@ type FrameworkView struct {
 	// Registered, Reregistered and Unregistered are zero where they have not happened.
 	Registered, Reregistered, Unregistered time.Time
 	// Tasks are the active ones, Unreachable those given up with their agents, Completed those that are over.
-	Tasks, Unreachable, Completed []*TaskView
+	Tasks, Unreachable, Completed TaskList
 	Offers                        []OfferView
 	InverseOffers                 []*mesos.InverseOffer
 	Executors                     []ExecutorView
@@ -129,15 +130,10 @@ func (m *Master) makeView() *View {
 		Elected: m.elected, Cluster: m.cfg.Cluster, Flags: m.cfg.Flags, Weights: m.weights, Roles: m.cfg.Roles, Software: m.cfg.Version,
 		Quotas: m.quotas, WeightsFault: m.weightsFault, QuotaFault: m.quotaFault,
 	}
-	used := make(map[string]resources.Resources)
-	executors := make(map[string][]ExecutorView)
-	for _, id := range slices.Sorted(maps.Keys(m.agents)) {
-		a := m.agents[id]
-		for key, r := range a.used {
-			used[key.framework] = used[key.framework].Add(r)
-		}
+	executors, held := make(map[string][]ExecutorView), make(map[string]resources.Resources)
+	for _, a := range m.agentsInOrder() {
 		if !a.unreachable.IsZero() {
-			v.Unreachable = append(v.Unreachable, id)
+			v.Unreachable = append(v.Unreachable, a.id)
 			continue
 		}
 		if m.term != nil && !a.listed() {
@@ -145,18 +141,20 @@ func (m *Master) makeView() *View {
 			continue
 		}
 		v.Agents = append(v.Agents, a.view())
+		if len(a.executors) == 0 {
+			continue
+		}
 		keys := slices.SortedFunc(maps.Keys(a.executors), func(x, y executorKey) int {
 			return cmp.Or(cmp.Compare(x.framework, y.framework), cmp.Compare(x.executor, y.executor))
 		})
 		for _, key := range keys {
-			executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: id, Info: a.executors[key].info})
-			used[key.framework] = used[key.framework].Add(a.executors[key].held)
+			executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: a.id, Info: a.executors[key].info})
+			held[key.framework] = held[key.framework].Add(a.executors[key].held)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.frameworks)) {
-		f := m.frameworks[id]
-		fv := m.viewFramework(f)
-		fv.Used, fv.Executors = used[id], executors[id]
+		fv := m.viewFramework(m.frameworks[id])
+		fv.Executors, fv.Used = executors[id], fv.Used.Add(held[id])
 		v.Frameworks = append(v.Frameworks, fv)
 	}
 	v.Operations = m.viewOperations()
@@ -166,63 +164,128 @@ func (m *Master) makeView() *View {
 	return v
 }
 
-func (a *agent) view() AgentView {
+// agentsInOrder lists all agents in order of their ids. They rarely come and go.
+func (m *Master) agentsInOrder() []*agent {
+	same := len(m.inOrder) == len(m.agents)
+	for _, a := range m.inOrder {
+		if !same {
+			break
+		}
+		same = m.agents[a.id] == a
+	}
+	if !same {
+		m.inOrder = slices.SortedFunc(maps.Values(m.agents), func(x, y *agent) int { return cmp.Compare(x.id, y.id) })
+	}
+	return m.inOrder
+}
+
+// agentLook is what is kept of how an agent was shown last.
+type agentLook struct {
+	view *AgentView
+	// node is what the view's Info, PID and Capabilities were made of.
+	node *catalog.Node
+	// used and offered are set while the view's sums are right, but for what executors hold; executors is set when there are
+	// any in it.
+	used, offered, executors bool
+}
+
+// view shows an agent: with the same address as before unless something changed.
+func (a *agent) view() *AgentView {
+	old := a.look.view
 	v := AgentView{
-		Info: &mesos.AgentInfo{
-			Hostname: proto.String(a.node.GetHostname()), Port: proto.Int32(int32(a.node.GetPort())),
-			Resources: a.total.ProtoEndpoint(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
-		},
-		PID:     "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort()))),
-		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Deactivated: a.draining || a.restriction != nil, Drain: a.restriction.info(), DrainStart: a.restriction.started(),
+		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Deactivated: a.draining || a.restriction != nil,
+		Drain: a.restriction.info(), DrainStart: a.restriction.started(),
 		Registered: a.registered, Reregistered: a.reregistered, Total: a.total,
 	}
-	for _, r := range a.used {
-		v.Used = v.Used.Add(r)
+	same := old != nil && a.look.node == a.node && old.Total.Equal(a.total)
+	if same {
+		v.Info, v.PID, v.Capabilities = old.Info, old.PID, old.Capabilities
+	} else {
+		v.Info = &mesos.AgentInfo{
+			Hostname: proto.String(a.node.GetHostname()), Port: proto.Int32(int32(a.node.GetPort())),
+			Resources: a.total.ProtoEndpoint(), Attributes: a.attributes, Id: agentID(a.id), Domain: a.domain(),
+		}
+		v.PID = "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort())))
+		v.Capabilities = a.capabilities()
 	}
-	for _, e := range a.executors {
-		v.Used = v.Used.Add(e.held)
+	if same && a.look.used && len(a.executors) == 0 && !a.look.executors {
+		v.Used = old.Used
+	} else {
+		for _, r := range a.used {
+			v.Used = v.Used.Add(r)
+		}
+		for _, e := range a.executors {
+			v.Used = v.Used.Add(e.held)
+		}
 	}
-	for _, o := range a.offers {
-		v.Offered = v.Offered.Add(o.resources)
+	if same && a.look.offered {
+		v.Offered = old.Offered
+	} else {
+		for _, o := range a.offers {
+			v.Offered = v.Offered.Add(o.resources)
+		}
 	}
-	// What every agent of this software can do.
+	same = same && a.look.offered && v.Used.Equal(old.Used) && v.Connected == old.Connected && v.Active == old.Active && v.Deactivated == old.Deactivated &&
+		proto.Equal(v.Drain, old.Drain) && v.DrainStart.Equal(old.DrainStart) && v.Registered.Equal(old.Registered) && v.Reregistered.Equal(old.Reregistered)
+	if same {
+		a.look.used, a.look.executors = true, len(a.executors) > 0
+		return old
+	}
+	a.look = agentLook{view: &v, node: a.node, used: true, offered: true, executors: len(a.executors) > 0}
+	return &v
+}
+
+// capabilities are those of every agent of this software, and those that it tells of itself.
+func (a *agent) capabilities() []*mesos.AgentInfo_Capability {
+	var out []*mesos.AgentInfo_Capability
 	for _, c := range []mesos.AgentInfo_Capability_Type{
 		mesos.AgentInfo_Capability_MULTI_ROLE, mesos.AgentInfo_Capability_HIERARCHICAL_ROLE,
 		mesos.AgentInfo_Capability_RESERVATION_REFINEMENT, mesos.AgentInfo_Capability_RESIZE_VOLUME,
 		mesos.AgentInfo_Capability_AGENT_OPERATION_FEEDBACK,
 	} {
-		v.Capabilities = append(v.Capabilities, &mesos.AgentInfo_Capability{Type: c.Enum()})
+		out = append(out, &mesos.AgentInfo_Capability{Type: c.Enum()})
 	}
 	for _, name := range a.node.GetCapabilities() {
 		if n, ok := mesos.AgentInfo_Capability_Type_value[name]; ok {
-			v.Capabilities = append(v.Capabilities, &mesos.AgentInfo_Capability{Type: mesos.AgentInfo_Capability_Type(n).Enum()})
+			out = append(out, &mesos.AgentInfo_Capability{Type: mesos.AgentInfo_Capability_Type(n).Enum()})
 		}
 	}
-	return v
+	return out
 }
 
 func (m *Master) viewFramework(f *framework) FrameworkView {
 	v := FrameworkView{
 		Info: f.info, Roles: f.roles, Suppressed: f.suppressedRoles(), Active: f.active, Connected: f.connected,
 		Recovered: f.recovered, Registered: f.registered, Reregistered: f.reregistered, Unregistered: f.unregistered,
-		Completed: f.completed, Constraints: f.constraints,
+		Completed: f.completed.pages, Constraints: f.constraints,
 	}
-	for _, id := range slices.Sorted(maps.Keys(f.tasks)) {
-		if t := f.tasks[id]; t.unreachable.IsZero() {
-			v.Tasks = append(v.Tasks, m.show(t))
-		} else {
-			v.Unreachable = append(v.Unreachable, m.show(t))
+	f.tasks.show(m.show)
+	v.Tasks, v.Unreachable, v.Used = f.tasks.live, f.tasks.unreachable, f.tasks.held
+	if f.look == nil {
+		f.look = new(offersLook)
+		for _, id := range slices.Sorted(maps.Keys(f.offers)) {
+			o := f.offers[id]
+			f.look.offers = append(f.look.offers, OfferView{ID: o.id, AgentID: o.agent.id, Role: o.role, Resources: o.resources, Message: o.sent})
 		}
+		f.look.sum = resources.Sum(func(yield func(resources.Resources) bool) {
+			for _, o := range f.offers {
+				if !yield(o.resources) {
+					return
+				}
+			}
+		})
 	}
-	for _, id := range slices.Sorted(maps.Keys(f.offers)) {
-		o := f.offers[id]
-		v.Offers = append(v.Offers, OfferView{ID: o.id, AgentID: o.agent.id, Role: o.role, Resources: o.resources, Message: o.message()})
-		v.Offered = v.Offered.Add(o.resources)
-	}
+	v.Offers, v.Offered = f.look.offers, f.look.sum
 	for _, id := range slices.Sorted(maps.Keys(f.inverse)) {
 		v.InverseOffers = append(v.InverseOffers, f.inverse[id].message())
 	}
 	return v
+}
+
+// offersLook is what is kept of how a framework's offers were shown last.
+type offersLook struct {
+	offers []OfferView
+	sum    resources.Resources
 }
 
 // stateShown is the newest state of a task, or that of one given up with its agent.

@@ -68,9 +68,9 @@ func (a *api) stateSummary(c *fiber.Ctx) error { return a.show(c, "/state-summar
 func writeSummary(w *jsonWriter, v *master.View) {
 	agents := make(map[string]*tally)
 	frameworks := make(map[string]*tally)
-	count := func(lists ...[]*master.TaskView) {
+	count := func(lists ...master.TaskList) {
 		for _, list := range lists {
-			for _, t := range list {
+			for t := range list.All() {
 				f, a := t.FrameworkID(), t.AgentID()
 				if frameworks[f] == nil {
 					frameworks[f] = new(tally)
@@ -102,7 +102,7 @@ func writeSummary(w *jsonWriter, v *master.View) {
 		for i := range v.Agents {
 			w.element()
 			w.object(func() {
-				writeAgent(w, &v.Agents[i])
+				writeAgent(w, v.Agents[i])
 				of(agents, v.Agents[i].Info.GetId().GetValue()).write(w, "framework_ids")
 			})
 		}
@@ -129,8 +129,7 @@ func writeSlaves(w *jsonWriter, v *master.View, id string) {
 	asked := func(a *master.AgentView) bool { return id == "" || a.Info.GetId().GetValue() == id }
 	w.key("slaves")
 	w.array(func() {
-		for i := range v.Agents {
-			agent := &v.Agents[i]
+		for _, agent := range v.Agents {
 			if !asked(agent) {
 				continue
 			}
@@ -209,8 +208,8 @@ func (q taskQuery) write(w *jsonWriter, v *master.View) {
 			if q.framework != "" && f.Info.GetId().GetValue() != q.framework {
 				continue
 			}
-			for _, list := range [][]*master.TaskView{f.Tasks, f.Unreachable, f.Completed} {
-				for _, t := range list {
+			for _, list := range []master.TaskList{f.Tasks, f.Unreachable, f.Completed} {
+				for t := range list.All() {
 					if q.task == "" || t.ID() == q.task {
 						tasks = append(tasks, t)
 					}
@@ -225,7 +224,7 @@ func (q taskQuery) write(w *jsonWriter, v *master.View) {
 		return cmp.Compare(y.FirstSeen(), x.FirstSeen())
 	})
 	tasks = tasks[min(q.offset, len(tasks)):]
-	writeTasks(w, "tasks", tasks[:min(q.limit, len(tasks))])
+	writeTasks(w, "tasks", master.TaskList{{Tasks: tasks[:min(q.limit, len(tasks))]}})
 }
 
 // count reads a query parameter that is a number of things.

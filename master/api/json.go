@@ -3,12 +3,14 @@ package api
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"starling/master"
 	"starling/master/mesos/codec"
 )
 
@@ -19,6 +21,11 @@ type jsonWriter struct {
 	// first is set where no comma is due.
 	first bool
 	err   error
+
+	// done are the parts before b. kept are those that may be used again, used what this document uses; used is nil where
+	// nothing is to be kept.
+	done       []*part
+	kept, used parts
 }
 
 func newJSON() *jsonWriter { return &jsonWriter{first: true} }
@@ -148,38 +155,52 @@ func (w *jsonWriter) strings(name string, values []string) {
 	})
 }
 
-// cache keeps the newest encoding of each endpoint, so that many readers cost one encoding a version.
-type cache struct {
-	mu      sync.Mutex
-	entries map[string]*cached
+// document writes an object, and returns all that was written.
+func (w *jsonWriter) document(members func(*jsonWriter)) (*document, error) {
+	w.object(func() { members(w) })
+	w.cut()
+	d := &document{parts: w.done, packing: new(sync.Mutex)}
+	for _, p := range w.done {
+		d.size += len(p.plain)
+	}
+	return d, w.err
 }
 
-type cached struct {
-	mu      sync.Mutex // held while encoding: the others wait and share
-	version uint64
-	body    []byte
+// cut ends the part that is being written.
+func (w *jsonWriter) cut() {
+	if len(w.b) > 0 {
+		w.done = append(w.done, &part{plain: w.b})
+		w.b = nil
+	}
 }
 
-// get returns the body of a version, made if need be; hit tells that it was there. The body is shared and must not be modified.
-func (c *cache) get(path string, version uint64, encode func() ([]byte, error)) (body []byte, hit bool, err error) {
-	c.mu.Lock()
-	if c.entries == nil {
-		c.entries = make(map[string]*cached)
+// elements writes elements of an array that are encoded once for as long as key stands for the same ones. They must not
+// be none.
+func (w *jsonWriter) elements(key any, write func(*jsonWriter)) {
+	w.run(key, nil, write)
+}
+
+// agents is elements for some agents.
+func (w *jsonWriter) agents(of []*master.AgentView, write func(*jsonWriter)) {
+	w.run(of[0], of, write)
+}
+
+func (w *jsonWriter) run(key any, of []*master.AgentView, write func(*jsonWriter)) {
+	if w.used == nil {
+		write(w)
+		return
 	}
-	e := c.entries[path]
-	if e == nil {
-		e = &cached{}
-		c.entries[path] = e
+	w.comma()
+	p := w.kept[key]
+	if p == nil || !slices.Equal(p.of, of) {
+		inner := newJSON()
+		write(inner)
+		if inner.err != nil && w.err == nil {
+			w.err = inner.err
+		}
+		p = &part{plain: slices.Clip(inner.b), of: slices.Clone(of)}
 	}
-	c.mu.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.body != nil && e.version >= version {
-		return e.body, true, nil
-	}
-	if body, err = encode(); err != nil {
-		return nil, false, err
-	}
-	e.version, e.body = version, body
-	return body, false, nil
+	w.used[key] = p
+	w.cut()
+	w.done = append(w.done, p)
 }

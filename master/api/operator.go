@@ -129,8 +129,8 @@ func tasksOf(v *master.View) *operator.Response_GetTasks {
 	return out
 }
 
-func appendTasks(out []*mesos.Task, tasks []*master.TaskView) []*mesos.Task {
-	for _, t := range tasks {
+func appendTasks(out []*mesos.Task, tasks master.TaskList) []*mesos.Task {
+	for t := range tasks.All() {
 		out = append(out, t.Message())
 	}
 	return out

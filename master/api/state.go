@@ -13,7 +13,6 @@ import (
 	"starling/master"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
-	"starling/master/mesos/server"
 )
 
 // The older endpoints that show the state. Spec: mesos-http-endpoints.md sections 1 and 2; all names are the old ones.
@@ -27,24 +26,20 @@ func (a *api) show(c *fiber.Ctx, key string, write func(*jsonWriter, *master.Vie
 	if err != nil {
 		return a.fail(c, err)
 	}
-	encode := func() ([]byte, error) {
-		w := newJSON()
-		w.object(func() { write(w, view) })
-		return w.b, w.err
-	}
-	var body []byte
+	encode := func(w *jsonWriter) { write(w, view) }
+	var doc *document
 	if key == "" {
-		body, err = encode()
+		doc, err = newJSON().document(encode)
 	} else {
 		var hit bool
-		if body, hit, err = a.cache.get(key, view.Version, encode); hit {
+		if doc, hit, err = a.cache.get(key, view.Version, encode); hit {
 			a.master.CountCacheHit()
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return server.WriteJSON(c, body)
+	return doc.send(c)
 }
 
 func (a *api) state(c *fiber.Ctx) error { return a.show(c, "/state", writeState) }
@@ -97,9 +92,13 @@ func writeState(w *jsonWriter, v *master.View) {
 	writeFlags(w, v.Flags)
 	w.key("slaves")
 	w.array(func() {
-		for i := range v.Agents {
-			w.element()
-			w.object(func() { writeAgent(w, &v.Agents[i]) })
+		for run := range slices.Chunk(v.Agents, agentRun) {
+			w.agents(run, func(w *jsonWriter) {
+				for _, a := range run {
+					w.element()
+					w.object(func() { writeAgent(w, a) })
+				}
+			})
 		}
 	})
 	writeRecovered(w, v, nil)
@@ -178,6 +177,9 @@ func writeResources(w *jsonWriter, name string, r resources.Resources) {
 	})
 }
 
+// agentRun is how many agents are encoded together.
+const agentRun = 64
+
 func writeAgent(w *jsonWriter, a *master.AgentView) {
 	w.string("id", a.Info.GetId().GetValue())
 	w.string("hostname", a.Info.GetHostname())
@@ -217,8 +219,7 @@ func writeAgent(w *jsonWriter, a *master.AgentView) {
 func writeRecovered(w *jsonWriter, v *master.View, keep func(*master.AgentView) bool) {
 	w.key("recovered_slaves")
 	w.array(func() {
-		for i := range v.Recovered {
-			a := &v.Recovered[i]
+		for _, a := range v.Recovered {
 			if keep != nil && !keep(a) {
 				continue
 			}
@@ -330,12 +331,16 @@ func writeFrameworkSummary(w *jsonWriter, f *master.FrameworkView) {
 	w.bool("recovered", f.Recovered)
 }
 
-func writeTasks(w *jsonWriter, name string, tasks []*master.TaskView) {
+func writeTasks(w *jsonWriter, name string, tasks master.TaskList) {
 	w.key(name)
 	w.array(func() {
-		for _, t := range tasks {
-			w.element()
-			w.object(func() { writeTask(w, t.Message()) })
+		for _, page := range tasks {
+			w.elements(page, func(w *jsonWriter) {
+				for _, t := range page.Tasks {
+					w.element()
+					w.object(func() { writeTask(w, t.Message()) })
+				}
+			})
 		}
 	})
 }

@@ -98,7 +98,7 @@ func (s *scale) fill() {
 	s.fws = subscribeAll(s.t, s.site.addr, wishes...)
 	s.row("frameworks subscribed", ms(time.Since(begun)), "")
 	begun = time.Now()
-	populate(s.t, s.fleet, s.fws, *tasks)
+	profiled(s.t, "cpu-fill", func() { populate(s.t, s.fleet, s.fws, *tasks) })
 	took := time.Since(begun)
 	s.row("all tasks launched, told to be running and acknowledged", fmt.Sprintf("%v, %.0f accepts/s, %.0f updates/s", ms(took),
 		float64(*agents)/took.Seconds(), float64(*agents**tasks)/took.Seconds()), "")
