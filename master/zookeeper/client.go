@@ -108,7 +108,10 @@ type Client struct {
 	leases    map[*Lease]struct{}
 	trouble   error // why there is no connection, as far as known
 	warned    time.Time
-	unwarned  int // warnings left out since
+	unwarned  int           // warnings left out since
+	told      int64         // the session that was logged last
+	up        time.Time     // when there was a connection last
+	bounded   time.Duration // the timeout that was logged as not the one asked for
 }
 
 // backend is what a client needs of a connection: the part of *zk.Conn that it uses.
@@ -238,7 +241,16 @@ func (c *Client) event(e zk.Event) {
 // ready marks the connection as usable; c.mu is held.
 func (c *Client) ready(server string) {
 	c.connected, c.trouble = true, nil
-	c.log.Debug("connected to ZooKeeper", "addr", server, "session", fmt.Sprintf("%#x", c.session), "timeout", c.timeout)
+	level := slog.LevelDebug
+	if c.session != c.told || c.warned.After(c.up) {
+		level = slog.LevelInfo // a new session, or the end of a trouble that was told
+	}
+	c.told, c.up = c.session, time.Now()
+	c.log.Log(context.Background(), level, "connected to ZooKeeper", "addr", server, "session", fmt.Sprintf("%#x", c.session), "timeout", c.timeout)
+	if c.timeout != c.cfg.SessionTimeout && c.timeout != c.bounded {
+		c.bounded = c.timeout
+		c.log.Warn("ZooKeeper bounds the session timeout", "asked", c.cfg.SessionTimeout, "timeout", c.timeout)
+	}
 	c.kick()
 	c.notify()
 }

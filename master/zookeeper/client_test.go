@@ -119,6 +119,54 @@ func TestAServerThatIsNotThereIsLoggedOnceAndTheReasonTold(t *testing.T) {
 	}
 }
 
+func TestTheLogTellsOfSessionsAndOfTroubleThatEnded(t *testing.T) {
+	e := zktest.Start(t, zktest.Options{})
+	p := zktest.NewProxy(t, e)
+	u, err := Parse("zk://" + p.Addr() + "/mesos")
+	must(t, err)
+	var log lines
+	c, err := New(Config{URL: u, SessionTimeout: 100 * time.Second, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	run(t, c, err)
+	ctx := soon(t)
+	must(t, c.Wait(ctx))
+	expect := func(what string, n int) {
+		t.Helper()
+		if got := strings.Count(log.String(), what); got != n {
+			t.Errorf("want %q logged %d times, got %d:\n%s", what, n, got, log.String())
+		}
+	}
+	expect("level=INFO", 1)
+	expect(`msg="ZooKeeper bounds the session timeout" component=zookeeper asked=1m40s timeout=1m0s`, 1)
+	for range 3 {
+		p.Cut()
+		for give := true; give; { // until the client has noticed
+			short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+			give = c.Wait(short) == nil
+			cancel()
+			must(t, ctx.Err())
+		}
+		p.Heal()
+		must(t, c.Wait(ctx))
+	}
+	expect("connection to ZooKeeper lost", 1) // the others were too soon
+	expect("level=INFO", 2)
+	expect("bounds", 1)
+}
+
+func TestAServerOfIPv6(t *testing.T) {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6 here: ", err)
+	}
+	l.Close()
+	e := zktest.Start(t, zktest.Options{Address: func(int) string { return "::1" }})
+	u, err := Parse(e.URL("/mesos"))
+	must(t, err)
+	c, err := New(Config{URL: u, SessionTimeout: sessionTimeout, Log: testLog(t)})
+	run(t, c, err)
+	must(t, c.MakePath(soon(t), Public))
+}
+
 func TestAServerThatDoesNotAnswerIsLeftForOneThatDoes(t *testing.T) {
 	e := zktest.Start(t, zktest.Options{})
 	dead, good := zktest.NewProxy(t, e), zktest.NewProxy(t, e)

@@ -128,7 +128,7 @@ func TestAFrozenLeaderDoesNothingAfterItsThaw(t *testing.T) {
 	}
 }
 
-// BenchmarkKill measures how long nobody leads after a leader's process was killed, with a session of 2 s.
+// BenchmarkKill measures how long nobody leads after a leader's process was killed, with a session of 2 s. Budget: 3 s.
 func BenchmarkKill(b *testing.B) {
 	e := zktest.Start(b, zktest.Options{Servers: 3})
 	var all []time.Duration

@@ -13,8 +13,8 @@ import (
 	"starling/master/mesos/codec"
 )
 
-// The children of the election's node, as Mesos names them: a label, an underscore and a sequence number of ten digits. Ours
-// are labelJSON; the others stem from very old masters, and count for the order all the same.
+// The children of the election's node, as Mesos names them: a label up to the first underscore, and a sequence number of ten
+// digits behind the last. Ours are labelJSON; the others stem from very old masters, and count for the order all the same.
 const (
 	labelJSON   = "json.info" // MasterInfo as JSON
 	labelBinary = "info"      // MasterInfo as protobuf
@@ -35,7 +35,7 @@ func parseMember(name string) (member, bool) {
 	if i := strings.LastIndexByte(name, '_'); i >= 0 {
 		digits = name[i+1:]
 		m.label, _, _ = strings.Cut(name, "_")
-		if m.label+"_"+digits != name || m.label == labelPID {
+		if m.label == labelPID {
 			return m, false
 		}
 	}

@@ -42,7 +42,7 @@ func (s *Server) configure() error {
 	fmt.Fprintf(&b, "admin.enableServer=false\n4lw.commands.whitelist=*\n")
 	if len(s.e.Servers) > 1 {
 		for _, o := range s.e.Servers {
-			fmt.Fprintf(&b, "server.%d=%s:%d:%d\n", o.id, o.address, o.ports[1], o.ports[2])
+			fmt.Fprintf(&b, "server.%d=%s:%d\n", o.id, net.JoinHostPort(o.address, strconv.Itoa(o.ports[1])), o.ports[2])
 		}
 	}
 	if err := os.MkdirAll(s.data(), 0o700); err != nil {
