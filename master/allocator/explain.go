@@ -47,11 +47,22 @@ func (a *Allocator) Explain(id FrameworkID, role Role, now time.Time) []Reason {
 		return whole("there are no agents")
 	}
 	counts := make(map[string]int)
+	ends := make(map[string]time.Time) // of the first filter
 	for _, ag := range a.list {
-		counts[a.why(c, ag, now)]++
+		text, filter := a.why(c, ag)
+		counts[text]++
+		if first, has := ends[text]; filter != nil && (!has || filter.until.Before(first)) {
+			ends[text] = filter.until
+		}
 	}
 	reasons := make([]Reason, 0, len(counts))
 	for text, n := range counts {
+		if end, has := ends[text]; has {
+			text = fmt.Sprintf("%s, for another %v", text, max(end.Sub(now), 0).Round(time.Millisecond))
+			if n > 1 {
+				text += " or more"
+			}
+		}
 		reasons = append(reasons, Reason{n, text})
 	}
 	slices.SortFunc(reasons, func(x, y Reason) int {
@@ -60,43 +71,45 @@ func (a *Allocator) Explain(id FrameworkID, role Role, now time.Time) []Reason {
 	return reasons
 }
 
-// why says of one agent why a client is not offered it now.
-func (a *Allocator) why(c *client, ag *agent, now time.Time) string {
+// why says of one agent why a client is not offered it now, with the filter where there is one.
+func (a *Allocator) why(c *client, ag *agent) (string, *filter) {
 	if _, ok := ag.offers[c]; ok {
-		return "it holds an offer"
+		return "it holds an offer", nil
 	}
 	_, v := a.peek(c, ag)
 	switch v.reason {
 	case inactive:
-		return "deactivated, draining or unreachable"
+		return "deactivated, draining or unreachable", nil
 	case farRegion:
-		return "in another region than the master, and the framework is not REGION_AWARE"
+		return "in another region than the master, and the framework is not REGION_AWARE", nil
 	case gpuWanted:
-		return "has GPUs, and the framework has not the capability GPU_RESOURCES"
+		return "has GPUs, and the framework has not the capability GPU_RESOURCES", nil
 	case notAdmitted:
-		return "excluded by the framework's offer constraints"
+		return "excluded by the framework's offer constraints", nil
 	case nothing:
-		return "nothing is available, all is used or offered"
+		return "nothing is available, all is used or offered", nil
 	case notForRole:
-		return fmt.Sprintf("what is available is not for role %q and the framework's capabilities", c.role)
+		return fmt.Sprintf("what is available is not for role %q and the framework's capabilities", c.role), nil
 	case quotaReached, tooLittle:
 		switch {
 		case v.limited && v.kept:
-			return fmt.Sprintf("the limit of role %q, or of one above it, leaves little, and the rest is kept for the guarantees of other roles", c.role)
+			return fmt.Sprintf("the limit of role %q, or of one above it, leaves little, and the rest is kept for the guarantees of other roles", c.role), nil
 		case v.limited:
-			return fmt.Sprintf("the limit of role %q, or of one above it, is reached, or leaves less than the least that is offered", c.role)
+			return fmt.Sprintf("the limit of role %q, or of one above it, is reached, or leaves less than the least that is offered", c.role), nil
 		case v.kept:
-			return "what is left is kept for the guarantees of other roles"
+			return "what is left is kept for the guarantees of other roles", nil
 		}
-		return "less is available than the least that is offered, " + alternatives(c.min)
+		return "less is available than the least that is offered, " + alternatives(c.min), nil
 	case refused:
-		left := max(v.filter.until.Sub(now), 0).Round(time.Millisecond)
-		return fmt.Sprintf("the framework declined it, for another %v", left)
+		if v.limited || v.kept {
+			return "the framework declined what quotas leave of it", v.filter
+		}
+		return "the framework declined it", v.filter
 	}
 	if ag.queued || c.eager || a.all {
-		return "to be offered next"
+		return "to be offered next", nil
 	}
-	return "may be offered, but is not" // a fault of Allocate: Check reports it too
+	return "may be offered, but is not", nil // a fault of Allocate: Check reports it too
 }
 
 func alternatives(qs []Quantities) string {

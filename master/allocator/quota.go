@@ -349,7 +349,12 @@ func (a *Allocator) peek(c *client, ag *agent) (candidate, verdict) {
 		cand, v = a.judge(c, ag, first.list)
 	}
 	if v.reason != offerable {
-		cand, v = a.judge(c, ag, a.ceilings(c, fairShares).list)
+		second := a.ceilings(c, fairShares)
+		cand, v = a.judge(c, ag, second.list)
+		// The end of a filter would not help where too little would be left.
+		if v.reason == refused && !a.worth(a.shrink(ag, ag.candidate(a, c), second.list), c.min) {
+			v = verdict{reason: tooLittle}
+		}
 	}
 	v.kept, a.quotas.held = a.quotas.held, held
 	for i, n := range a.quotas.nodes {
