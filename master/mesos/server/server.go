@@ -32,6 +32,7 @@ import (
 const (
 	DefaultHeaderLimit        = 64 << 10
 	DefaultBodyLimit          = 10 << 20
+	DefaultHeaderTimeout      = 10 * time.Second
 	DefaultReadTimeout        = 30 * time.Second
 	DefaultWriteTimeout       = time.Minute
 	DefaultIdleTimeout        = 2 * time.Minute
@@ -48,7 +49,10 @@ type Options struct {
 	HeaderLimit int
 	// BodyLimit is the size in bytes of a request body, unpacked; above it the answer is 413.
 	BodyLimit int
-	// ReadTimeout bounds the reading of a request, WriteTimeout the writing of an answer (not of a stream), IdleTimeout
+	// HeaderTimeout bounds the reading of a request line with headers, from its first byte on: whoever sends them drop by drop
+	// holds a connection for that long.
+	HeaderTimeout time.Duration
+	// ReadTimeout bounds the reading of a body, WriteTimeout the writing of an answer (not of a stream), IdleTimeout
 	// the wait for the next request on a connection.
 	ReadTimeout, WriteTimeout, IdleTimeout time.Duration
 	// StreamWriteTimeout bounds each write to a stream; a client that takes longer is cut off.
@@ -83,6 +87,7 @@ func (o *Options) setDefaults() {
 	}
 	def(&o.HeaderLimit, DefaultHeaderLimit)
 	def(&o.BodyLimit, DefaultBodyLimit)
+	defTime(&o.HeaderTimeout, DefaultHeaderTimeout)
 	defTime(&o.ReadTimeout, DefaultReadTimeout)
 	defTime(&o.WriteTimeout, DefaultWriteTimeout)
 	defTime(&o.IdleTimeout, DefaultIdleTimeout)
@@ -128,7 +133,7 @@ func NewApp(o Options) *fiber.App {
 		DisableStartupMessage: true,
 		ReadBufferSize:        o.HeaderLimit,
 		BodyLimit:             o.BodyLimit,
-		ReadTimeout:           o.ReadTimeout,
+		ReadTimeout:           o.HeaderTimeout,
 		WriteTimeout:          o.WriteTimeout,
 		IdleTimeout:           o.IdleTimeout,
 		// Bodies are read by the guard, which alone can refuse a large one and still be heard.
@@ -143,6 +148,9 @@ func NewApp(o Options) *fiber.App {
 	srv.CloseOnShutdown = true
 	srv.Handler = rt.guard(srv.Handler)
 	srv.ConnState = rt.connState
+	srv.HeaderReceived = func(*fasthttp.RequestHeader) fasthttp.RequestConfig {
+		return fasthttp.RequestConfig{ReadTimeout: o.ReadTimeout}
+	}
 	return app
 }
 
