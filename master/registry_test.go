@@ -121,6 +121,27 @@ func TestWeightsDivideAnew(t *testing.T) {
 	})
 }
 
+// All offers are rescinded at once, however many there are: that alone cuts no stream.
+func TestManyOffersRescinded(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := mastertest.Start(t, nil, func(cfg *master.Config) { cfg.MaxStreamEvents = 16 })
+		for n := range 40 {
+			c.AddAgent(n+1, "cpus:1;mem:1024")
+		}
+		c.Elect()
+		synctest.Wait()
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", []string{"gold"}, multiRole))
+		f.Expect(scheduler.Event_OFFERS)
+		setWeights(t, c.Master, map[string]float64{"gold": 2})
+		for range 40 {
+			f.Expect(scheduler.Event_RESCIND)
+		}
+		if got := len(f.Expect(scheduler.Event_OFFERS).GetOffers().GetOffers()); got != 40 {
+			t.Errorf("offered anew: got %d, want 40", got)
+		}
+	})
+}
+
 func TestWeightsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, _ := leading(t, func(cfg *master.Config) { cfg.Roles = []string{"eng", "eng/web"} })

@@ -33,7 +33,11 @@ func newStream(id string, c *Config, gone func(*Stream)) *Stream {
 func (s *Stream) ID() string { return s.id }
 
 // push appends an event, unless the stream is over. It returns false when the reader is too slow: the stream is cut then.
-func (s *Stream) push(event *scheduler.Event) bool { return s.add(event, proto.Size(event)) }
+func (s *Stream) push(event *scheduler.Event) bool {
+	// All offers of a framework may be rescinded at once, and that is no fault of its. There are no more of these than offers, and
+	// they are small: their size and age are bound enough.
+	return s.add(event, proto.Size(event), event.GetType() != scheduler.Event_RESCIND)
+}
 
 // events is the queue behind a stream of events of any kind.
 //
@@ -53,6 +57,7 @@ type events[E any] struct {
 	mu     sync.Mutex
 	queue  []queued[E]
 	bytes  int
+	count  int // of those in queue that count
 	ended  bool
 	cut    bool
 	closed bool
@@ -67,6 +72,8 @@ type queued[E any] struct {
 	event E
 	size  int // bytes
 	at    time.Time
+	// counts is set for what the bound of events is for.
+	counts bool
 }
 
 // init prepares a queue; beat is the heartbeat, gone is called once when the connection has ended.
@@ -138,6 +145,9 @@ func (s *events[E]) pop() (event E, ok bool, err error) {
 	s.queue[0] = queued[E]{}
 	s.queue = s.queue[1:]
 	s.bytes -= head.size
+	if head.counts {
+		s.count--
+	}
 	if len(s.queue) == 0 {
 		s.queue = nil // lets go of an array that a burst has grown
 	}
@@ -150,7 +160,7 @@ func (s *events[E]) Close() {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
-	s.queue, s.bytes = nil, 0
+	s.queue, s.bytes, s.count = nil, 0, 0
 	s.ended = true
 	s.mu.Unlock()
 	if first {
@@ -159,24 +169,27 @@ func (s *events[E]) Close() {
 }
 
 // add appends an event of a size in bytes, unless the stream is over. It returns false when the reader is too slow: the
-// stream is cut then.
-func (s *events[E]) add(event E, size int) bool {
+// stream is cut then. counts tells whether it counts as one of the events whose number is bounded.
+func (s *events[E]) add(event E, size int, counts bool) bool {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
 		return !s.cut
 	}
-	if n := len(s.queue); n > 0 {
-		if n >= s.maxEvents || s.bytes+size > s.maxBytes || now.Sub(s.queue[0].at) > s.maxAge {
+	if len(s.queue) > 0 {
+		if counts && s.count >= s.maxEvents || s.bytes+size > s.maxBytes || now.Sub(s.queue[0].at) > s.maxAge {
 			s.cut, s.ended = true, true
-			s.queue, s.bytes = nil, 0
+			s.queue, s.bytes, s.count = nil, 0, 0
 			s.signal()
 			return false
 		}
 	}
-	s.queue = append(s.queue, queued[E]{event: event, size: size, at: now})
+	s.queue = append(s.queue, queued[E]{event, size, now, counts})
 	s.bytes += size
+	if counts {
+		s.count++
+	}
 	s.signal()
 	return true
 }
