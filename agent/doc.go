@@ -18,6 +18,9 @@
 //	drain.go     the agent is drained: its tasks end, new ones are refused, until a leader takes that back
 //	leave.go     the agent is gone for good: everything ends untold, and Run ends so that another id can begin here
 //	watch.go     while the supervisor hangs: tasks go on, can be ended, are told; new ones are refused
+//	operation.go operations on reservations and volumes: judged by the books, to disk, into the books; reported until
+//	             acknowledged
+//	reserve.go   what operations have made: on disk, brought together with the node's resources at a start; volumes
 //	report.go    updates to the leader, whom leader.go finds in the mesh
 //
 // Order is what makes a crash harmless. An intent is on disk before anything is started, so an id is started once at most:

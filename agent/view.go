@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -99,6 +100,8 @@ type ExecutorState struct {
 	Task      *mesos.Task
 	// Running is set while a process of the task runs.
 	Running bool
+	// Volumes are the folders of its persistent volumes, by the absolute paths at which the sandbox shows them.
+	Volumes map[string]string
 	// CPUs and MemBytes are the limits of the container.
 	CPUs     float64
 	MemBytes int64
@@ -159,8 +162,17 @@ func (a *Agent) state() *State {
 
 func (a *Agent) executorState(t *task) ExecutorState {
 	cpus, mem := executor.Limits(t.info, t.res)
+	mounts, err := a.mounts(t.res)
+	if err != nil {
+		mounts = nil // it was refused for that
+	}
+	volumes := map[string]string{}
+	for _, v := range mounts {
+		volumes[filepath.Join(t.sandbox, v.path)] = v.Dir()
+	}
 	return ExecutorState{
-		ID: t.key.Task, Name: executor.Name(t.info), Source: t.key.Task, ContainerID: t.container, Directory: t.sandbox,
+		Volumes: volumes,
+		ID:      t.key.Task, Name: executor.Name(t.info), Source: t.key.Task, ContainerID: t.container, Directory: t.sandbox,
 		PID: t.pid, Command: t.info.GetCommand(), Task: a.proto(t), Running: !terminal(t.state) && t.pid > 0,
 		CPUs: cpus, MemBytes: mem,
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"mime"
 	"os/user"
 	"path"
@@ -26,7 +27,16 @@ const (
 	listMax = 10000
 )
 
-func (s *Server) layout() sandbox.Layout { return sandbox.New(s.cfg.WorkDir, s.cfg.ID) }
+// layout knows the sandboxes, with the volumes of those that are in use.
+func (s *Server) layout(st *agent.State) sandbox.Layout {
+	volumes := map[string]string{}
+	for _, f := range st.Frameworks {
+		for _, e := range f.Executors {
+			maps.Copy(volumes, e.Volumes)
+		}
+	}
+	return sandbox.New(s.cfg.WorkDir, s.cfg.ID).WithVolumes(volumes)
+}
 
 // filePath reads the parameter that all of the file endpoints need.
 func filePath(c *fiber.Ctx) (string, error) {
@@ -60,12 +70,12 @@ type entryView struct {
 	GID   string `json:"gid"`
 }
 
-func (s *Server) browse(c *fiber.Ctx, _ *agent.State) error {
+func (s *Server) browse(c *fiber.Ctx, st *agent.State) error {
 	name, err := filePath(c)
 	if err != nil {
 		return err
 	}
-	entries, err := s.layout().List(name, listMax)
+	entries, err := s.layout(st).List(name, listMax)
 	if err != nil {
 		return fileError(name, err, "")
 	}
@@ -145,7 +155,7 @@ type readView struct {
 	Offset int64  `json:"offset"`
 }
 
-func (s *Server) read(c *fiber.Ctx, _ *agent.State) error {
+func (s *Server) read(c *fiber.Ctx, st *agent.State) error {
 	name, err := filePath(c)
 	if err != nil {
 		return err
@@ -158,7 +168,7 @@ func (s *Server) read(c *fiber.Ctx, _ *agent.State) error {
 	if err != nil {
 		return err
 	}
-	f, info, err := s.layout().Open(name)
+	f, info, err := s.layout(st).Open(name)
 	if err != nil {
 		return fileError(name, err, "Cannot read a directory.")
 	}
@@ -196,12 +206,12 @@ func position(c *fiber.Ctx, name string) (int64, error) {
 	return n, nil
 }
 
-func (s *Server) download(c *fiber.Ctx, _ *agent.State) error {
+func (s *Server) download(c *fiber.Ctx, st *agent.State) error {
 	name, err := filePath(c)
 	if err != nil {
 		return err
 	}
-	f, info, err := s.layout().Open(name)
+	f, info, err := s.layout(st).Open(name)
 	if err != nil {
 		return fileError(name, err, "Cannot download a directory.")
 	}
@@ -225,6 +235,7 @@ func (s *Server) debug(c *fiber.Ctx, st *agent.State) error {
 		for _, f := range frameworks {
 			for _, e := range append(append([]agent.ExecutorState{}, f.Executors...), f.Completed...) {
 				out[e.Directory] = e.Directory
+				maps.Copy(out, e.Volumes)
 				out[path.Join("/frameworks", f.Info.GetId().GetValue(), "executors", e.ID, "runs", "latest")] = e.Directory
 			}
 		}

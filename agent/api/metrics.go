@@ -41,7 +41,9 @@ func (s *Server) values(st *agent.State) map[string]float64 {
 		"slave/calls": float64(n.Calls), "slave/calls_stale": float64(n.StaleCalls),
 		"slave/reports": float64(n.Reports), "slave/reports_failed": float64(n.FailedReports),
 		"slave/updates_dropped": float64(n.DroppedUpdates), "slave/disk_errors": float64(n.DiskErrors),
-		"slave/problems": float64(len(st.Problems)), "slave/containerizer_answers": flag(st.Degraded == ""),
+		"slave/operations_finished": float64(n.OperationsFinished), "slave/operations_refused": float64(n.OperationsRefused),
+		"slave/operations_pending": float64(len(st.Operations)),
+		"slave/problems":           float64(len(st.Problems)), "slave/containerizer_answers": flag(st.Degraded == ""),
 	}
 	countTasks(out, st)
 	for _, name := range []string{"cpus", "gpus", "mem", "disk"} {

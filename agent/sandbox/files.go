@@ -30,7 +30,7 @@ type Entry struct {
 	Info fs.FileInfo
 }
 
-// place is a path taken apart: a sandbox, and where in it.
+// place is a path taken apart: a sandbox, or a volume that is shown in one, and where in it.
 type place struct{ sandbox, rest string }
 
 // resolve finds the sandbox that a path is in. Paths are those of the sandboxes on this machine, with "latest" for a
@@ -56,7 +56,17 @@ func (l Layout) resolve(name string) (place, error) {
 		}
 		p.sandbox = filepath.Join(filepath.Dir(p.sandbox), target)
 	}
-	return p, nil
+	return l.inVolume(p), nil
+}
+
+// inVolume is the same place in the volume that it is in, if it is in one.
+func (l Layout) inVolume(p place) place {
+	for at, rest := p.rest, "."; at != "."; at, rest = path.Dir(at), path.Join(path.Base(at), rest) {
+		if dir, ok := l.volumes[filepath.Join(p.sandbox, at)]; ok {
+			return place{sandbox: dir, rest: rest}
+		}
+	}
+	return p
 }
 
 // open opens what a path names, without ever following a link out of the sandbox.

@@ -24,6 +24,8 @@ import (
 type Layout struct {
 	workDir, agentID string
 	log              *slog.Logger // nil for none
+	// volumes are the folders of persistent volumes by the paths at which sandboxes show them.
+	volumes map[string]string
 }
 
 // New returns the layout below an absolute work directory.
@@ -32,6 +34,13 @@ func New(workDir, agentID string) Layout { return Layout{workDir: workDir, agent
 // WithLog returns the layout with a log for what goes wrong and is not worth an error.
 func (l Layout) WithLog(log *slog.Logger) Layout {
 	l.log = log
+	return l
+}
+
+// WithVolumes returns the layout with persistent volumes: their folders by the absolute paths at which sandboxes show them.
+// What is read below such a path is read in the volume.
+func (l Layout) WithVolumes(volumes map[string]string) Layout {
+	l.volumes = volumes
 	return l
 }
 
