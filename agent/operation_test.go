@@ -304,7 +304,7 @@ func TestTheEndOfAnOperationIsRepeated(t *testing.T) {
 			after time.Duration
 			want  int
 		}{{9, 1}, {11, 2}, {29, 2}, {31, 3}, {69, 3}, {71, 4}} {
-			time.Sleep(begun.Add(at.after * time.Second).Sub(time.Now()))
+			time.Sleep(time.Until(begun.Add(at.after * time.Second)))
 			synctest.Wait()
 			if got := count("good"); got != at.want || count("bad") != at.want {
 				t.Errorf("after %d s it was told %d and %d times, want %d", at.after, got, count("bad"), at.want)

@@ -47,6 +47,29 @@ func TestTakeAndRelease(t *testing.T) {
 	}
 }
 
+// An operation holds what it takes while it is under way, and leaves what it gives in its place.
+func TestConvert(t *testing.T) {
+	l := New(parse(t, "cpus:4;mem:4096"))
+	if err := l.Take(holder("a"), parse(t, "cpus:1")); err != nil {
+		t.Fatal(err)
+	}
+	op, takes, gives := Holder{Operation: "op"}, parse(t, "cpus:2"), parse(t, "cpus(db):2")
+	if err := l.Take(op, takes); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Take(holder("b"), parse(t, "cpus:2")); err == nil {
+		t.Error("what an operation takes was given away")
+	}
+	l.Release(op)
+	l.Convert(takes.AllocatedTo("db"), gives.AllocatedTo("db"))
+	if got, want := l.Free().String(), parse(t, "cpus:1;cpus(db):2;mem:4096").String(); got != want {
+		t.Errorf("free: got %s, want %s", got, want)
+	}
+	if got, want := l.Total().String(), parse(t, "cpus:2;cpus(db):2;mem:4096").String(); got != want {
+		t.Errorf("total: got %s, want %s", got, want)
+	}
+}
+
 func TestALackNamesAllReasons(t *testing.T) {
 	l := New(parse(t, "cpus:4;mem:4096;disk(db):100;ports:[31000-31010]"))
 	if err := l.Take(holder("a"), parse(t, "cpus:3;ports:[31000-31000]")); err != nil {

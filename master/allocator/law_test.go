@@ -164,6 +164,13 @@ func (w *world) step() {
 		} else {
 			ag.used[c] = used
 		}
+	case n < 53 && ag != nil:
+		// What an operation takes may be held already, and what it makes be nowhere yet.
+		if res := w.part(ag.spec.Total); !res.Empty() {
+			note("hold %s %v", on, res)
+			w.a.Hold(on, res)
+			ag.holds = append(ag.holds, plainHold{res: res})
+		}
 	case n < 74 && ag != nil && len(ag.offers) > 0:
 		w.settleOffer(on, ag, note)
 	case n < 80 && ag != nil && len(ag.holds) > 0:

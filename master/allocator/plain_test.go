@@ -32,7 +32,7 @@ type plainAgent struct {
 }
 
 type plainHold struct {
-	client plainClient
+	client plainClient // empty for none
 	res    resources.Resources
 }
 
@@ -104,7 +104,9 @@ func (p *plain) clients() []plainClient {
 			seen[c] = true
 		}
 		for _, h := range a.holds {
-			seen[h.client] = true
+			if h.client != (plainClient{}) { // what nobody was granted counts for nobody
+				seen[h.client] = true
+			}
 		}
 	}
 	var out []plainClient
