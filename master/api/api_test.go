@@ -36,18 +36,18 @@ import (
 // site is a master behind a real port, and agents behind others.
 type site struct {
 	*mastertest.Cluster
-	t    *testing.T
+	t    testing.TB
 	addr string
 	node *nodeapi.Client
 }
 
-func start(t *testing.T, change func(*master.Config)) *site {
+func start(t testing.TB, change func(*master.Config)) *site {
 	t.Helper()
 	return startWith(t, change, api.Config{})
 }
 
 // startWith serves with a configuration whose master and log are filled in.
-func startWith(t *testing.T, change func(*master.Config), cfg api.Config) *site {
+func startWith(t testing.TB, change func(*master.Config), cfg api.Config) *site {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -119,7 +119,7 @@ func (s *site) agent(n int, res string) *mastertest.Agent {
 // framework is a scheduler of the v1 API over HTTP.
 type framework struct {
 	*client.Stream
-	t  *testing.T
+	t  testing.TB
 	id string
 }
 

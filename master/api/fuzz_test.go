@@ -2,10 +2,15 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,9 +19,11 @@ import (
 	"starling/master"
 	"starling/master/mastertest"
 	"starling/master/mesos"
+	"starling/master/mesos/client"
 	"starling/master/mesos/codec"
 	operator "starling/master/mesos/operator/master"
 	"starling/master/mesos/scheduler"
+	"starling/master/nodeapi"
 )
 
 // Whatever bytes come in, as a call, an operator's call or a form of the older endpoints: they are answered with a status of the
@@ -31,60 +38,105 @@ const (
 // statuses are those that an answer to a request may have.
 var statuses = map[int]bool{200: true, 202: true, 400: true, 403: true, 404: true, 405: true, 406: true, 409: true, 413: true, 415: true, 501: true}
 
-// fuzzed is a leader with an agent and a framework that holds an offer and runs a task.
+// fuzzed is a leader with an agent and a framework. It outlives a request: whoever has been removed by one is replaced.
 type fuzzed struct {
 	*site
-	framework *framework
-	agent     *mastertest.Agent
+	net    *mastertest.Net
+	agents int
+	stream atomic.Pointer[client.Stream] // nil once it has ended
 }
 
-func startFuzzed(t *testing.T) *fuzzed {
-	t.Helper()
-	net := mastertest.NewNet()
-	s := &fuzzed{site: start(t, func(cfg *master.Config) { cfg.Client = net })}
-	s.agent = s.AddAgent(1, "cpus:4;mem:4096;disk:1000;ports:[31000-31009]")
-	net.Add(s.agent)
+func startFuzzed(f *testing.F) *fuzzed {
+	f.Helper()
+	s := &fuzzed{net: mastertest.NewNet()}
+	s.site = start(f, func(cfg *master.Config) {
+		cfg.Client = s.net
+		cfg.MaxCompletedFrameworks = 0 // else its id could not be used again
+		cfg.Log = slog.New(slog.DiscardHandler)
+	})
 	s.lead()
-	info := mastertest.Info("f", []string{"web"}, mesos.FrameworkInfo_Capability_MULTI_ROLE, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
-	info.Id = &mesos.FrameworkID{Value: proto.String(fuzzFramework)}
-	s.framework = s.subscribe(codec.JSON, info)
-	s.framework.expect(scheduler.Event_OFFERS)
 	return s
 }
 
-// try sends a request, and looks at the answer and at what it has left behind.
-func (s *fuzzed) try(path, contentType string, body []byte) {
-	s.t.Helper()
-	req, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+s.addr+path, bytes.NewReader(body))
+// restore brings back what earlier requests have ended.
+func (s *fuzzed) restore(t *testing.T) {
+	t.Helper()
+	if view, err := s.Master.View(t.Context()); err != nil {
+		t.Fatal(err)
+	} else if !slices.ContainsFunc(view.Agents, func(a *master.AgentView) bool { return a.Active }) && s.agents < 250 {
+		s.agents++
+		a, err := mastertest.NewAgent(fmt.Sprintf("%s-S%d", mastertest.MasterID, s.agents), fmt.Sprintf("10.0.1.%d:5051", s.agents), "cpus:4;mem:4096;disk:1000;ports:[31000-31009]")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Report = func(ctx context.Context, _ string, r *nodeapi.Report) error { return s.Master.Report(ctx, r) }
+		s.net.Add(a)
+		if err := a.Join(s.Mesh); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.stream.Load() != nil {
+		return
+	}
+	info := mastertest.Info("f", []string{"web"}, mesos.FrameworkInfo_Capability_MULTI_ROLE, mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT)
+	info.Id, info.FailoverTimeout = &mesos.FrameworkID{Value: proto.String(fuzzFramework)}, proto.Float64(60)
+	c := client.New(client.Config{Masters: []string{s.addr}})
+	stream, err := c.Subscribe(context.Background(), &scheduler.Call{
+		Type: scheduler.Call_SUBSCRIBE.Enum(), FrameworkId: info.Id, Subscribe: &scheduler.Call_Subscribe{FrameworkInfo: info},
+	})
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
+	}
+	s.stream.Store(stream)
+	go func() {
+		for {
+			if _, err := stream.Next(); err != nil {
+				s.stream.CompareAndSwap(stream, nil)
+				c.Close()
+				return
+			}
+		}
+	}()
+}
+
+// try sends a request, and looks at the answer and at what it has left behind.
+func (s *fuzzed) try(t *testing.T, path, contentType string, body []byte) {
+	t.Helper()
+	s.restore(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.addr+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", contentType)
-	if strings.HasSuffix(path, "/scheduler") && !subscribes(contentType, body) {
-		req.Header.Set("Mesos-Stream-Id", s.framework.ID())
+	if stream := s.stream.Load(); stream != nil && strings.HasSuffix(path, "/scheduler") && !subscribes(contentType, body) {
+		req.Header.Set("Mesos-Stream-Id", stream.ID())
 	}
 	c := &http.Client{Timeout: 20 * time.Second}
 	defer c.CloseIdleConnections()
 	resp, err := c.Do(req)
 	if err != nil {
-		s.t.Fatalf("no answer: %v", err)
+		t.Fatalf("no answer: %v", err)
 	}
-	if resp.Header.Get("Transfer-Encoding") == "" && resp.ContentLength >= 0 {
+	if resp.ContentLength >= 0 { // else it is a stream
 		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			s.t.Errorf("half an answer: %v", err)
+			t.Errorf("half an answer: %v", err)
 		}
 	}
 	resp.Body.Close()
 	if !statuses[resp.StatusCode] {
-		s.t.Errorf("answered with %d", resp.StatusCode)
+		t.Errorf("answered with %d", resp.StatusCode)
 	}
-	values, err := s.Master.Metrics(s.t.Context())
+	values, err := s.Master.Metrics(t.Context())
 	if err != nil || values["master/panics"] != 0 {
-		s.t.Fatalf("the loop has panicked %v times, %v", values["master/panics"], err)
+		t.Fatalf("the loop has panicked %v times, %v", values["master/panics"], err)
 	}
-	resp, state := s.do("GET /state", "")
-	if resp.StatusCode != http.StatusOK || !json.Valid([]byte(state)) {
-		s.t.Errorf("the state is %d %s", resp.StatusCode, state)
+	resp, err = c.Get("http://" + s.addr + "/state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if state, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode != http.StatusOK || !json.Valid(state) {
+		t.Errorf("the state is %d %s, %v", resp.StatusCode, state, err)
 	}
 }
 
@@ -151,8 +203,9 @@ func FuzzCall(f *testing.F) {
 	} {
 		addBoth(f, text, new(scheduler.Call))
 	}
+	s := startFuzzed(f)
 	f.Fuzz(func(t *testing.T, body []byte, isJSON bool) {
-		startFuzzed(t).try("/api/v1/scheduler", contentTypeOf(isJSON), body)
+		s.try(t, "/api/v1/scheduler", contentTypeOf(isJSON), body)
 	})
 }
 
@@ -184,8 +237,9 @@ func FuzzOperatorCall(f *testing.F) {
 	} {
 		addBoth(f, text, new(operator.Call))
 	}
+	s := startFuzzed(f)
 	f.Fuzz(func(t *testing.T, body []byte, isJSON bool) {
-		startFuzzed(t).try("/api/v1", contentTypeOf(isJSON), body)
+		s.try(t, "/api/v1", contentTypeOf(isJSON), body)
 	})
 }
 
@@ -206,7 +260,8 @@ func FuzzForm(f *testing.F) {
 	} {
 		f.Add(uint8(i), []byte(text))
 	}
+	s := startFuzzed(f)
 	f.Fuzz(func(t *testing.T, at uint8, body []byte) {
-		startFuzzed(t).try(forms[int(at)%len(forms)], "application/x-www-form-urlencoded", body)
+		s.try(t, forms[int(at)%len(forms)], "application/x-www-form-urlencoded", body)
 	})
 }

@@ -24,7 +24,7 @@ import (
 
 // listener reads the event stream of an operator.
 type listener struct {
-	t  *testing.T
+	t  testing.TB
 	cd codec.Codec
 	r  *recordio.Reader
 }
