@@ -167,6 +167,7 @@ func (m *Master) measureFramework(f *framework, out map[string]float64) {
 		out[prefix+"subscribed"] = 1
 	}
 	out[prefix+"calls"] = kinds(out, prefix+"calls/", scheduler.Call_Type_name, f.metrics.calls)
+	f.metrics.events[scheduler.Event_HEARTBEAT] = int(f.metrics.beats.Load())
 	out[prefix+"events"] = kinds(out, prefix+"events/", scheduler.Event_Type_name, f.metrics.events)
 	out[prefix+"operations"] = kinds(out, prefix+"operations/", mesos.Offer_Operation_Type_name, f.metrics.operations)
 	out[prefix+"offers/sent"] = float64(f.metrics.offersSent)

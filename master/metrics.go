@@ -3,6 +3,7 @@ package master
 import (
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"starling/master/mesos"
@@ -140,13 +141,14 @@ type frameworkMetrics struct {
 	events                                                      map[scheduler.Event_Type]int
 	ended                                                       map[mesos.TaskState]int
 	operations                                                  map[mesos.Offer_Operation_Type]int
+	beats                                                       *atomic.Int64 // heartbeats, which its streams count
 	offersSent, offersAccepted, offersDeclined, offersRescinded int
 }
 
 func newFrameworkMetrics() frameworkMetrics {
 	return frameworkMetrics{
 		calls: make(map[scheduler.Call_Type]int), events: make(map[scheduler.Event_Type]int),
-		ended: make(map[mesos.TaskState]int), operations: make(map[mesos.Offer_Operation_Type]int),
+		beats: new(atomic.Int64), ended: make(map[mesos.TaskState]int), operations: make(map[mesos.Offer_Operation_Type]int),
 	}
 }
 

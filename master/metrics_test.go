@@ -121,7 +121,7 @@ func TestMetricsFollow(t *testing.T) {
 		for range 3 {
 			f.Acknowledge(f.Expect(scheduler.Event_UPDATE).GetUpdate().GetStatus())
 		}
-		time.Sleep(time.Second)
+		f.ExpectSilence(31 * time.Second) // two more heartbeats are due meanwhile
 		values := metricsOf(t, c.Master)
 		prefix := "master/frameworks/my%20framework/" + f.ID + "/"
 		for _, pattern := range frameworkMetrics {
@@ -137,7 +137,7 @@ func TestMetricsFollow(t *testing.T) {
 			"master/tasks_running": 2, "master/tasks_error": 1, "master/task_error/source_master/reason_task_invalid": 1,
 			"master/messages_register_framework": 1, "master/messages_launch_tasks": 1, "master/messages_register_slave": 1,
 			"master/slave_registrations": 1, "master/valid_status_updates": 2, "master/messages_status_update_acknowledgement": 2,
-			prefix + "subscribed": 1, prefix + "calls": 4, prefix + "calls/accept": 1, prefix + "calls/acknowledge": 2, prefix + "events/update": 3,
+			prefix + "subscribed": 1, prefix + "calls": 4, prefix + "calls/accept": 1, prefix + "calls/acknowledge": 2, prefix + "events/update": 3, prefix + "events/heartbeat": 3,
 			prefix + "offers/sent": 1, prefix + "offers/accepted": 1, prefix + "operations": 1, prefix + "operations/launch": 1,
 			prefix + "tasks/active/task_running": 2, prefix + "tasks/terminal/task_error": 1,
 			prefix + "roles/db/suppressed": 1, prefix + "roles/web/suppressed": 0,

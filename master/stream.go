@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -50,6 +51,7 @@ type events[E any] struct {
 	maxBytes  int
 	maxAge    time.Duration
 	gone      func()
+	beats     *atomic.Int64 // how many heartbeats were sent; set before the reader begins
 
 	// wake holds one token while the reader should look again. It is never closed.
 	wake chan struct{}
@@ -78,7 +80,7 @@ type queued[E any] struct {
 
 // init prepares a queue; beat is the heartbeat, gone is called once when the connection has ended.
 func (s *events[E]) init(c *Config, beat E, gone func()) {
-	s.heartbeat, s.beat, s.gone = c.HeartbeatInterval, beat, gone
+	s.heartbeat, s.beat, s.gone, s.beats = c.HeartbeatInterval, beat, gone, new(atomic.Int64)
 	s.maxEvents, s.maxBytes, s.maxAge = c.MaxStreamEvents, c.MaxStreamBytes, c.MaxStreamAge
 	s.wake = make(chan struct{}, 1)
 }
@@ -95,6 +97,7 @@ func (s *events[E]) Next(ctx context.Context) (E, error) {
 			if now := time.Now(); s.nextBeat.Before(now) {
 				s.nextBeat = now.Add(s.heartbeat)
 			}
+			s.beats.Add(1)
 			return s.beat, nil
 		}
 		event, ok, err := s.pop()

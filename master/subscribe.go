@@ -96,7 +96,7 @@ func (m *Master) admit(id string, s *Stream, info *mesos.FrameworkInfo, sub *sch
 	}
 	f := newFramework(id, info)
 	f.setWishes(sub.GetSuppressedRoles(), sub.GetOfferConstraints())
-	f.stream = s
+	f.stream, s.beats = s, f.metrics.beats
 	s.framework = id
 	if known {
 		m.addFramework(f)
@@ -134,7 +134,7 @@ func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo,
 	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint
 	f.setInfo(info)
 	f.setWishes(sub.GetSuppressedRoles(), sub.GetOfferConstraints())
-	f.stream, s.framework = s, f.id
+	f.stream, s.framework, s.beats = s, f.id, f.metrics.beats
 	f.disconnected = time.Time{}
 	f.reregistered = m.now()
 	m.keep(f, nil)
