@@ -339,3 +339,68 @@ func TestGuaranteeWithoutTheAgent(t *testing.T) {
 		checkBooks(t, c.Master)
 	})
 }
+
+// A role that reserves what it is offered has no more and no less than before: the reservation counts against its limit once.
+func TestReservingWithinALimit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := leading(t, nil)
+		updateQuota(t, c.Master, "eng guarantees=cpus:3 limits=cpus:3")
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", []string{"eng"}))
+		offer := f.ExpectOffer()
+		if got, want := held(t, offer.GetResources()), "cpus:3;mem:4096"; got != want {
+			t.Fatalf("before: got %s, want %s", got, want)
+		}
+		f.Call(&scheduler.Call{Type: scheduler.Call_ACCEPT.Enum(), Accept: &scheduler.Call_Accept{
+			OfferIds: []*mesos.OfferID{offer.GetId()}, Filters: &mesos.Filters{RefuseSeconds: proto.Float64(0)},
+			Operations: []*mesos.Offer_Operation{mastertest.Reserve("", "eng", "", "cpus:2")},
+		}})
+		offered := make(map[string]resources.Milli)
+		for offered["eng"] < 2000 {
+			for _, o := range f.Expect(scheduler.Event_OFFERS).GetOffers().GetOffers() {
+				for _, r := range o.GetResources() {
+					if r.GetName() == "cpus" {
+						amount, err := resources.FromFloat(r.GetScalar().GetValue())
+						if err != nil {
+							t.Fatal(err)
+						}
+						offered[r.GetRole()] += amount
+					}
+				}
+			}
+		}
+		if offered["eng"] != 2000 || offered["*"] != 1000 {
+			t.Errorf("after: got %v, want 2 reserved and 1 not", offered)
+		}
+		f.ExpectSilence(time.Minute)
+		for _, r := range view(t, c.Master).RoleViews() {
+			if got, want := r.Consumed.String(), "cpus:2"; r.Name == "eng" && got != want {
+				t.Errorf("consumed: got %s, want %s", got, want)
+			}
+		}
+		checkBooks(t, c.Master)
+	})
+}
+
+// With a list of roles no other can be used: not to subscribe, nor to reserve for; all others are known, used or not.
+func TestListedRolesAlone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, func(cfg *master.Config) { cfg.Roles = []string{"eng", "eng/web"} })
+		f := mastertest.TrySubscribe(t, c.Master, mastertest.Info("f", []string{"eng", "ops"}, multiRole))
+		if got, want := f.Expect(scheduler.Event_ERROR).GetError().GetMessage(), "Roles { ops } are not present in the master's --roles"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		err := c.Master.Operate(t.Context(), a.ID, mastertest.Reserve("", "ops", "", "cpus:1"), "")
+		wantRefusal(t, err, master.Invalid, "Role 'ops' is not present in the master's --roles")
+		if err := c.Master.Operate(t.Context(), a.ID, mastertest.Reserve("", "eng/web", "", "cpus:1"), ""); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		var names []string
+		for _, r := range view(t, c.Master).RoleViews() {
+			names = append(names, r.Name+" "+strings.Join(r.Reserved.Names(), ","))
+		}
+		if want := []string{"* ", "eng cpus", "eng/web cpus"}; !slices.Equal(names, want) {
+			t.Errorf("roles and what is reserved: got %q, want %q", names, want)
+		}
+	})
+}

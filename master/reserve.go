@@ -54,6 +54,13 @@ func (m *Master) operateFor(agent string, op *mesos.Offer_Operation, principal s
 	if err != nil {
 		return refuse(Invalid, "%s", err)
 	}
+	if op.GetType() == mesos.Offer_Operation_RESERVE {
+		for _, role := range change.Gives.ReservedRoles() {
+			if !m.cfg.whitelisted(role) {
+				return refuse(Invalid, "Invalid RESERVE Operation: Role '%s' is not present in the master's --roles", role)
+			}
+		}
+	}
 	if err := m.rescindFor(a, change.Takes); err != nil {
 		return err
 	}
