@@ -13,7 +13,8 @@ var ErrSessionLost = errors.New("ZooKeeper session lost")
 // which that leader answers itself: a mere ping is answered by a server that may have been cut off from it already. But
 // followers tell the leader of their sessions only every half tick, so that its clock may have begun that much, and the time
 // between two heartbeats, earlier than what we saw: that is what the last third is for, and for the work that was begun
-// while the lease held.
+// while the lease held. The price: where the ensemble's disks take longer for a write than a lease lasts, the lease ends though
+// the session would not, as a sync waits for the writes before it.
 const (
 	leaseNumerator, leaseDenominator = 2, 3
 	// beatsPerTimeout is how many heartbeats fall into a timeout.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -491,6 +492,51 @@ func TestZooKeeperMayFailInAnyWay(t *testing.T) {
 }
 
 type nameKey struct{}
+
+func TestAQuorumThatIsLostForTenMinutesHasALeaderWithinFiveSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, s := new(zookeeper.Fake), new(storetest.Fake)
+		ctx, cancel := context.WithCancel(t.Context())
+		terms := make(chan election.Term, 10)
+		var group sync.WaitGroup
+		for _, name := range []string{"one", "two", "three"} {
+			client, err := f.New(zookeeper.Config{URL: parse(t, "zk://h/mesos"), SessionTimeout: 10 * time.Second})
+			must(t, err)
+			running, stop := context.WithCancel(context.Background())
+			group.Go(func() {
+				if err := client.Run(running); err != nil {
+					t.Error(err)
+				}
+			})
+			group.Go(func() {
+				defer stop()
+				err := New(Config{Client: client, Store: s}).Run(ctx, candidate(name), func(ctx context.Context, term election.Term) error {
+					terms <- term
+					<-ctx.Done()
+					return nil
+				})
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+		first := <-terms
+		time.Sleep(time.Hour)
+		f.Stop()
+		time.Sleep(10 * time.Minute)
+		if first.Holds() == nil || len(terms) > 0 {
+			t.Error("somebody leads without a quorum")
+		}
+		back := time.Now()
+		f.Start()
+		<-terms
+		if after := time.Since(back); after > 5*time.Second {
+			t.Errorf("want a leader within 5 s, got one after %v", after)
+		}
+		cancel()
+		group.Wait()
+	})
+}
 
 func TestTheSessionTimeoutOfALeaderBoundsTheGap(t *testing.T) {
 	zktest.Need(t)
