@@ -68,6 +68,7 @@ type Master struct {
 	alloc        *allocator.Allocator // nil while not leading
 	leaders      map[string]leaderEntry
 	detected     *election.Candidate // the leader as the detector has it; nil when it has none
+	withdrawn    string              // its id, once it has withdrawn its claim in the mesh
 	// weights and quotas are by role; both maps are replaced, never modified. A fault keeps them from being set.
 	weights                  map[string]float64
 	quotas                   map[string]allocator.Quota

@@ -35,19 +35,42 @@ func (d told) tell(leader *election.Candidate) {
 	synctest.Wait()
 }
 
-// claim puts another master into the mesh that says it leads.
-func claim(t *testing.T, c *mastertest.Cluster, id string, epoch uint64) {
+// claim is what another master says in the mesh of its leading.
+type claim struct {
+	id  string
+	own *record.Map
+}
+
+// newClaim puts another master into the mesh that says it leads.
+func newClaim(t *testing.T, c *mastertest.Cluster, id string, epoch uint64) *claim {
 	t.Helper()
-	value, err := proto.Marshal(&catalog.Leader{Epoch: epoch, Hostname: id, Address: "10.0.0.9", Port: 5050, MasterId: id})
+	l := &claim{id: id, own: record.NewMap(id, 1)}
+	l.renew(t, c, epoch)
+	c.Mesh.SetLiveness(time.Now(), id, record.Alive)
+	synctest.Wait()
+	return l
+}
+
+func (l *claim) renew(t *testing.T, c *mastertest.Cluster, epoch uint64) {
+	t.Helper()
+	value, err := proto.Marshal(&catalog.Leader{Epoch: epoch, Hostname: l.id, Address: "10.0.0.9", Port: 5050, MasterId: l.id})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := record.NewMap(id, 1)
-	m.Set(time.Now(), record.Assignment{Key: catalog.KeyLeader, Value: value})
-	if err := c.Mesh.Apply(m.Delta(id, 0)); err != nil {
+	l.set(t, c, record.Assignment{Key: catalog.KeyLeader, Value: value})
+}
+
+func (l *claim) withdraw(t *testing.T, c *mastertest.Cluster) {
+	t.Helper()
+	l.set(t, c, record.Assignment{Key: catalog.KeyLeader})
+}
+
+func (l *claim) set(t *testing.T, c *mastertest.Cluster, a record.Assignment) {
+	t.Helper()
+	l.own.Set(time.Now(), a)
+	if err := c.Mesh.Apply(l.own.Delta(l.id, 0)); err != nil {
 		t.Fatal(err)
 	}
-	c.Mesh.SetLiveness(time.Now(), id, record.Alive)
 	synctest.Wait()
 }
 
@@ -69,7 +92,7 @@ func TestStandbyNamesTheLeaderThatTheElectionNames(t *testing.T) {
 		if !c.Master.Ready() {
 			t.Error("a standby that follows the mesh is not ready")
 		}
-		claim(t, c, "m2", 7)
+		claims := newClaim(t, c, "m2", 7)
 		want("while only the mesh tells", "m2")
 		d.tell(&election.Candidate{ID: "m3", Hostname: "h3", Address: "10.0.0.3", Port: 5053})
 		want("although the mesh still has the old one", "m3")
@@ -89,6 +112,22 @@ func TestStandbyNamesTheLeaderThatTheElectionNames(t *testing.T) {
 		if l := c.Master.Standing().Leader; l.Epoch != 7 {
 			t.Errorf("its epoch is %d, want that of its record", l.Epoch)
 		}
+		// While ZooKeeper is away the detector says nothing new.
+		claims.withdraw(t, c)
+		want("after it withdrew its claim in the mesh", "")
+		claims.renew(t, c, 9)
+		want("after it claims to lead again", "m2")
+		claims.withdraw(t, c)
+		d.tell(nil)
+		d.tell(&election.Candidate{ID: "m2", Hostname: "m2", Address: "10.0.0.9", Port: 5050})
+		want("elected again, before its claim", "m2")
+		claims.renew(t, c, 10)
+		c.Mesh.SetLiveness(time.Now(), "m2", record.Dead)
+		synctest.Wait()
+		want("after the mesh held it for dead", "")
+		c.Mesh.SetLiveness(time.Now(), "m2", record.Alive)
+		synctest.Wait()
+		want("after it came back", "m2")
 		c.Mesh.SetLiveness(time.Now(), "m2", record.Dead)
 		d.tell(nil)
 		want("with nobody elected, and the last one dead", "")
@@ -101,7 +140,7 @@ func TestRecoveringMasterIsItsOwnLeader(t *testing.T) {
 		s := mastertest.NewStore()
 		s.SetFailure(func() error { return context.DeadlineExceeded })
 		c := mastertest.Start(t, s, func(cfg *master.Config) { cfg.Detector = d })
-		claim(t, c, "m2", 7)
+		newClaim(t, c, "m2", 7)
 		c.ElectAs(8)
 		synctest.Wait()
 		d.tell(&election.Candidate{ID: mastertest.MasterID})

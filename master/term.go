@@ -300,21 +300,24 @@ func (m *Master) self(epoch uint64) *Leader {
 }
 
 // knownLeader is whom others are sent to while this master does not lead. The detector decides: it drops a dead leader, and
-// has the next one, as soon as the election does. Where it has none, as when ZooKeeper is away from this machine alone, the
-// live claim with the highest epoch in the mesh stands in for it. A master that is about to lead, or has just stopped to, is
-// nobody to be sent to yet.
+// has the next one, as soon as the election does. But while ZooKeeper is away it stays with what it knew. So whom the mesh
+// holds for dead, or who has withdrawn its claim there, is not named; the live claim with the highest epoch in the mesh is,
+// if there is one. A master that is about to lead, or has just stopped to, is nobody to be sent to yet.
 func (m *Master) knownLeader() *Leader {
 	if d := m.detected; d != nil {
 		if d.ID == m.cfg.ID {
 			return nil
 		}
 		l := &Leader{ID: d.ID, Hostname: d.Hostname, Address: d.Address, Port: d.Port}
+		there := m.withdrawn != d.ID
 		for _, e := range m.leaders {
 			if e.leader.MasterId == d.ID {
-				l.Epoch = max(l.Epoch, e.leader.Epoch)
+				l.Epoch, there = e.leader.Epoch, there && e.alive
 			}
 		}
-		return l
+		if there {
+			return l
+		}
 	}
 	var best *catalog.Leader
 	for _, e := range m.leaders {
@@ -333,8 +336,14 @@ func (m *Master) noteLeader(s *record.Snapshot) {
 	if l := decodeLeader(s); l != nil {
 		live := s.Liveness()
 		m.leaders[s.Node()] = leaderEntry{leader: l, alive: live == record.Alive || live == record.Suspect}
-	} else {
+		if m.withdrawn == l.MasterId {
+			m.withdrawn = ""
+		}
+	} else if old, ok := m.leaders[s.Node()]; ok {
 		delete(m.leaders, s.Node())
+		if m.detected != nil && m.detected.ID == old.leader.MasterId {
+			m.withdrawn = m.detected.ID
+		}
 	}
 	m.lookForLeader()
 }
@@ -367,7 +376,7 @@ func (m *Master) detect(ctx context.Context) {
 		pause = 100 * time.Millisecond
 		known = leader
 		m.post(func() {
-			m.detected = leader
+			m.detected, m.withdrawn = leader, ""
 			m.lookForLeader()
 		})
 	}
