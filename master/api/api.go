@@ -143,12 +143,18 @@ func (a *api) leader(h fiber.Handler) fiber.Handler {
 	}
 }
 
+// stale is the header of an answer that is not the leader's (RFC 7234, section 5.5.1).
+const stale = `110 - "Response is Stale: this master does not lead, and knows of nobody who does"`
+
 // reader is leader for what only reads: one that has led goes on showing what it knows until another leader is known.
 func (a *api) reader(h fiber.Handler) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		s := a.master.Standing()
 		switch {
-		case s.Leading, s.Led && !s.Recovering && s.Leader == nil:
+		case s.Leading:
+			return h(c)
+		case s.Led && !s.Recovering && s.Leader == nil:
+			c.Set(fiber.HeaderWarning, stale)
 			return h(c)
 		case s.Recovering:
 			return a.fail(c, master.ErrRecovering)

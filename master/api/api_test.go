@@ -502,6 +502,29 @@ func TestNotLeading(t *testing.T) {
 	}
 }
 
+// A master that has led shows what it knows until another leads, and says that it does not lead.
+func TestLastLeaderGoesOnShowing(t *testing.T) {
+	s := start(t, nil)
+	s.agent(1, "cpus:4;mem:4096")
+	s.lead()
+	if resp, text := s.do("GET /state", ""); resp.StatusCode != 200 || resp.Header.Get("Warning") != "" || !strings.Contains(text, `"elected_time":`) {
+		t.Errorf("the leader answers %d with Warning %q: %s", resp.StatusCode, resp.Header.Get("Warning"), text)
+	}
+	s.Lose()
+	s.eventually("the master does not lead", func() bool { return !s.Master.Standing().Leading })
+	for _, path := range []string{"/state", "/slaves", "/frameworks", "/tasks"} {
+		resp, text := s.do("GET "+path, "")
+		if resp.StatusCode != 200 || !strings.HasPrefix(resp.Header.Get("Warning"), "110 ") || strings.Contains(text, `"leader":`) || strings.Contains(text, `"elected_time":`) {
+			t.Errorf("%s: got %d with Warning %q: %s", path, resp.StatusCode, resp.Header.Get("Warning"), text)
+		}
+	}
+	for _, line := range []string{"POST /api/v1/scheduler", "POST /api/v1", "POST /teardown", "GET /redirect"} {
+		if resp, text := s.do(line, ""); resp.StatusCode != 503 || text != "No leader elected" || resp.Header.Get("Retry-After") == "" {
+			t.Errorf("%s: got %d %q", line, resp.StatusCode, text)
+		}
+	}
+}
+
 // A framework that leaves is noticed at once, and what it was offered goes to others.
 func TestClientLeaves(t *testing.T) {
 	s := start(t, nil)
