@@ -115,15 +115,18 @@ func New(cfg Config) (*Marathon, error) {
 	}
 	log := cfg.Log.With("component", "marathon")
 	var leading *leaders
+	mostPause := cfg.MaxBackoff
 	if cfg.Detector != nil {
 		leading = newLeaders(cfg.Detector, log)
 		cfg.Resolve = leading.resolve
+		// Only one master is asked. It may be a dead one for as long as the election takes to notice that.
+		mostPause = min(mostPause, max(cfg.MinBackoff, 500*time.Millisecond))
 	}
 	return &Marathon{
 		cfg: cfg, log: log, leaders: leading, started: cfg.Now(), inbox: make(chan work, inboxSize), stopped: make(chan struct{}),
 		client: client.New(client.Config{
 			Masters: cfg.Masters, Resolve: cfg.Resolve, Codec: codec.Protobuf, Transport: cfg.Transport, Log: log,
-			MinBackoff: cfg.MinBackoff, MaxBackoff: cfg.MaxBackoff,
+			MinBackoff: cfg.MinBackoff, MaxBackoff: mostPause,
 		}),
 	}, nil
 }
