@@ -187,9 +187,12 @@ func HostPort(s, defaultPort string) (string, error) {
 	if _, _, err := net.SplitHostPort(s); err != nil {
 		s = net.JoinHostPort(strings.Trim(s, "[]"), defaultPort)
 	}
-	host, _, err := net.SplitHostPort(s)
+	host, port, err := net.SplitHostPort(s)
 	if err != nil || host == "" {
 		return "", errors.New("not host:port")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return "", fmt.Errorf("not a port: %q", port)
 	}
 	return s, nil
 }

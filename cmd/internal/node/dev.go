@@ -55,7 +55,7 @@ func Dev(ctx context.Context, io Streams, args, environ []string) error {
 	if d.agents < 1 || d.agents > 100 {
 		return usagef("--agents: %d is not between 1 and 100", d.agents)
 	}
-	if d.master.zk != "" {
+	if d.master.zk.given() {
 		return usagef("--zk: dev has one master, which leads by itself")
 	}
 	all, err := newRole("dev", set, &c)
@@ -120,7 +120,7 @@ func (d *devFlags) build(all *role) error {
 		return err
 	}
 	d.master.region, d.master.zone = d.agent.region, d.agent.zone
-	d.marathon.port, d.marathon.masters = d.marathonPort, flags.List{m.httpAddress}
+	d.marathon.port, d.marathon.masters = d.marathonPort, mastersFlag{addresses: []string{m.httpAddress}}
 	err = p.marathon(&d.marathon, aside("marathon-port"))
 	all.take(p)
 	return err

@@ -7,12 +7,12 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"starling/cmd/internal/flags"
 	"starling/marathon"
 	marathonapi "starling/marathon/api"
 	"starling/marathon/scheduler"
+	"starling/master/election/zkelection"
 	"starling/master/mesos/server"
 	"starling/master/store/boltstore"
 )
@@ -23,7 +23,7 @@ const marathonPort = 8080
 type marathonFlags struct {
 	port            flags.Port
 	address         flags.IP
-	masters         flags.List
+	masters         mastersFlag
 	zk              string
 	frameworkName   string
 	user, role      string
@@ -66,12 +66,12 @@ func Marathon(ctx context.Context, io Streams, args, environ []string) error {
 	set := flags.New("starling marathon", "STARLING_", "MARATHON_")
 	set.EnvIgnore = []string{"MARATHON_APP_"}
 	c := common{stderr: io.Err}
-	m := marathonFlags{port: marathonPort, masters: flags.List{"127.0.0.1:5050"}}
+	m := marathonFlags{port: marathonPort, masters: mastersFlag{addresses: []string{"127.0.0.1:5050"}}}
 	c.register(set, "marathon")
 	m.register(set)
 	set.Var(&m.port, "http-port", "the `port` of the HTTP API")
 	set.Var(&m.address, "http-address", "the IP `address` to listen on; the same as --ip")
-	set.Var(&m.masters, "master", "where masters are, as `http://host:port[,host:port]`")
+	set.Var(&m.masters, "master", "where masters are, as `http://host:port[,host:port]`, or zk://[user:password@]host:port,.../path where they are elected")
 	set.StringVar(&m.zk, "zk", "", "where the state is kept for several instances, as `zk://host:port,.../path`; not built in yet: leave it out, and the state is in --work-dir")
 	set.Ignore(ignoredByMarathon...)
 	if err := parse(io, set, "Marathon: keeps long-running apps alive, and scales them over REST.", args, environ); err != nil {
@@ -98,19 +98,14 @@ func Marathon(ctx context.Context, io Streams, args, environ []string) error {
 // marathon adds Marathon with its store.
 func (r *role) marathon(m *marathonFlags, portAside bool) error {
 	c := marathon.DefaultConfig()
-	for _, address := range m.masters {
-		if strings.HasPrefix(address, "zk://") {
-			return usagef("--master: finding masters in ZooKeeper is not built in yet; name them as http://host:port")
-		}
-		hp, err := flags.HostPort(address, strconv.Itoa(masterPort))
+	if m.masters.zk.given() {
+		client, err := r.zooKeeper(&m.masters.zk, 0)
 		if err != nil {
-			return usagef("--master: %w", err)
+			return err
 		}
-		c.Masters = append(c.Masters, hp)
+		c.Detector = zkelection.NewDetector(client, r.log)
 	}
-	if len(c.Masters) == 0 {
-		return usagef("--master: no master is named")
-	}
+	c.Masters = m.masters.addresses
 	l, port, err := r.listen("HTTP", int(m.port), portAside)
 	if err != nil {
 		return err
@@ -121,7 +116,7 @@ func (r *role) marathon(m *marathonFlags, portAside bool) error {
 	}
 	r.closers = append(r.closers, func() { documents.Close() })
 	c.Hostname, c.HTTPPort, c.Address = r.place.hostname, port, net.JoinHostPort(r.place.hostname, strconv.Itoa(port))
-	c.MasterFlag, c.Version = strings.Join(m.masters, ","), Version()
+	c.MasterFlag, c.Version = m.masters.String(), Version()
 	c.Store, c.Log = documents, r.log
 	c.FrameworkName, c.User, c.Role = m.frameworkName, m.user, m.role
 	if c.FailoverTimeout, err = seconds(m.failover); err != nil {

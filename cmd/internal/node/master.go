@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"net"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -13,10 +12,8 @@ import (
 	"starling/gossip/record"
 	"starling/master"
 	masterapi "starling/master/api"
-	"starling/master/election"
 	"starling/master/mesos/server"
 	"starling/master/nodeapi"
-	"starling/master/store/boltstore"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -33,9 +30,6 @@ func Master(ctx context.Context, io Streams, args, environ []string) error {
 	m.registerAlone(set)
 	if err := parse(io, set, "A master: joins the mesh, serves frameworks.", args, environ); err != nil {
 		return err
-	}
-	if m.zk != "" {
-		return usagef("--zk: election in ZooKeeper is not built in yet; leave it out, and this master leads alone")
 	}
 	r, err := newRole("master", set, &c)
 	if err != nil {
@@ -66,11 +60,18 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 	if m.advertisePort != 0 {
 		told = int(m.advertisePort)
 	}
-	documents, err := boltstore.Open(filepath.Join(r.place.dir, "master.db"))
+	// What the agents refused counts as heard too: a master whose store was lost climbs above it in one step.
+	var daemon *master.Master
+	heard := func() uint64 { return daemon.EpochFloor() }
+	var o *office
+	if m.zk.given() {
+		o, err = r.elected(&m.zk, m.zkSession.Std(), heard)
+	} else {
+		o, err = r.alone(heard)
+	}
 	if err != nil {
 		return err
 	}
-	r.closers = append(r.closers, func() { documents.Close() })
 	mesh, keys, err := r.mesh(&m.mesh, id, meshDir(r.place.dir))
 	if err != nil {
 		return err
@@ -86,10 +87,8 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 
 	c.ID, c.Hostname, c.Address, c.Port = id, r.place.hostname, r.place.address, told
 	c.Cluster, c.Version = r.common.cluster, Version()
-	c.Flags, c.Mesh, c.Store = shownFlags(r.set), mesh, documents
-	// What the agents refused counts as heard too: a master whose store was lost climbs above it in one step.
-	var daemon *master.Master
-	c.Contender = election.NewAlone(documents, func() uint64 { return daemon.EpochFloor() })
+	c.Flags, c.Mesh = shownFlags(r.set), mesh
+	c.Contender, c.Detector, c.Store = o.contender, o.detector, o.documents
 	c.Client = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(keys, nil)})
 	c.Log = r.log
 	if daemon, err = master.New(c); err != nil {
@@ -100,11 +99,10 @@ func (r *role) master(m *masterFlags, portAside bool) error {
 		Master: daemon, Verifier: nodeapi.NewVerifier(keys, nil), Gatherer: r.metrics, Log: r.log, Level: r.level,
 		LogFile: string(m.logFile), Mount: gossipapi.Mount(mesh),
 	})
-	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
 	r.add("gossip", mesh.Run)
 	r.add("master", daemon.Run)
 	r.add("master api", func(ctx context.Context) error { return server.Serve(ctx, api, l) })
-	r.ready = append(r.ready, func() bool { return daemon.Standing().Leading })
+	r.ready = append(r.ready, func() bool { return o.ready(daemon) })
 	r.httpAddress = net.JoinHostPort(r.place.address, strconv.Itoa(port))
 	return nil
 }

@@ -23,7 +23,7 @@ type masterFlags struct {
 	mesh            meshFlags
 	port            flags.Port
 	advertisePort   flags.Port // 0: the one that is listened on
-	zk              string
+	zk              zkFlag
 	zkSession       flags.Duration
 	roles           flags.List
 	weights         flags.List
@@ -57,7 +57,7 @@ func (m *masterFlags) register(s *flags.Set) {
 	d := master.DefaultConfig()
 	m.port = masterPort
 	m.pingTimeout, m.pings, m.reregister = flags.Duration(15*time.Second), 5, flags.Duration(d.ReregisterTimeout)
-	s.StringVar(&m.zk, "zk", "", "where masters are elected and keep their documents, as `zk://[user:password@]host:port,.../path` or file:///path of a file that says it; without it this master leads alone")
+	s.Var(&m.zk, "zk", "where masters are elected and keep their documents, as `zk://[user:password@]host:port,.../path` or file:///path of a file that says it; without it this master leads alone")
 	s.Var(&m.roles, "roles", "the only `roles` that frameworks may use, besides *")
 	s.Var(&m.weights, "weights", "`role=weight,...`: a role of weight 2 gets twice as much as one of 1; holds until operators set weights, which are kept")
 	s.Var(&m.offerTimeout, "offer-timeout", "how long a framework may sit on an offer (0s: for ever)")

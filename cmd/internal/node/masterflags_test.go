@@ -1,6 +1,9 @@
 package node
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -87,21 +90,79 @@ func TestMasterDefaults(t *testing.T) {
 
 func TestMasterRefusesWrongValues(t *testing.T) {
 	for _, tc := range []struct{ arg, want string }{
-		{"--weights=a=0", "--weights: "}, {"--weights=a", "--weights: "}, {"--weights=a//b=2", "--weights: "}, {"--roles=a,..", "--roles: "},
+		{"--weights=a=0", "--weights: "},
+		{"--weights=a", "--weights: "},
+		{"--weights=a//b=2", "--weights: "},
+		{"--roles=a,..", "--roles: "},
 		{"--min_allocatable_resources=cpus", "--min-allocatable-resources: "},
 		{"--agent_ping_timeout=500ms", "--agent-ping-timeout: 500ms is less than 1s"},
-		{"--agent_ping_timeout=1hrs", "is more than 15m0s"}, {"--max_agent_ping_timeouts=0", "--max-agent-ping-timeouts: 0"},
+		{"--agent_ping_timeout=1hrs", "is more than 15m0s"},
+		{"--max_agent_ping_timeouts=0", "--max-agent-ping-timeouts: 0"},
 		{"--slave_reregister_timeout=9mins", "--agent-reregister-timeout: 9m0s is less than 10m0s"},
-		{"--offer_timeout=-1secs", "--offer-timeout: "}, {"--max_completed_frameworks=-1", "--max-completed-frameworks: -1"},
-		{"--zk_session_timeout=10ms", "--zk-session-timeout: 10ms is less than 1s"}, {"--quorum=none", "--quorum: bad value"},
-		{"--quorum=0", "--quorum: bad value"}, {"--registry=etcd", "--registry: bad value"}, {"--registry_gc_interval=x", "bad value"},
-		{"--role_sorter=fair", "neither drf nor random"}, {"--agent_removal_rate_limit=fast", "as in 1/10mins"},
-		{"--recovery_slave_removal_limit=200%", "not a percentage"}, {"--authenticate_agents=perhaps", "neither true nor false"},
-		{"--domain={}", "a region and a zone"}, {"--domain=eu", "--domain: bad value"}, {"--advertise_port=x", "not a port"},
+		{"--offer_timeout=-1secs", "--offer-timeout: "},
+		{"--max_completed_frameworks=-1", "--max-completed-frameworks: -1"},
+		{"--zk_session_timeout=10ms", "--zk-session-timeout: 10ms is less than 1s"},
+		{"--quorum=none", "--quorum: bad value"},
+		{"--quorum=0", "--quorum: bad value"},
+		{"--registry=etcd", "--registry: bad value"},
+		{"--registry_gc_interval=x", "bad value"},
+		{"--role_sorter=fair", "neither drf nor random"},
+		{"--agent_removal_rate_limit=fast", "as in 1/10mins"},
+		{"--recovery_slave_removal_limit=200%", "not a percentage"},
+		{"--authenticate_agents=perhaps", "neither true nor false"},
+		{"--zk=h1:2181", "--zk: bad value: a ZooKeeper URL begins with zk://"},
+		{"--zk=zk://h1:2181", "--zk: bad value: the ZooKeeper URL has no path"},
+		{"--zk=file:///does/not/exist", "--zk: cannot read the value"},
+		{"--domain={}", "a region and a zone"},
+		{"--domain=eu", "--domain: bad value"},
+		{"--advertise_port=x", "not a port"},
 		{"--max_completed_framework=1", "did you mean --max-completed-frameworks?"},
 	} {
 		if _, _, _, err := readMaster([]string{tc.arg}, nil); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want an error with %q", tc.arg, err, tc.want)
+		}
+	}
+}
+
+// The password of a URL is shown nowhere: not among the settings that pages and logs show, not in errors.
+func TestPasswordOfZooKeeperIsNotShown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "zk")
+	if err := os.WriteFile(file, []byte("zk://mesos:hunter2@h1:2181,h2/mesos\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, arg := range []string{"--zk=zk://mesos:hunter2@h1:2181,h2:2181/mesos", "--zk=file://" + file} {
+		set, m, _, err := readMaster([]string{arg}, nil)
+		if err != nil || !m.zk.given() || m.zk.URL.User != "mesos" {
+			t.Fatalf("%s: %v, %v", arg, m.zk.URL, err)
+		}
+		shown := shownFlags(set)
+		if want := "zk://h1:2181,h2:2181/mesos"; shown["zk"] != want {
+			t.Errorf("%s: /flags shows %q, want %q", arg, shown["zk"], want)
+		}
+		if all := fmt.Sprint(shown, set.Effective(), set.Warnings, m.zk, &m.zk); strings.Contains(all, "hunter2") {
+			t.Errorf("%s: the password is in %s", arg, all)
+		}
+	}
+	for _, arg := range []string{"--zk=zk://mesos:hunter2@h1:port/mesos", "--zk=zk://mesos:hunter2@h1", "--zk=zk//mesos:hunter2@h1/x", "--zk=zk://mesos:hunter2@/x"} {
+		if _, _, _, err := readMaster([]string{arg}, []string{"MESOS_ZK=" + arg[5:]}); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v, want an error without the password", arg, err)
+		}
+	}
+}
+
+func TestMastersOfMarathon(t *testing.T) {
+	for in, want := range map[string]string{
+		"h1": "h1:5050", "http://h1:5051,http://h2": "h1:5051,h2:5050", "h1:1, h2:2": "h1:1,h2:2", "zk://u:hunter2@h1,h2:2182/mesos": "zk://***@h1:2181,h2:2182/mesos",
+	} {
+		var m mastersFlag
+		if err := m.Set(in); err != nil || m.String() != want || m.zk.given() != strings.HasPrefix(in, "zk:") {
+			t.Errorf("%q gives %q, %v; want %q", in, m.String(), err, want)
+		}
+	}
+	for _, in := range []string{"", ",", "https://h1", "zk://h1", "zk:/h1/mesos"} {
+		var m mastersFlag
+		if err := m.Set(in); err == nil {
+			t.Errorf("%q is taken as %q", in, m.String())
 		}
 	}
 }
