@@ -73,7 +73,7 @@ func TestRandomStories(t *testing.T) {
 
 func (s *chaos) step() string {
 	a := s.agents[s.rng.IntN(len(s.agents))]
-	switch s.rng.IntN(16) {
+	switch s.rng.IntN(17) {
 	case 0:
 		if len(s.actors) < 4 {
 			role := fmt.Sprint("r", len(s.actors)%2) // two of them share what one reserves
@@ -136,12 +136,37 @@ func (s *chaos) step() string {
 			}
 		}
 		return "finish"
+	case 9:
+		return s.operate()
 	default:
 		if x := s.actor(); x != nil {
 			return s.act(x)
 		}
 	}
 	return "nothing"
+}
+
+// operate changes the weight or the quota of a role.
+func (s *chaos) operate() string {
+	ctx, role := s.t.Context(), fmt.Sprint("r", s.rng.IntN(3))
+	if s.rng.IntN(3) == 0 {
+		weight := []*mesos.WeightInfo{{Role: proto.String(role), Weight: proto.Float64(float64(1 + s.rng.IntN(3)))}}
+		if err := s.c.Master.UpdateWeights(ctx, weight); err != nil && !errors.Is(err, master.ErrNotLeading) {
+			s.t.Error(err)
+		}
+		return "weight of " + role
+	}
+	config := role
+	if s.rng.IntN(2) == 0 {
+		config += fmt.Sprintf(" guarantees=cpus:%d;mem:%d", s.rng.IntN(5), s.rng.IntN(3000))
+	}
+	if s.rng.IntN(2) == 0 {
+		config += fmt.Sprintf(" limits=cpus:%d", 5+s.rng.IntN(5))
+	}
+	if err := s.c.Master.UpdateQuota(ctx, quotas(s.t, config), true); err != nil && !errors.Is(err, master.ErrNotLeading) {
+		s.t.Errorf("%s: %v", config, err)
+	}
+	return "quota " + config
 }
 
 // actor picks one with an open stream.
@@ -311,6 +336,7 @@ func (s *chaos) finish() {
 		s.c.Mesh.SetLiveness(time.Now(), a.ID, record.Alive)
 	}
 	time.Sleep(2 * time.Minute) // repeated launches, questions and failovers come to their ends
+	updateQuota(s.t, s.c.Master, "r0", "r1", "r2")
 	view, err := s.c.Master.View(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)

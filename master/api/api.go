@@ -99,7 +99,6 @@ func New(cfg Config) *fiber.App {
 	app.All("/quota/*", a.reader(a.quota))
 	app.All("/teardown", a.leader(a.teardown))
 	app.All("/allocator/explain", a.leader(a.explain))
-	app.Post("/teardown", a.leader(a.teardown))
 	app.All("/maintenance/schedule", a.leader(a.maintenanceSchedule))
 	app.All("/maintenance/status", a.leader(a.maintenanceStatus))
 	app.All("/machine/down", a.leader(a.machines(a.master.StartMaintenance)))
