@@ -39,7 +39,7 @@ type Master struct {
 	version  atomic.Uint64
 	// cacheHits counts the requests that an encoding made for others has answered.
 	cacheHits atomic.Uint64
-	// knownEpoch is the highest epoch that an agent has thrown in our face.
+	// knownEpoch is the highest epoch that this master has heard of, see heardOf.
 	knownEpoch atomic.Uint64
 
 	// All below belongs to the loop.

@@ -3,6 +3,7 @@ package master_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -152,6 +153,32 @@ func TestRecoveringMasterIsItsOwnLeader(t *testing.T) {
 		if st := c.Master.Standing(); !st.Leading {
 			t.Errorf("after the documents could be read it stands as %+v", st)
 		}
+	})
+}
+
+// Epochs that were withdrawn from the mesh count too when ZooKeeper has lost the count.
+func TestEpochsAreRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := mastertest.Start(t, nil, nil)
+		synctest.Wait()
+		want := func(floor uint64) {
+			t.Helper()
+			if got := c.Master.EpochFloor(); got != floor {
+				t.Errorf("the floor of epochs is %d, want %d", got, floor)
+			}
+		}
+		want(0)
+		other := newClaim(t, c, "m2", 7)
+		want(7)
+		other.withdraw(t, c)
+		want(7)
+		other.renew(t, c, math.MaxUint64) // a lie
+		want(7)
+		c.ElectAs(9)
+		synctest.Wait()
+		c.Lose()
+		synctest.Wait()
+		want(9)
 	})
 }
 

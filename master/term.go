@@ -69,8 +69,8 @@ func (m *Master) Standing() Standing { return *m.standing.Load() }
 // Ready tells whether this master knows what the mesh says, whether it leads or not.
 func (m *Master) Ready() bool { return m.follows.Load() }
 
-// EpochFloor returns the highest epoch that anyone has heard of, as far as this master knows: in the records of the mesh
-// and in what agents refused. Whoever wins an election takes a higher one.
+// EpochFloor returns the highest epoch that anyone has heard of, as far as this master knows: in the records of the mesh, now
+// or since it started, in its own terms, and in what agents refused. Whoever wins an election takes a higher one.
 func (m *Master) EpochFloor() uint64 {
 	return max(m.knownEpoch.Load(), HighestEpoch(m.cfg.Mesh))
 }
@@ -79,11 +79,21 @@ func (m *Master) EpochFloor() uint64 {
 func HighestEpoch(r record.Reader) uint64 {
 	var highest uint64
 	for s := range r.Snapshots() {
-		if l := decodeLeader(s); l != nil {
+		if l := decodeLeader(s); l != nil && l.Epoch <= election.MaxHeard {
 			highest = max(highest, l.Epoch)
 		}
 	}
 	return highest
+}
+
+// heardOf remembers an epoch. A leader withdraws its claim from the mesh at the end of its term, so that nobody else may be
+// left to know of it when ZooKeeper has lost the count.
+func (m *Master) heardOf(epoch uint64) {
+	if epoch > election.MaxHeard {
+		return
+	}
+	for old := m.knownEpoch.Load(); epoch > old && !m.knownEpoch.CompareAndSwap(old, epoch); old = m.knownEpoch.Load() {
+	}
 }
 
 // decodeLeader returns what a record says of leadership, nil where it says nothing that can be read.
@@ -109,7 +119,8 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 		calls:    make(chan struct{}, maxCalls),
 	}
 	log := m.log.With("epoch", won.Epoch)
-	log.Info("elected")
+	log.Debug("elected")
+	m.heardOf(won.Epoch)
 	m.post(func() {
 		m.setStanding(func(s *Standing) { s.Recovering, s.Epoch, s.Leader = true, won.Epoch, m.self(won.Epoch) })
 	})
@@ -273,8 +284,7 @@ func (m *Master) end(t *term) {
 
 // stepDown ends the term from within, when somebody else is known to have a later one.
 func (m *Master) stepDown(known uint64) {
-	for old := m.knownEpoch.Load(); known > old && !m.knownEpoch.CompareAndSwap(old, known); old = m.knownEpoch.Load() {
-	}
+	m.heardOf(known)
 	if m.term == nil {
 		return
 	}
@@ -335,6 +345,7 @@ func (m *Master) knownLeader() *Leader {
 func (m *Master) noteLeader(s *record.Snapshot) {
 	if l := decodeLeader(s); l != nil {
 		live := s.Liveness()
+		m.heardOf(l.Epoch)
 		m.leaders[s.Node()] = leaderEntry{leader: l, alive: live == record.Alive || live == record.Suspect}
 		if m.withdrawn == l.MasterId {
 			m.withdrawn = ""

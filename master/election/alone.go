@@ -32,9 +32,9 @@ const (
 	lastPause  = 5 * time.Second
 	// patience is how long Alone tries to raise the epoch before it gives up.
 	patience = time.Minute
-	// maxHeard is the highest epoch that is believed when it is only heard of. Records in the mesh are not proof: somebody
+	// MaxHeard is the highest epoch that is believed when it is only heard of. Records in the mesh are not proof: somebody
 	// who wrote the highest number into one would otherwise end all elections.
-	maxHeard = 1 << 62
+	MaxHeard = 1 << 62
 )
 
 // Alone is the election of a single master: it leads at once, and for as long as it runs. The lease is the store, which
@@ -175,7 +175,7 @@ var ErrEpoch = errors.New("epoch is unusable")
 // by a conditional write, so that of two that raise it at once each gets one of its own. What was heard is a hint: a
 // number that no count of terms can have reached is passed over. An error but ErrEpoch may be tried again.
 func Raise(ctx context.Context, s store.Store, heard uint64) (uint64, error) {
-	if heard > maxHeard {
+	if heard > MaxHeard {
 		heard = 0
 	}
 	for {
