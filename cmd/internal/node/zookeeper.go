@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -96,7 +97,7 @@ type office struct {
 
 // alone is the office of a master that leads by itself; its documents are in a file of its own.
 func (r *role) alone(heard func() uint64) (*office, error) {
-	documents, err := boltstore.Open(filepath.Join(r.place.dir, "master.db"))
+	documents, err := boltstore.Open(r.documentsFile())
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +111,17 @@ func (r *role) alone(heard func() uint64) (*office, error) {
 	}, nil
 }
 
+// documentsFile is where a master that is alone keeps its documents.
+func (r *role) documentsFile() string { return filepath.Join(r.place.dir, "master.db") }
+
 // elected is the office of a master among several. It is ready also as a standby, and while ZooKeeper is away.
 func (r *role) elected(zk *zkFlag, session time.Duration, heard func() uint64) (*office, error) {
 	client, err := r.zooKeeper(zk, session)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(r.documentsFile()); err == nil {
+		r.log.Warn("what this master kept while it was alone is not taken along to ZooKeeper", "path", r.documentsFile())
 	}
 	documents := zkstore.New(client)
 	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
