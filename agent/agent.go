@@ -78,6 +78,8 @@ type Agent struct {
 	orphans map[string]struct{}
 	// stopping is set once Run is to end, impatient once it waited for tasks long enough.
 	stopping, impatient bool
+	// ending is set when tasks are to end before Run does.
+	ending bool
 	// work is the context of what the loop starts: it ends when a stop has waited long enough.
 	work context.Context
 }
@@ -238,7 +240,7 @@ func (a *Agent) loop(ctx context.Context) {
 		case <-wake.C:
 		case <-stop:
 			stop = nil
-			a.stop()
+			a.stop(context.Cause(ctx))
 		case <-a.crash:
 			a.committer.Abandon()
 			return
@@ -254,7 +256,7 @@ func (a *Agent) loop(ctx context.Context) {
 		if a.left() {
 			return
 		}
-		if a.stopping && (!a.cfg.EndTasksAtStop || a.impatient || a.allEnded()) {
+		if a.stopping && (!a.ending || a.impatient || a.allEnded()) {
 			return
 		}
 		if at, ok := a.nextWake(); ok {
@@ -292,9 +294,10 @@ func (a *Agent) nextWake() (at time.Time, ok bool) {
 }
 
 // stop begins the end of the loop. With EndTasksAtStop it gives all tasks their grace period, and then no more.
-func (a *Agent) stop() {
+func (a *Agent) stop(cause error) {
 	a.stopping = true
-	if !a.cfg.EndTasksAtStop {
+	a.ending = a.cfg.EndTasksAtStop && !errors.Is(cause, ErrGone)
+	if !a.ending {
 		return
 	}
 	now := time.Now()

@@ -61,7 +61,8 @@ type Config struct {
 	SwitchUser bool
 	// ExecutorEnvironment is added to the environment of every task.
 	ExecutorEnvironment map[string]string
-	// EndTasksAtStop ends all tasks when the agent stops, instead of leaving them running. Default: false.
+	// EndTasksAtStop ends all tasks when the agent stops, instead of leaving them running; not where the cause is ErrGone: that is
+	// of another agent in this process, and this one is going to be back. Default: false.
 	EndTasksAtStop bool
 	// StopTimeout bounds how long a stop may take. Default: 8 s.
 	StopTimeout time.Duration

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -281,6 +282,24 @@ func TestShutdown(t *testing.T) {
 	w.wait("free", func() bool { return w.free().Equal(w.agent.cfg.Resources) })
 	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "next", "cpus:1;mem:32")))
 	w.waitState("next", mesos.TaskState_TASK_RUNNING)
+}
+
+// An agent that ends its tasks when it stops leaves them alone where it is to be back at once, because another agent in its
+// process takes a new id.
+func TestTasksStayWhereAnotherAgentIsGone(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil, func(c *Config) { c.EndTasksAtStop = true })
+	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t", "cpus:1;mem:32")))
+	w.waitState("t", mesos.TaskState_TASK_RUNNING)
+	if err := w.agent.do(t.Context(), func() { w.agent.stop(fmt.Errorf("agent 2: %w", ErrGone)) }); err != nil && !errors.Is(err, ErrStopped) {
+		t.Fatal(err)
+	}
+	if err := w.awaitEnd(); err != nil {
+		t.Fatalf("run ended with %v", err)
+	}
+	if n := m.running(); n != 1 {
+		t.Errorf("%d containers run, want 1", n)
+	}
 }
 
 // A task that does not listen is gone once the drain's grace period is over, whatever its own is; all with real processes, and

@@ -10,6 +10,10 @@
 // back to the loop as a function. Exported methods may be called from any goroutine; they post such a function and wait
 // for it.
 //
+// What operators decide about agents and machines (drain.go, gone.go, maintenance.go) is a document before it has an effect, and
+// is compared with what the agents' records say from then on: who was away is told when it is back. An agent that is gone for
+// good, or whose machine is down, is no agent any more (outcast.go): it is on no list, and is told to end what it runs.
+//
 // How it fails: without a lease nothing is offered, launched, killed or acknowledged; streams end, offers vanish, and
 // reads go on from the mesh copy. A launch whose fate is unknown is repeated under the same ids, which agents know to
 // recognise, or left to the agent's record to tell; it is never given to another agent. What is not known is not told:

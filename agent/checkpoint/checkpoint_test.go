@@ -364,6 +364,69 @@ func TestADiskThatFailsLeavesWhatWasThere(t *testing.T) {
 	}
 }
 
+func sampleDrain() *Drain {
+	return &Drain{MaxGracePeriod: proto.Int64(10e9), MarkGone: true, Started: 1700000000000000000}
+}
+
+// What was told to an agent holds for that agent, until it is taken back; the one that comes after it knows the epoch and the used-up
+// ids, and nothing else.
+func TestStanding(t *testing.T) {
+	dir := t.TempDir()
+	s, l := open(t, dir)
+	if l.Drain != nil || l.Gone {
+		t.Errorf("new folder: %+v", l)
+	}
+	commit(t, s, PutDrain(sampleDrain()), PutEpoch(7), PutTask(sampleTask("c1", "t1")))
+	s.Close()
+	s, l = open(t, dir)
+	if !proto.Equal(l.Drain, sampleDrain()) || l.Gone {
+		t.Errorf("drained: %+v", l)
+	}
+	commit(t, s, PutDrain(nil))
+	commit(t, s, PutDrain(nil))
+	s.Close()
+	s, l = open(t, dir)
+	if l.Drain != nil {
+		t.Errorf("no longer drained: %+v", l)
+	}
+	commit(t, s, PutDrain(sampleDrain()), PutGone("agent-1"), End("c1", "f1", "t1"))
+	s.Close()
+	s, l = open(t, dir)
+	if l.Drain == nil || !l.Gone {
+		t.Errorf("gone: %+v", l)
+	}
+	kept := map[string][]byte{}
+	for _, name := range []string{fileDrain, fileGone} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept[name] = data
+	}
+	if err := s.Renew("agent-2"); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if id, ok := AgentID(dir); !ok || id != "agent-2" {
+		t.Errorf("the folder is of %q", id)
+	}
+	later := func(o *Options) { o.AgentID = "agent-2" }
+	for _, cut := range []bool{false, true} {
+		if cut { // as if the power had gone before the old files were removed
+			for name, data := range kept {
+				if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		s, l = open(t, dir, later)
+		s.Close()
+		if l.Drain != nil || l.Gone || l.Epoch != 7 || !l.Ended.Has("f1", "t1") || len(l.Items) != 0 || len(l.Problems) != 0 {
+			t.Errorf("the next agent, cut off %v: %+v", cut, l)
+		}
+	}
+}
+
 // TestGoldenFolders reads folders as every release that ever shipped wrote them.
 func TestGoldenFolders(t *testing.T) {
 	golden := filepath.Join("testdata", fmt.Sprintf("v%d", frameVersion))
@@ -374,7 +437,7 @@ func TestGoldenFolders(t *testing.T) {
 		s, _ := open(t, golden)
 		commit(t, s, PutTask(sampleTask("c1", "t1")), PutTask(sampleTask("c2", "t2")), PutEpoch(7))
 		commit(t, s, PutState(sampleState("c1", "t1", 42)))
-		commit(t, s, End("c2", "f1", "t2"), PutResources(sampleResources()))
+		commit(t, s, End("c2", "f1", "t2"), PutResources(sampleResources()), PutDrain(sampleDrain()), PutGone("agent-1"))
 		s.Close()
 		os.Remove(filepath.Join(golden, fileLock))
 		os.Remove(filepath.Join(golden, dirQuarantine))
@@ -398,6 +461,9 @@ func TestGoldenFolders(t *testing.T) {
 			}
 			if !proto.Equal(l.Resources, sampleResources()) {
 				t.Errorf("got %v", l.Resources)
+			}
+			if !proto.Equal(l.Drain, sampleDrain()) || !l.Gone {
+				t.Errorf("got %v, gone %v", l.Drain, l.Gone)
 			}
 		})
 	}

@@ -25,20 +25,21 @@ const stopTimeout = 2500 * time.Millisecond
 // another id. The caller runs the program again.
 func StartsAnew(err error) bool { return errors.Is(err, ErrMoved) || errors.Is(err, agent.ErrGone) }
 
-// runAll runs the components until ctx ends or one of them does, and stops them in reverse order. It returns the error of
+// runAll runs the components until ctx ends or one of them does, and stops them in reverse order; their contexts tell the error of
+// the one that ended as the cause. It returns the error of
 // the one that ended first by itself, nil when ctx ended.
 func runAll(ctx context.Context, log *slog.Logger, components []component) error {
 	type running struct {
 		name   string
 		stop   time.Duration
-		cancel context.CancelFunc
+		cancel context.CancelCauseFunc
 		done   chan error // gets one value; its size lets the goroutine end when nobody waits
 	}
 	var started []running
 	ended := make(chan error, len(components))
 	for _, c := range components {
 		// Not ctx's child: what was started last has to stop first.
-		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		own, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 		r := running{c.name, c.stop, cancel, make(chan error, 1)}
 		started = append(started, r)
 		go func() {
@@ -68,7 +69,7 @@ func runAll(ctx context.Context, log *slog.Logger, components []component) error
 	}
 	for i := len(started) - 1; i >= 0; i-- {
 		r := started[i]
-		r.cancel()
+		r.cancel(failure)
 		select {
 		case err := <-r.done:
 			if err != nil && failure == nil {
