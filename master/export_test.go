@@ -121,3 +121,19 @@ func (m *Master) HeldKills(ctx context.Context) (n int, err error) {
 func (m *Master) SetMaxGone(ctx context.Context, most int) {
 	_ = m.do(ctx, func() { m.gone.most = most })
 }
+
+// GoneDocuments returns how large the largest document of agents is that are gone, and all of them, once they are full.
+func GoneDocuments(id func(int) string) (largest, total int) {
+	g := goneAgents{marking: make(map[string]bool), most: maxGone}
+	for i := range maxGone {
+		g.add(id(i), 1_700_000_000)
+	}
+	for _, bucket := range g.buckets {
+		doc, err := encodeDoc("gone", goneDoc{Format: docFormat, Agents: bucket})
+		if err != nil {
+			panic(err)
+		}
+		largest, total = max(largest, len(doc.data)), total+len(doc.data)
+	}
+	return largest, total
+}

@@ -14,6 +14,7 @@ import (
 	"starling/master/mesos"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
+	"starling/master/store"
 )
 
 const goneByOperator = mesos.TaskState_TASK_GONE_BY_OPERATOR
@@ -33,13 +34,7 @@ func TestMarkAgentGone(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				c, a, f := withTask(t, nil, test.caps...)
 				ctx := context.Background()
-				away := true
-				a.SetFault(func(*nodeapi.Call) mastertest.Fault {
-					if away {
-						return mastertest.Unreachable
-					}
-					return mastertest.None
-				})
+				a.SetFault(func(*nodeapi.Call) mastertest.Fault { return mastertest.Unreachable })
 				for range 2 {
 					if err := c.Master.MarkAgentGone(ctx, a.ID); err != nil {
 						t.Fatal(err)
@@ -75,7 +70,7 @@ func TestMarkAgentGone(t *testing.T) {
 				if err := next.Master.Report(ctx, &nodeapi.Report{Epoch: 2, AgentId: a.ID}); !errors.Is(err, nodeapi.ErrNotLeading) {
 					t.Errorf("its report: %v", err)
 				}
-				away = false
+				a.SetFault(nil)
 				time.Sleep(6 * time.Second)
 				if _, told := a.Draining(); !told || len(a.Tasks()) != 0 {
 					t.Errorf("told %v, runs %v", told, a.Tasks())
@@ -254,6 +249,15 @@ func TestKillLongBeforeAgent(t *testing.T) {
 			t.Errorf("%d kills are held in the end", got)
 		}
 	})
+}
+
+// As many as are remembered fit into the documents, each of which the store takes.
+func TestGoneDocuments(t *testing.T) {
+	largest, total := master.GoneDocuments(func(i int) string { return fmt.Sprintf("0a6d1c1e-8f0b-4c55-9f6e-%012x-S%d", i, i) })
+	t.Logf("%d bytes in all, %d in the largest document", total, largest)
+	if largest > store.MaxSize/4 {
+		t.Errorf("the largest document has %d bytes, of %d that a store takes", largest, store.MaxSize)
+	}
 }
 
 // The ids that are remembered are bounded, and the oldest go first.
