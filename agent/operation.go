@@ -24,10 +24,15 @@ const (
 	// appliedMax is how many operations are remembered so that one that comes again is not carried out again. A leader has
 	// one under way at a time, so those that may still come again are few.
 	appliedMax = 256
-	// pendingMax is how many statuses may wait for acknowledgements.
-	pendingMax = 1024
-	// recordMax bounds the resources in the node's record, in bytes: it travels through the mesh as one value.
-	recordMax = 256 << 10
+	// pendingMax is how many ends of operations may wait for acknowledgements, and pendingSize how large they may be together,
+	// in bytes, with the operations: all of them are written at each change, and are in one answer to the leader.
+	pendingMax  = 1024
+	pendingSize = 1 << 20
+	// messageMax is how long what is said of an operation may be, in bytes.
+	messageMax = 1 << 10
+	// recordMax bounds the resources in the node's record, in bytes: they are one value, and other nodes of the mesh take none of
+	// more than 64 KiB (record.Limits).
+	recordMax = 60 << 10
 )
 
 // operation is one that is under way. While it is, the books have a holder for what it takes.
@@ -126,8 +131,8 @@ func (a *Agent) judge(o *operation) (mesos.OperationState, error) {
 	case a.draining != nil && o.framework != "":
 		return dropped, errors.New("Agent is draining")
 	}
-	if o.info.Id != nil && len(a.made.doc.GetPending()) >= pendingMax {
-		return dropped, fmt.Errorf("%d operations wait for acknowledgements on this agent, no more are taken", pendingMax)
+	if o.info.Id != nil && a.pendingFull(o) {
+		return dropped, errors.New("too many operations wait for acknowledgements on this agent")
 	}
 	change, err := resources.Convert(o.info)
 	if err != nil {
@@ -148,6 +153,15 @@ func (a *Agent) judge(o *operation) (mesos.OperationState, error) {
 		return dropped, fmt.Errorf("Operation does not fit on this agent: %w", err)
 	}
 	return 0, nil
+}
+
+// pendingFull tells whether the end of one more operation cannot be kept until it is acknowledged.
+func (a *Agent) pendingFull(o *operation) bool {
+	size := proto.Size(o.info)
+	for _, op := range a.made.doc.GetPending() {
+		size += proto.Size(op)
+	}
+	return len(a.made.doc.GetPending()) >= pendingMax || size > pendingSize
 }
 
 // recordSize is how large resources are in the node's record, where each is told up to twice.
@@ -285,7 +299,7 @@ func (a *Agent) removeVolumes(o *operation) {
 func (a *Agent) refuseOperation(o *operation, state mesos.OperationState, why error) {
 	a.cfg.Log.Warn("operation refused", "operation", o.String(), "kind", o.info.GetType().String(), "framework_id", o.framework, "reason", why)
 	st := a.operationStatus(o.info, state, why.Error())
-	if len(a.made.doc.GetPending()) >= pendingMax {
+	if a.pendingFull(o) {
 		a.conclude(o, st, nil)
 		return
 	}
@@ -304,7 +318,8 @@ func (a *Agent) refuseOperation(o *operation, state mesos.OperationState, why er
 func (a *Agent) operationStatus(info *mesos.Offer_Operation, state mesos.OperationState, message string) *mesos.OperationStatus {
 	st := &mesos.OperationStatus{OperationId: info.GetId(), State: state.Enum(), AgentId: &mesos.AgentID{Value: &a.cfg.ID}}
 	if message != "" {
-		st.Message = proto.String(strings.ToValidUTF8(message, "\uFFFD"))
+		// It names resources, which may be long, and is kept.
+		st.Message = proto.String(strings.ToValidUTF8(message[:min(len(message), messageMax)], "\uFFFD"))
 	}
 	return st
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/gossip/catalog"
+	"starling/gossip/record"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 	"starling/master/nodeapi"
@@ -484,6 +485,61 @@ func TestDamagedReservations(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// More reservations than the mesh would carry are refused, and what the record says stays small enough.
+func TestReservationsAreBounded(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil)
+	defer w.end()
+	for i := 0; ; i++ {
+		r := reserved(t, "cpus:0.001")[0]
+		r.Reservations[0].Labels = &mesos.Labels{Labels: []*mesos.Label{{
+			Key: proto.String(fmt.Sprint(i)), Value: proto.String(strings.Repeat("x", 2000)),
+		}}}
+		st := w.mustCall(applyCall(reserveOp(r))).GetOperations()[0]
+		value, _ := w.mesh.Snapshot(testAgent).Get(catalog.KeyResources)
+		if limit := record.DefaultLimits().ValueSize; len(value) > limit {
+			t.Fatalf("after %d reservations the record holds a value of %d bytes, %d are allowed", i+1, len(value), limit)
+		}
+		if st.GetState() == mesos.OperationState_OPERATION_DROPPED {
+			if i < 10 || !strings.Contains(st.GetMessage(), "would be larger than") {
+				t.Errorf("reservation %d: got %v", i, st)
+			}
+			return
+		}
+		if i > 100 {
+			t.Fatal("more than 100 reservations of 2000 bytes were taken")
+		}
+	}
+}
+
+// A framework that acknowledges nothing fills neither the disk nor the answers to the leader.
+func TestUnacknowledgedOperationsAreBounded(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil)
+	defer w.end()
+	large := reserved(t, "cpus:100")[0]
+	large.Reservations[0].Principal = proto.String(strings.Repeat("x", 300<<10))
+	kept := 0
+	for i := range 6 {
+		st := w.mustCall(applyCall(named(fmt.Sprint("op", i), reserveOp(large)))).GetOperations()[0]
+		if st.GetState() != mesos.OperationState_OPERATION_DROPPED {
+			t.Fatalf("got %v", st.GetState())
+		}
+		if st.GetUuid() != nil {
+			kept++
+		}
+	}
+	if got := len(w.state().Operations); got != kept || kept == 0 || kept > 3 {
+		t.Errorf("%d of 6 operations of 300 KiB are kept, %d said to be", got, kept)
+	}
+	for range 8 { // nobody wants to hear of these, and they are remembered all the same
+		w.mustCall(applyCall(reserveOp(large)))
+	}
+	if info, err := os.Stat(filepath.Join(m.dir, "meta", "resources")); err != nil || info.Size() > 5<<18 {
+		t.Errorf("on disk: %v, %v", info, err)
 	}
 }
 

@@ -2,8 +2,9 @@
 //
 // The model: agents own the truth and write it into their records of the mesh; the master holds a copy of it, whether it
 // leads or not. While it leads it adds three things of its own: who is subscribed (framework), what is offered to whom
-// (offer), and which launches are under way and not in a record yet (task). Only the first survives it, as small
-// documents in a store; the rest can be had again from the mesh, or by asking agents to describe themselves.
+// (offer), and which launches and operations are under way and not in a record yet (task, operation). Only the first
+// survives it, as small documents in a store; the rest can be had again from the mesh, or by asking agents to describe
+// themselves.
 //
 // One goroutine, the loop in master.go, owns all of that state. It never waits for a network or a disk: whatever may
 // wait (calls to agents, writes to the store, streams to frameworks) runs in goroutines of its own and posts its result
