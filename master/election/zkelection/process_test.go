@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -45,6 +46,10 @@ func contend(url string) error {
 	}
 	ctx := context.Background()
 	go client.Run(ctx)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // which ends with the test, however that ends
+		os.Exit(0)
+	}()
 	c := New(Config{Client: client, Store: zkstore.New(client)})
 	return c.Run(ctx, candidate("process"), func(ctx context.Context, term election.Term) error {
 		for ctx.Err() == nil {
@@ -72,6 +77,8 @@ func startProcess(t testing.TB, url string) *process {
 	p := &process{cmd: exec.Command(os.Args[0]), last: make(map[uint64]int64)}
 	p.cmd.Env = append(os.Environ(), contenderURL+"="+url)
 	p.cmd.Stderr = os.Stderr
+	_, err := p.cmd.StdinPipe() // closed by Wait
+	must(t, err)
 	out, err := p.cmd.StdoutPipe()
 	must(t, err)
 	must(t, p.cmd.Start())
