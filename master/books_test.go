@@ -54,6 +54,9 @@ func (m *Master) checkOffers(fault func(format string, args ...any)) {
 			}
 			offered = offered.Add(o.resources.Unallocated())
 		}
+		if len(a.offers) > 0 && !a.active() {
+			fault("agent %q is away or not to be used, and offered", a.id)
+		}
 		for _, r := range a.used {
 			used = used.Add(r.Unallocated())
 		}

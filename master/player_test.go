@@ -38,6 +38,8 @@ type player struct {
 	ran                       int                     // how many did
 	asked                     map[string]bool         // tasks that it may hear of without having launched them
 	acks                      []*scheduler.Call_Acknowledge
+	opAcks                    []*mesos.OperationStatus
+	inverse                   map[string]bool            // inverse offers that it was made
 	heard                     map[string]mesos.TaskState // by the answers to the last question
 }
 
@@ -143,7 +145,7 @@ func (p *player) closed() {
 	for id := range p.offers {
 		p.stale = append(p.stale, id)
 	}
-	p.open, p.subscribed, p.offers = false, false, make(map[string]*mesos.Offer)
+	p.open, p.subscribed, p.offers, p.inverse = false, false, make(map[string]*mesos.Offer), make(map[string]bool)
 	p.live = make(map[string]bool) // whether they are there when it comes back it does not know
 }
 
@@ -220,8 +222,18 @@ func (p *player) hear(e *scheduler.Event) string {
 		}
 		delete(p.offers, id)
 		p.stale = append(p.stale, id)
+	case scheduler.Event_INVERSE_OFFERS:
+		for _, o := range e.GetInverseOffers().GetInverseOffers() {
+			p.inverse[o.GetId().GetValue()] = true
+		}
+	case scheduler.Event_RESCIND_INVERSE_OFFER:
+		delete(p.inverse, e.GetRescindInverseOffer().GetInverseOfferId().GetValue())
 	case scheduler.Event_UPDATE:
 		return p.update(e.GetUpdate().GetStatus())
+	case scheduler.Event_UPDATE_OPERATION_STATUS:
+		if status := e.GetUpdateOperationStatus().GetStatus(); status.GetUuid() != nil {
+			p.opAcks = append(p.opAcks, status)
+		}
 	}
 	return ""
 }
@@ -272,7 +284,7 @@ func (p *player) update(s *mesos.TaskStatus) string {
 		return "an update of an agent where it launched nothing of that name"
 	case p.over[id] && !terminalState(s.GetState()):
 		return "an update after the last"
-	case s.GetState() == mesos.TaskState_TASK_ERROR && !p.s.resized[agent]:
+	case s.GetState() == mesos.TaskState_TASK_ERROR && !p.s.disturbed[agent]:
 		return "the agent has not what was offered"
 	}
 	p.over[id] = p.over[id] || terminalState(s.GetState())
@@ -301,15 +313,34 @@ func (p *player) acknowledgeAll() {
 	p.acks = nil
 }
 
-// agrees asks for all tasks, and wants to hear of those that run on the agents, and that those run.
-func (p *player) agrees() {
-	t := p.s.t
+// running are its tasks that run on the agents.
+func (p *player) running() map[string]bool {
 	running := make(map[string]bool)
 	for _, a := range p.s.agents {
 		for _, id := range a.Running(p.ID) {
 			running[id] = true
 		}
 	}
+	return running
+}
+
+// hearsOf asks for all tasks, and wants to hear of those that run.
+func (p *player) hearsOf() {
+	p.heard = make(map[string]mesos.TaskState)
+	p.Reconcile()
+	synctest.Wait()
+	p.s.read()
+	for id := range p.running() {
+		if _, told := p.heard[id]; !told {
+			p.s.t.Errorf("%s does not hear of %s, which runs", p.ID, id)
+		}
+	}
+}
+
+// agrees asks for all tasks, and wants to hear of those that run on the agents, and that those run.
+func (p *player) agrees() {
+	t := p.s.t
+	running := p.running()
 	if p.removed {
 		// It may have been forgotten, as one removed framework too many, and found again with an agent that was away.
 		if len(running) > 0 && !p.s.listed()[p.ID] {
@@ -321,18 +352,10 @@ func (p *player) agrees() {
 		t.Errorf("%s could not come back", p.ID)
 		return
 	}
-	p.heard = make(map[string]mesos.TaskState)
-	p.Reconcile()
-	synctest.Wait()
-	p.s.read()
+	p.hearsOf()
 	for id, state := range p.heard {
 		if state == mesos.TaskState_TASK_RUNNING != running[id] {
 			t.Errorf("%s hears that %s is %s, it runs: %v", p.ID, id, state, running[id])
-		}
-	}
-	for id := range running {
-		if _, told := p.heard[id]; !told {
-			t.Errorf("%s does not hear of %s, which runs", p.ID, id)
 		}
 	}
 	// What was launched and runs no more was ended by somebody.
@@ -345,7 +368,7 @@ func (p *player) agrees() {
 		if state, told := p.heard[id]; !told || terminalState(state) == running[id] {
 			t.Errorf("%s hears of %s that it is %v (told: %v), it runs: %v", p.ID, id, state, told, running[id])
 		}
-		if !running[id] && p.over[id] && !p.ended[id] && !p.s.resized[p.tasks[id]] {
+		if !running[id] && p.over[id] && !p.ended[id] && !p.s.disturbed[p.tasks[id]] {
 			t.Errorf("%s: %s has ended, and nobody ended it", p.ID, id)
 		}
 	}

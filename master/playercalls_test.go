@@ -33,8 +33,12 @@ func (p *player) act() string {
 		return p.updateFramework()
 	case n < 90:
 		return p.end()
-	case n < 94:
+	case n < 92:
 		return p.foreignStream()
+	case n < 95 && len(p.opAcks) > 0:
+		p.do(ackOperation(p.opAcks[0]))
+		p.opAcks = p.opAcks[1:]
+		return p.ID + " acknowledges an operation"
 	default:
 		return p.idle()
 	}
@@ -102,6 +106,7 @@ func (p *player) accept() string {
 	if p.s.chance(10) {
 		agent = p.anyAgent()
 	}
+	accept.Operations = p.reservations(named)
 	for range 1 + p.s.rng.IntN(3) {
 		accept.Operations = append(accept.Operations, p.operation(agent))
 	}
@@ -149,6 +154,39 @@ func (p *player) operation(agent *mesos.AgentID) *mesos.Offer_Operation {
 		op.Id = &mesos.OperationID{Value: proto.String("o")}
 	}
 	return op
+}
+
+// reservations are operations on reservations and volumes, now and then, on an agent that bears it.
+func (p *player) reservations(offers map[string]bool) (ops []*mesos.Offer_Operation) {
+	for _, id := range slices.Sorted(maps.Keys(offers)) {
+		o := p.offers[id]
+		if o == nil || !p.s.chance(3) || !slices.ContainsFunc(p.s.agents, func(a *mastertest.Agent) bool { return a.ID == o.GetAgentId().GetValue() && p.s.yielding(a) }) {
+			continue
+		}
+		role := o.GetAllocationInfo().GetRole()
+		if role == "" {
+			role = p.info.GetRole()
+		}
+		p.s.tasks++
+		name := fmt.Sprint("v", p.s.tasks)
+		switch p.s.rng.IntN(3) {
+		case 0:
+			ops = append(ops, mastertest.Reserve(one(p.s, []string{"", name}), role, "", "cpus:1;mem:64"))
+		case 1:
+			ops = append(ops, mastertest.Reserve("", role, "", "disk:100"), mastertest.Create(name, mastertest.Volume(name, role, "", 100)))
+		default:
+			for _, r := range o.GetResources() {
+				switch {
+				case r.GetDisk().GetPersistence() != nil:
+					ops = append(ops, mastertest.Destroy(name, r))
+				case r.GetReservation() != nil || len(r.GetReservations()) > 0:
+					one := &mesos.Offer_Operation_Unreserve{Resources: []*mesos.Resource{r}}
+					ops = append(ops, &mesos.Offer_Operation{Type: mesos.Offer_Operation_UNRESERVE.Enum(), Unreserve: one})
+				}
+			}
+		}
+	}
+	return ops
 }
 
 func (p *player) executor() *mesos.ExecutorInfo {
@@ -342,7 +380,7 @@ func (p *player) foreignStream() string {
 // idle are the calls that change nothing for anybody.
 func (p *player) idle() string {
 	executor := &mesos.ExecutorID{Value: proto.String(fmt.Sprint("e", p.s.rng.IntN(4)))}
-	offers := []*mesos.OfferID{{Value: proto.String(p.offerID())}}
+	offers := []*mesos.OfferID{{Value: proto.String(one(p.s, append(slices.Sorted(maps.Keys(p.inverse)), p.offerID())))}}
 	call := one(p.s, []*scheduler.Call{
 		{Type: scheduler.Call_REQUEST.Enum(), Request: &scheduler.Call_Request{}},
 		{Type: scheduler.Call_MESSAGE.Enum(), Message: &scheduler.Call_Message{AgentId: p.anyAgent(), ExecutorId: executor, Data: []byte{0}}},

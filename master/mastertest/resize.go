@@ -1,6 +1,10 @@
 package mastertest
 
-import "starling/master/mesos/resources"
+import (
+	"strings"
+
+	"starling/master/mesos/resources"
+)
 
 // Resize gives the agent other resources, such as "cpus:2;mem:512", under the tasks that it runs.
 func (a *Agent) Resize(res string) error {
@@ -39,4 +43,10 @@ func (a *Agent) Running(framework string) []string {
 		}
 	}
 	return ids
+}
+
+// Host is its address without the port.
+func (a *Agent) Host() string {
+	host, _, _ := strings.Cut(a.addr, ":")
+	return host
 }
