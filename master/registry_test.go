@@ -273,6 +273,21 @@ func TestCrashBetweenWriteAndAnswer(t *testing.T) {
 	})
 }
 
+// What could not be kept is refused as a whole.
+func TestTooManyWeights(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := leading(t, nil)
+		setWeights(t, c.Master, map[string]float64{"eng": 2})
+		many := make(map[string]float64)
+		for n := range store.MaxSize / 20 {
+			many[fmt.Sprintf("a-role-with-a-name-%d", n)] = 1
+		}
+		wantRefusal(t, c.Master.UpdateWeights(t.Context(), weights(many)), master.Invalid, "can be kept")
+		wantWeights(t, c.Master, map[string]float64{"eng": 2})
+		checkBooks(t, c.Master)
+	})
+}
+
 // A document that cannot be read ends nothing and stays as it is: the master leads, and says why it refuses.
 func TestUnreadableRegistry(t *testing.T) {
 	for name, text := range map[string]string{

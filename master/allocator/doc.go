@@ -11,6 +11,11 @@
 // with weights, as mesos-semantics.md section 1.2 has it). Each grant is one offer: one agent, one framework, one role,
 // all that is available and that the client may have.
 //
+// A role at the top of the tree may have a quota. Each run has two stages: first roles get what they lack of their guarantees,
+// then all get what is not kept for guarantees; no role gets more than its limit. What counts is all that is reserved for the
+// role and those below it, used or not, and what they have of the rest, revocable resources aside. What is offered to others
+// when a guarantee is set is the caller's to rescind: Short tells how much of it.
+//
 // The books are moved by the caller: SetFree when the record changed, Return when an offer was declined, rescinded or used
 // in part, Consume when a launch is on its way, Settle once the record shows it (or never will). Each resource is in one
 // place at a time, so nothing is offered twice; Check proves it.
