@@ -243,7 +243,7 @@ func (m *Master) drainTold(a *agent, err error) {
 
 // finishDrain notes that an agent is drained: nothing of it runs, and all ends of tasks are acknowledged.
 func (m *Master) finishDrain(a *agent, r *restriction) {
-	if r.finishing || r.doc.Drain.Drained && !r.doc.Drain.MarkGone || !a.described ||
+	if r.finishing || m.gone.marking[a.id] || r.doc.Drain.Drained && !r.doc.Drain.MarkGone || !a.described ||
 		len(a.tasks) > 0 || len(a.launches) > 0 || len(a.operations) > 0 {
 		return
 	}

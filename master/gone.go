@@ -176,6 +176,7 @@ func (m *Master) markGone(id string) ([]keptDoc, func(), error) {
 			m.removeAgent(a, goneByOperator)
 		} else {
 			m.removeTasks(id)
+			m.releaseKills(id)
 		}
 		if s := m.cfg.Mesh.Snapshot(id); s != nil {
 			m.readNode(s) // to tell it
@@ -183,14 +184,14 @@ func (m *Master) markGone(id string) ([]keptDoc, func(), error) {
 	}, nil
 }
 
-// removeTasks ends the tasks that were given up with an agent that the mesh has forgotten, and that is gone for good now.
+// removeTasks ends the tasks of an agent that is gone for good, those too that were given up with it when the mesh had forgotten
+// it: these are on the list of their framework alone.
 func (m *Master) removeTasks(id string) {
 	for _, t := range m.tasks {
 		if t.agent == id {
 			m.taskRemoved(t, goneByOperator)
 		}
 	}
-	m.releaseKills(id)
 }
 
 // goneState is what tasks of an agent that is gone for good are told to be.

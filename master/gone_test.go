@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"starling/master"
 	"starling/master/mastertest"
 	"starling/master/mesos"
+	operator "starling/master/mesos/operator/master"
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
 	"starling/master/store"
@@ -289,6 +291,42 @@ func TestGoneAreBounded(t *testing.T) {
 		docs, err := c.Store.List(ctx, "gone/")
 		if err != nil || len(docs) == 0 {
 			t.Errorf("kept %v, %v", docs, err)
+		}
+	})
+}
+
+// Streams of operators tell of agents that are removed, and of those that are admitted again, with their tasks.
+func TestOperatorStreamTellsDecisions(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil, aware)
+		ctx := context.Background()
+		other := c.AddAgent(2, "cpus:1;mem:64")
+		synctest.Wait()
+		r := mirrorOf(t, c.Master)
+		step := func(what string, err error, want ...operator.Event_Type) {
+			t.Helper()
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			synctest.Wait()
+			r.seen = nil
+			if err := r.read(); err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Equal(r.seen, want) {
+				t.Errorf("%s: told %v, want %v", what, r.seen, want)
+			}
+			r.compare(view(t, c.Master))
+		}
+		machines := []*mesos.MachineID{machineID("10.0.1.2")}
+		step("window", c.Master.UpdateMaintenance(ctx, window("10.0.1.2")))
+		step("down", c.Master.StartMaintenance(ctx, machines), operator.Event_AGENT_REMOVED)
+		step("up", c.Master.StopMaintenance(ctx, machines), operator.Event_AGENT_ADDED)
+		step("deactivated", c.Master.DeactivateAgent(ctx, other.ID))
+		step("gone", c.Master.MarkAgentGone(ctx, a.ID), operator.Event_TASK_UPDATED, operator.Event_AGENT_REMOVED)
+		step("its record", a.Restart())
+		if got := r.tasks[f.ID+" t"]; got != goneByOperator {
+			t.Errorf("the task is told to be %s", got)
 		}
 	})
 }

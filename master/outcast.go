@@ -35,10 +35,11 @@ func (m *Master) removeAgent(a *agent, why removal) {
 	for l := range a.launches {
 		m.abandon(l)
 	}
-	for _, t := range m.tasks { // those too that are on no list but the framework's
-		if t.agent == a.id {
-			m.taskRemoved(t, why)
-		}
+	for _, t := range a.tasks {
+		m.taskRemoved(t, why)
+	}
+	if why == goneByOperator {
+		m.removeTasks(a.id)
 	}
 	m.removeOperations(a, why)
 	a.reset()
