@@ -110,6 +110,10 @@ func parse(value string) (URL, error) {
 	}
 	for host := range strings.SplitSeq(authority, ",") {
 		if host, err = parseHost(host); err != nil {
+			if strings.Contains(path, "@") {
+				// What was taken for a host is most likely the beginning of the credentials.
+				err = errors.New("the ZooKeeper URL has an @ behind its first slash: a user or password with a slash can't be written in it")
+			}
 			return URL{}, err
 		}
 		u.Hosts = append(u.Hosts, host)

@@ -49,6 +49,7 @@ func TestWrongURLsAreRefusedWithTheReason(t *testing.T) {
 		"zk://h1,/mesos":             "empty host",
 		"zk://,h1/mesos":             "empty host",
 		"zk://u@h1/mesos":            "not user:password",
+		"zk://u:hunter2/x@h1/mesos":  "behind its first slash",
 		"zk://:hunter2@h1/mesos":     "not user:password",
 		"zk://u:@h1/mesos":           "not user:password",
 		"zk://u:hunter2\x00@h/mesos": "control character",
