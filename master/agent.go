@@ -57,7 +57,7 @@ type agent struct {
 	// ending are the removed frameworks that it was told to end, so that it is told once and not at every change.
 	ending map[string]bool
 
-	// marked is set while it is being marked gone.
+	// marked is set while it is being marked gone, or removed.
 	marked bool
 	// restriction is what an operator decided about it; nil for nothing.
 	restriction *restriction

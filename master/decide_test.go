@@ -124,6 +124,10 @@ func (s *decider) recall() {
 			s.t.Errorf("agent %s is still held: %v", a.ID, err)
 		}
 	}
+	synctest.Wait()
+	if left, err := s.c.Store.List(ctx, "agents/"); err != nil || len(left) > 0 {
+		s.t.Errorf("documents are left of agents that nothing was decided about: %v, %v", left, err)
+	}
 	for _, a := range s.gone {
 		if _, told := a.Draining(); !told || len(a.Tasks()) > 0 {
 			s.t.Errorf("agent %s is gone; told %v, runs %v", a.ID, told, a.Tasks())

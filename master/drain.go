@@ -193,7 +193,7 @@ func (a *agent) can(c mesos.AgentInfo_Capability_Type) bool {
 func (m *Master) syncDrain(a *agent) {
 	r := a.restriction
 	switch {
-	case m.term == nil || m.agents[a.id] != a || !a.alive():
+	case m.term == nil || m.agents[a.id] != a || !a.alive() || a.marked:
 	case r.draining():
 		switch {
 		case !r.safe:
@@ -243,7 +243,7 @@ func (m *Master) drainTold(a *agent, err error) {
 
 // finishDrain notes that an agent is drained: nothing of it runs, and all ends of tasks are acknowledged.
 func (m *Master) finishDrain(a *agent, r *restriction) {
-	if r.finishing || m.gone.marking[a.id] || r.doc.Drain.Drained && !r.doc.Drain.MarkGone || !a.described ||
+	if r.finishing || r.doc.Drain.Drained && !r.doc.Drain.MarkGone || !a.described ||
 		len(a.tasks) > 0 || len(a.launches) > 0 || len(a.operations) > 0 {
 		return
 	}

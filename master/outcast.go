@@ -28,6 +28,7 @@ const (
 // from now on; see outcast.
 func (m *Master) removeAgent(a *agent, why removal) {
 	m.log.Warn("agent removed", "agent_id", a.id, "hostname", a.node.GetHostname(), "tasks", len(a.tasks))
+	a.marked = true
 	m.rescindAgent(a)
 	m.rescindInverse(a)
 	a.ordered.clear()
