@@ -40,8 +40,15 @@ func tool(dir string, env []string, name string, args ...string) error {
 	return nil
 }
 
-// Over JSON. The versions are those of testdata/mesos-framework/package-lock.json.
-func TestSchedulerOnNodeMesosFramework(t *testing.T) {
+// library is one of others, with a program of ours on it.
+type library struct {
+	dir string
+	// command is the one for a scheduler with an id, or for a new one; the address and the id are added to it.
+	command func(id string) []string
+}
+
+// nodeLibrary speaks JSON. The versions are those of testdata/mesos-framework/package-lock.json.
+func nodeLibrary(t *testing.T) library {
 	for _, name := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(name); err != nil {
 			lacking(t, "the package mesos-framework needs %s (Debian: nodejs, npm)", name)
@@ -54,12 +61,11 @@ func TestSchedulerOnNodeMesosFramework(t *testing.T) {
 	if err := tool(dir, nil, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
 		lacking(t, "cannot install the package mesos-framework, for which the network is needed: %v", err)
 	}
-	program := func(string) []string { return []string{"node", "scheduler.js"} }
-	schedulerOfOthers(t, dir, program)
+	return library{dir, func(string) []string { return []string{"node", "scheduler.js"} }}
 }
 
-// Over protobuf, and over JSON once the scheduler has been restarted.
-func TestSchedulerOnMesosGo(t *testing.T) {
+// goLibrary speaks protobuf, and JSON once it has an id.
+func goLibrary(t *testing.T) library {
 	const gopath = "/usr/share/gocode"
 	if _, err := os.Stat(gopath + "/src/github.com/mesos/mesos-go/api/v1"); err != nil {
 		lacking(t, "the library mesos-go is missing (Debian: golang-github-mesos-mesos-go-dev): %v", err)
@@ -73,30 +79,76 @@ func TestSchedulerOnMesosGo(t *testing.T) {
 	if err := tool(src, env, "go", "build", "-o", filepath.Join(dir, "scheduler"), "."); err != nil {
 		t.Fatal(err)
 	}
-	codec := "protobuf"
-	program := func(id string) []string {
+	return library{dir, func(id string) []string {
+		codec := "protobuf"
 		if id != "" {
 			codec = "json"
 		}
 		return []string{filepath.Join(dir, "scheduler"), codec}
+	}}
+}
+
+func TestSchedulerOnNodeMesosFramework(t *testing.T) { schedulerOfOthers(t, nodeLibrary(t)) }
+
+func TestSchedulerOnMesosGo(t *testing.T) { schedulerOfOthers(t, goLibrary(t)) }
+
+// Schedulers that ask the wrong master are sent to the right one, and find the next when that has died.
+func TestSchedulersOfOthersFollowTheLeader(t *testing.T) {
+	t.Parallel()
+	libraries := map[string]library{"mesos-framework": nodeLibrary(t), "mesos-go": goLibrary(t)}
+	m := NewMasters(t, 2, 1, 8*time.Second)
+	m.ZooKeeper.Start()
+	m.StartMaster()
+	m.StartMaster()
+	m.StartAgent().Ready()
+	leader := m.Leader(leads)
+	standby := m.Masters[0]
+	if standby == leader {
+		standby = m.Masters[1]
 	}
-	schedulerOfOthers(t, dir, program)
+	from := m.Network.Hosts[len(m.Network.Hosts)-1]
+	running, ids := make(map[string]*foreign), make(map[string]string)
+	for name, c := range libraries {
+		args := append([]string{"ip", "netns", "exec", from.netns}, c.command("")...)
+		f := startForeign(t, c.dir, append(args, standby.Host.Addr, "5050"))
+		running[name], ids[name] = f, f.want(`^subscribed (\S+)$`)
+		f.say("launch a sleep 1000")
+		f.want(`^update a TASK_RUNNING \S+ uuid$`)
+		f.mark()
+	}
+	leader.Kill()
+	m.Leader(leads, leader)
+	// What they know is the dead one, which sends them on once it is back.
+	leader.run()
+	leader.Healthy("http://" + leader.Host.at(5050) + "/health")
+	for name, f := range running {
+		f.want(`^subscribed ` + regexp.QuoteMeta(ids[name]) + `$`)
+		f.say("reconcile")
+		f.want(`^update a TASK_RUNNING REASON_RECONCILIATION -$`)
+		f.say("launch b sleep 1000")
+		f.want(`^update b TASK_RUNNING \S+ uuid$`)
+		f.say("kill a")
+		f.want(`^update a TASK_KILLED \S+ uuid$`)
+		f.nothingWrong()
+		f.say("teardown")
+		f.want(`^error .*Framework has been removed`)
+	}
 }
 
 // schedulerOfOthers lets a scheduler subscribe, launch, hear of its tasks, kill, die and come back, and outlive its master; then
-// it is torn down. program is the command for a scheduler with an id, or for a new one; address and id are added to it.
-func schedulerOfOthers(t *testing.T, dir string, program func(id string) []string) {
+// it is torn down.
+func schedulerOfOthers(t *testing.T, c library) {
 	r := Separate(t, 1)
 	master, err := url.Parse(r.Master)
 	if err != nil {
 		t.Fatal(err)
 	}
 	begin := func(id string) *foreign {
-		args := append(program(id), master.Hostname(), master.Port())
+		args := append(c.command(id), master.Hostname(), master.Port())
 		if id != "" {
 			args = append(args, id)
 		}
-		return startForeign(t, dir, args)
+		return startForeign(t, c.dir, args)
 	}
 
 	first := begin("")

@@ -34,15 +34,18 @@ if (id) {
     scheduler.frameworkId = id;
 }
 
-// The package subscribes anew by itself when a stream ends in order. It leaves to others what to do when a master dies.
+// The package subscribes anew by itself when a stream ends in order, and where it is redirected to. It leaves to others what to
+// do when a master dies, or does not lead and knows of nobody who does.
 let again = null;
-function subscribe() {
+const subscribe = scheduler.subscribe.bind(scheduler);
+scheduler.subscribe = function () {
+    clearTimeout(again);
     again = null;
     scheduler.mesosStreamId = undefined;
     delete scheduler.requestTemplate.headers["mesos-stream-id"];
-    scheduler.subscribe();
+    subscribe();
     scheduler.httpRequest.on("response", function (answer) {
-        if (answer.statusCode !== 200) {
+        if (answer.statusCode !== 200 && answer.statusCode !== 307) {
             later();
         }
         answer.on("aborted", function () {
@@ -51,23 +54,19 @@ function subscribe() {
         });
     });
     scheduler.httpRequest.on("error", later);
-}
+};
 
 function later() {
     if (!again) {
-        again = setTimeout(subscribe, 200);
+        again = setTimeout(() => scheduler.subscribe(), 200);
     }
 }
 
-scheduler.on("ready", subscribe);
+scheduler.on("ready", () => scheduler.subscribe());
 scheduler.on("subscribed", (event) => say("subscribed", event.frameworkId));
 scheduler.on("error", function (error) {
     const text = String(error && error.message ? error.message : error);
     say("error", text.replace(/\s+/g, " "));
-    // What the package tries by itself after the end of a stream it tries once.
-    if (text.includes("problem with the request") || text.includes("Error registering")) {
-        later();
-    }
 });
 scheduler.on("update", function (update) {
     const status = update.status;
