@@ -214,7 +214,7 @@ func (p *player) task(agent *mesos.AgentID) *mesos.TaskInfo {
 	switch {
 	case p.s.chance(30):
 		task.Resources = nil
-	case p.s.chance(30):
+	case p.s.chance(10):
 		used := one(p.s, slices.Sorted(maps.Keys(p.tasks)))
 		if p.tasks[used] == agent.GetValue() && p.live[used] && !p.over[used] && !p.ended[used] {
 			// It runs: this is a duplicate, which is refused.

@@ -196,7 +196,7 @@ func (s *sequence) world() string {
 		if p := one(s, s.players); p != nil {
 			if id := one(s, a.Running(p.ID)); id != "" {
 				p.ended[id] = true
-				if s.chance(8) {
+				if s.chance(3) {
 					a.Drop(p.ID, id)
 					return a.ID + " loses " + id
 				}
