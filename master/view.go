@@ -231,8 +231,10 @@ func (a *agent) view() *AgentView {
 		a.look.used, a.look.executors = true, len(a.executors) > 0
 		return old
 	}
-	a.look = agentLook{view: &v, node: a.node, used: true, offered: true, executors: len(a.executors) > 0}
-	return &v
+	shown := new(AgentView) // and not v itself, which would cost an allocation each time
+	*shown = v
+	a.look = agentLook{view: shown, node: a.node, used: true, offered: true, executors: len(a.executors) > 0}
+	return shown
 }
 
 // capabilities are those of every agent of this software, and those that it tells of itself.

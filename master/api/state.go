@@ -283,16 +283,21 @@ func writeFramework(w *jsonWriter, f *master.FrameworkView) {
 	writeTasks(w, "completed_tasks", f.Completed)
 	w.key("offers")
 	w.array(func() {
-		for _, o := range f.Offers {
-			w.element()
-			w.object(func() {
-				w.string("id", o.ID)
-				w.string("framework_id", f.Info.GetId().GetValue())
-				w.message("allocation_info", &mesos.Resource_AllocationInfo{Role: proto.String(o.Role)})
-				w.string("slave_id", o.AgentID)
-				writeResources(w, "resources", o.Resources)
-			})
+		if len(f.Offers) == 0 {
+			return
 		}
+		w.elements(&f.Offers[0], func(w *jsonWriter) { // the list is the same until there is another offer, or one less
+			for _, o := range f.Offers {
+				w.element()
+				w.object(func() {
+					w.string("id", o.ID)
+					w.string("framework_id", f.Info.GetId().GetValue())
+					w.message("allocation_info", &mesos.Resource_AllocationInfo{Role: proto.String(o.Role)})
+					w.string("slave_id", o.AgentID)
+					writeResources(w, "resources", o.Resources)
+				})
+			}
+		})
 	})
 	w.key("executors")
 	w.array(func() {

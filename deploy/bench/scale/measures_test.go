@@ -2,8 +2,6 @@ package scale_test
 
 import (
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/pprof"
@@ -241,20 +239,14 @@ func (s *scale) readers() {
 					return
 				default:
 				}
-				begun := time.Now()
-				resp, err := http.Get("http://" + s.site.addr + "/state")
+				took, n, err := readState(s.site.addr)
 				if err != nil {
 					s.t.Error(err)
 					return
 				}
-				n, err := io.Copy(io.Discard, resp.Body)
-				_ = resp.Body.Close()
-				if err != nil {
-					s.t.Error(err)
-				}
 				size.Store(n)
 				mu.Lock()
-				reads = append(reads, time.Since(begun))
+				reads = append(reads, took)
 				mu.Unlock()
 			}
 		})
@@ -268,7 +260,7 @@ func (s *scale) readers() {
 	})
 	close(stop)
 	wg.Wait()
-	s.row(fmt.Sprintf("/state, %d pollers, %d changes a second, %s unpacked", pollers, changes, mib(uint64(size.Load()))), reads.String(), "about 1 s (Mesos)")
+	s.row(fmt.Sprintf("/state, %d pollers, %d changes a second, %s packed", pollers, changes, mib(uint64(size.Load()))), reads.String(), "about 1 s (Mesos)")
 	s.row("ACCEPT until 202 beside them", beside.String(), "10 ms median")
 	s.memory("beside readers")
 	eventually(s.t, "all updates are acknowledged", s.fleet.settled)

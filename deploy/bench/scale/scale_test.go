@@ -43,7 +43,12 @@ func TestScale(t *testing.T) {
 	s.allocations()
 	s.accepts()
 	s.readers()
+	s.crowd()
+	s.decliner()
 	s.failover()
+	s.correct()
+	s.herd()
+	s.mutes()
 	s.correct()
 	s.tell()
 }

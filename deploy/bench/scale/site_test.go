@@ -80,7 +80,7 @@ func (s *site) lead(epoch uint64) {
 }
 
 // patience is how long anything may take; what takes longer has failed.
-const patience = 3 * time.Minute
+const patience = 10 * time.Minute
 
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
