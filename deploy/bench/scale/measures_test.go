@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -193,6 +194,20 @@ func (w *writer) round() (answered, launched time.Duration) {
 		return a.tasks[key] == nil
 	})
 	return answered, launched
+}
+
+// hold keeps the offers that have come, as far as they are wanted, and takes no further ones.
+func (w *writer) hold(wanted func(*mesos.Offer) bool) {
+	for more := true; more; {
+		select {
+		case offers := <-w.arrived:
+			w.free = append(w.free, offers...)
+		default:
+			more = false
+		}
+	}
+	w.fw.take(nil)
+	w.free = slices.DeleteFunc(w.free, func(o *mesos.Offer) bool { return !wanted(o) })
 }
 
 func (w *writer) close() {

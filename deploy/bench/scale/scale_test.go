@@ -19,6 +19,7 @@ var (
 	agents     = flag.Int("agents", 200, "how many agents are simulated; with 1,000 and more the figures are told")
 	frameworks = flag.Int("frameworks", 10, "how many frameworks are subscribed")
 	tasks      = flag.Int("tasks", 5, "how many tasks run on each agent")
+	only       = flag.String("only", "", "names of the phases to run, with commas between; empty runs all")
 )
 
 // TestScale runs a master with its whole HTTP API, many frameworks at it, and many agents that are simulated: each has a
@@ -40,16 +41,24 @@ func TestScale(t *testing.T) {
 	s.fill()
 	s.memory("after all launches")
 	s.correct()
-	s.allocations()
-	s.accepts()
-	s.readers()
-	s.crowd()
-	s.decliner()
-	s.failover()
-	s.correct()
-	s.herd()
-	s.mutes()
-	s.correct()
+	for _, phase := range []struct {
+		name string
+		run  func()
+	}{
+		{"allocations", s.allocations},
+		{"accepts", s.accepts},
+		{"readers", s.readers},
+		{"crowd", s.crowd},
+		{"decliner", s.decliner},
+		{"failover", s.failover},
+		{"herd", s.herd},
+		{"mutes", s.mutes},
+	} {
+		if *only == "" || slices.Contains(strings.Split(*only, ","), phase.name) {
+			phase.run()
+			s.correct()
+		}
+	}
 	s.tell()
 }
 
