@@ -1,6 +1,7 @@
 package master
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -38,6 +39,9 @@ type agent struct {
 	used      map[share]resources.Resources // what tasks hold
 	executors map[executorKey]*executor
 	look      agentLook
+	// nodeEntry and resourcesEntry are the entries of the record, of the mesh's own bytes, that node, total and free were
+	// read from: most news of an agent change neither.
+	nodeEntry, resourcesEntry []byte
 
 	// heard is set once this leader has seen the agent alive. Until then it is one that the mesh remembers.
 	heard bool
@@ -203,8 +207,14 @@ func (m *Master) applyChanges(changes []record.Change) {
 // readNode reads a whole record.
 func (m *Master) readNode(s *record.Snapshot) {
 	m.noteLeader(s)
-	node := decodeNode(s)
 	a := m.agents[s.Node()]
+	entry, _ := s.Get(catalog.KeyNode)
+	var node *catalog.Node
+	if a != nil && entry != nil && bytes.Equal(entry, a.nodeEntry) {
+		node = a.node
+	} else {
+		node = decodeNode(s)
+	}
 	if node == nil {
 		// A record that came in parts may lack its node key for a moment; an agent keeps what it had.
 		if a != nil {
@@ -238,7 +248,7 @@ func (m *Master) readNode(s *record.Snapshot) {
 			m.reregistered(a)
 		}
 	}
-	a.node = node
+	a.node, a.nodeEntry = node, entry
 	a.restriction = m.restrictions[a.id]
 	a.attributes = nodeapi.AttributesFromCatalog(node.GetAttributes())
 	m.readKey(a, s, catalog.KeyResources)
@@ -293,6 +303,11 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 	value, _ := s.Get(key)
 	switch key {
 	case catalog.KeyResources:
+		if value != nil && bytes.Equal(value, a.resourcesEntry) {
+			m.seatAgent(a)
+			return
+		}
+		a.resourcesEntry = value
 		res := new(catalog.Resources)
 		if err := proto.Unmarshal(value, res); err != nil {
 			m.unreadable(a, key, err)
