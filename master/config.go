@@ -100,8 +100,9 @@ type Config struct {
 	CallTimeout time.Duration
 	// LaunchPatience is how long a launch is repeated to an agent that does not answer.
 	LaunchPatience time.Duration
-	// MaxStreamEvents and MaxStreamAge bound what waits for a framework that does not read: more events than that, or one
-	// that waited longer, and the stream is cut; rescinded offers do not count. MaxStreamBytes bounds them by their size on the wire.
+	// MaxStreamEvents and MaxStreamAge bound what waits for a framework that does not read: more events than that for longer
+	// than a burst lasts (2 s), or one that waited for MaxStreamAge, and the stream is cut. MaxStreamBytes bounds them by their
+	// size on the wire.
 	MaxStreamEvents int
 	MaxStreamAge    time.Duration
 	MaxStreamBytes  int

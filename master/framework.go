@@ -36,11 +36,14 @@ type framework struct {
 	disconnected time.Time
 	failover     *time.Timer // leads to its removal; nil while connected
 
-	tasks   taskList            // those given up with their agents included
-	kills   map[string]heldKill // by task id; of tasks that may yet turn up
-	offers  map[string]*offer
-	look    *offersLook              // nil when it has to be made anew
-	inverse map[string]*inverseOffer // by offer id
+	tasks taskList            // those given up with their agents included
+	kills map[string]heldKill // by task id; of tasks that may yet turn up
+	// questions are what RECONCILE asked and the stream had no room for the answer to yet, oldest first; asked is the same.
+	questions []question
+	asked     map[question]bool
+	offers    map[string]*offer
+	look      *offersLook              // nil when it has to be made anew
+	inverse   map[string]*inverseOffer // by offer id
 	// inverseFilters keep it from being asked again, by agent id.
 	inverseFilters map[string]*inverseFilter
 	completed      history // as last shown
@@ -49,7 +52,7 @@ type framework struct {
 
 func newFramework(id string, info *mesos.FrameworkInfo) *framework {
 	f := &framework{
-		id: id, tasks: newTaskList(), kills: make(map[string]heldKill), offers: make(map[string]*offer), suppressed: make(map[string]bool),
+		id: id, tasks: newTaskList(), kills: make(map[string]heldKill), asked: make(map[question]bool), offers: make(map[string]*offer), suppressed: make(map[string]bool),
 		inverse: make(map[string]*inverseOffer), inverseFilters: make(map[string]*inverseFilter),
 		metrics: newFrameworkMetrics(),
 	}
@@ -112,6 +115,12 @@ func (f *framework) failoverTimeout() time.Duration {
 		return most
 	}
 	return time.Duration(s * float64(time.Second))
+}
+
+// dropStream forgets the stream, and what was asked to be answered on it.
+func (f *framework) dropStream() {
+	f.stream, f.questions = nil, nil
+	clear(f.asked)
 }
 
 func (f *framework) stopTimer() {
@@ -216,7 +225,7 @@ func (m *Master) disconnect(f *framework, reason string) {
 		return
 	}
 	f.stream.end()
-	f.stream = nil
+	f.dropStream()
 	f.connected, f.active = false, false
 	f.disconnected = m.now()
 	for _, o := range f.offers {
@@ -233,7 +242,7 @@ func (m *Master) disconnect(f *framework, reason string) {
 func (m *Master) removeFramework(f *framework) {
 	if f.stream != nil {
 		f.stream.end()
-		f.stream = nil
+		f.dropStream()
 	}
 	f.connected, f.active = false, false
 	f.unregistered = m.now()

@@ -3,6 +3,7 @@ package master_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -178,23 +179,28 @@ func TestHeartbeats(t *testing.T) {
 	})
 }
 
-// A framework that does not read is cut, and others notice nothing.
+// A framework that does not read is cut, and others notice nothing. A burst alone is no reason: its reader may have had no time.
 func TestSlowReader(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, _ := leading(t, func(cfg *master.Config) { cfg.MaxStreamEvents = 16 })
 		info := mastertest.Info("slow", nil)
 		info.FailoverTimeout = proto.Float64(60)
 		slow := mastertest.Subscribe(t, c.Master, info)
-		var err error
+		kill := func() error {
+			return slow.TryCall(&scheduler.Call{
+				Type: scheduler.Call_KILL.Enum(), Kill: &scheduler.Call_Kill{TaskId: &mesos.TaskID{Value: proto.String("nosuchtask")}},
+			})
+		}
 		for range 20 {
-			if err = slow.TryCall(&scheduler.Call{
-				Type: scheduler.Call_RECONCILE.Enum(), Reconcile: &scheduler.Call_Reconcile{
-					Tasks: []*scheduler.Call_Reconcile_Task{{TaskId: &mesos.TaskID{Value: proto.String("nosuchtask")}}},
-				},
-			}); err != nil {
-				break
+			if err := kill(); err != nil {
+				t.Fatal(err)
 			}
 		}
+		time.Sleep(3 * time.Second)
+		if err := kill(); err != nil { // its answer is one event too many
+			t.Fatal(err)
+		}
+		err := kill()
 		if refusal := new(master.Refusal); !errors.As(err, &refusal) || refusal.Kind != master.Forbidden {
 			t.Errorf("calls of a framework that was cut: got %v", err)
 		}
@@ -203,6 +209,45 @@ func TestSlowReader(t *testing.T) {
 		}
 		other := mastertest.Subscribe(t, c.Master, mastertest.Info("other", nil))
 		other.ExpectOffer() // what the slow one sat on
+	})
+}
+
+// A framework may ask about more tasks than its stream holds events: the answers come as it reads them, once for each question
+// however often it was asked, and those of a stream that ended are not told on the next.
+func TestReconcileMoreThanAStreamHolds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := leading(t, func(cfg *master.Config) { cfg.MaxStreamEvents, cfg.MaxStreamBytes = 16, 8 << 10 })
+		info := mastertest.Info("f", nil)
+		info.FailoverTimeout = proto.Float64(60)
+		f := mastertest.Subscribe(t, c.Master, info)
+		f.ExpectOffer()
+		var asked []string
+		for n := range 300 {
+			asked = append(asked, fmt.Sprint("t", n), "")
+		}
+		f.Reconcile(asked...)
+		f.Reconcile(asked...)
+		answers := make(map[string]int)
+		for range 150 {
+			answers[f.Expect(scheduler.Event_UPDATE).GetUpdate().GetStatus().GetTaskId().GetValue()]++
+		}
+		time.Sleep(10 * time.Second) // a reader may pause
+		for len(answers) < 300 {
+			answers[f.Expect(scheduler.Event_UPDATE).GetUpdate().GetStatus().GetTaskId().GetValue()]++
+		}
+		// What had been answered before the second call is answered again.
+		again := 0
+		for _, n := range answers {
+			again += n - 1
+		}
+		if again > 16 {
+			t.Errorf("%d answers came twice", again)
+		}
+		f.Reconcile(asked...)
+		f.Reconcile(asked...)
+		fresh := mastertest.Subscribe(t, c.Master, f.Again())
+		fresh.ExpectOffer()
+		fresh.ExpectSilence(5 * time.Second)
 	})
 }
 

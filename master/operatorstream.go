@@ -147,7 +147,7 @@ func (m *Master) publish(message *operator.Event) {
 	event, size := &OperatorEvent{Message: message}, proto.Size(message)
 	var slow []*OperatorStream
 	for _, s := range m.audience.streams {
-		if !s.add(event, size, true) {
+		if !s.add(event, size) {
 			slow = append(slow, s)
 		}
 	}

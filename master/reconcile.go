@@ -7,19 +7,63 @@ import (
 	"starling/master/mesos/scheduler"
 )
 
-// reconcile answers with the states of tasks: of all active ones, or of those asked for.
+// question is a task that a framework wants to hear of. One of an implicit reconciliation is not answered any more when the
+// task has ended meanwhile.
+type question struct {
+	task, agent string
+	implicit    bool
+}
+
+// maxQuestions is how many answers one framework may be waiting for. What does not fit is dropped, as frameworks ask again.
+const maxQuestions = 1 << 18
+
+// reconcile answers with the states of tasks: of all active ones, or of those asked for. There may be more of them than a
+// stream holds, so the answers come as fast as they are read.
 func (m *Master) reconcile(f *framework, r *scheduler.Call_Reconcile) {
-	if len(r.GetTasks()) == 0 {
-		for _, t := range f.tasks.byID {
-			if !t.gone() {
-				m.sendUpdate(f, m.reconciled(t))
-			}
+	ask := func(q question) {
+		switch {
+		case f.asked[q]:
+		case len(f.questions) >= maxQuestions:
+			m.counters.add("master/dropped_messages", 1)
+		default:
+			f.asked[q] = true
+			f.questions = append(f.questions, q)
 		}
-		return
 	}
 	for _, asked := range r.GetTasks() {
-		m.answer(f, asked.GetTaskId().GetValue(), asked.GetAgentId().GetValue())
+		ask(question{task: asked.GetTaskId().GetValue(), agent: asked.GetAgentId().GetValue()})
 	}
+	if len(r.GetTasks()) == 0 {
+		for id, t := range f.tasks.byID {
+			if !t.gone() {
+				ask(question{task: id, implicit: true})
+			}
+		}
+	}
+	m.answerQuestions(f)
+}
+
+// answerQuestions answers as many as the stream has room for.
+func (m *Master) answerQuestions(f *framework) {
+	for len(f.questions) > 0 && f.connected {
+		s := f.stream
+		if !s.room(func() {
+			m.post(func() {
+				if m.frameworks[f.id] == f && f.stream == s {
+					m.answerQuestions(f)
+				}
+			})
+		}) {
+			return
+		}
+		q := f.questions[0]
+		f.questions = f.questions[1:]
+		delete(f.asked, q)
+		if t := f.tasks.byID[q.task]; !q.implicit || t != nil && !t.gone() {
+			m.answer(f, q.task, q.agent)
+		}
+	}
+	f.questions = nil
 }
 
 // reconciled is the answer for a task that is active: what was last forwarded, or else what is known.

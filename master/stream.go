@@ -34,16 +34,13 @@ func newStream(id string, c *Config, gone func(*Stream)) *Stream {
 func (s *Stream) ID() string { return s.id }
 
 // push appends an event, unless the stream is over. It returns false when the reader is too slow: the stream is cut then.
-func (s *Stream) push(event *scheduler.Event) bool {
-	// All offers of a framework may be rescinded at once, and that is no fault of its. There are no more of these than offers, and
-	// they are small: their size and age are bound enough.
-	return s.add(event, proto.Size(event), event.GetType() != scheduler.Event_RESCIND)
-}
+func (s *Stream) push(event *scheduler.Event) bool { return s.add(event, proto.Size(event)) }
 
 // events is the queue behind a stream of events of any kind.
 //
 // It is bounded in events, bytes and age; a stream that overflows is cut, since a reader that misses an event must know
-// it, and learns it by having to subscribe again.
+// it, and learns it by having to subscribe again. A burst, as when all offers of a framework are rescinded at once, is no fault
+// of its reader: the number of events counts only once the first of them has waited for burstAge.
 type events[E any] struct {
 	heartbeat time.Duration
 	beat      E
@@ -59,7 +56,7 @@ type events[E any] struct {
 	mu     sync.Mutex
 	queue  []queued[E]
 	bytes  int
-	count  int // of those in queue that count
+	hungry func() // called once, without the lock, when the queue has shrunk to half of maxEvents; nil when nobody waits for that
 	ended  bool
 	cut    bool
 	closed bool
@@ -74,9 +71,10 @@ type queued[E any] struct {
 	event E
 	size  int // bytes
 	at    time.Time
-	// counts is set for what the bound of events is for.
-	counts bool
 }
+
+// burstAge is for how long more events than maxEvents may wait for a reader.
+const burstAge = 2 * time.Second
 
 // init prepares a queue; beat is the heartbeat, gone is called once when the connection has ended.
 func (s *events[E]) init(c *Config, beat E, gone func()) {
@@ -135,26 +133,49 @@ func (s *events[E]) wait(ctx context.Context) error {
 // pop is false while there is nothing to be had.
 func (s *events[E]) pop() (event E, ok bool, err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	switch {
 	case s.cut:
+		s.mu.Unlock()
 		return event, false, ErrSlowReader
-	case len(s.queue) == 0 && s.ended:
-		return event, false, io.EOF
 	case len(s.queue) == 0:
+		over := s.ended
+		s.mu.Unlock()
+		if over {
+			return event, false, io.EOF
+		}
 		return event, false, nil
 	}
 	head := s.queue[0]
 	s.queue[0] = queued[E]{}
 	s.queue = s.queue[1:]
 	s.bytes -= head.size
-	if head.counts {
-		s.count--
-	}
 	if len(s.queue) == 0 {
 		s.queue = nil // lets go of an array that a burst has grown
 	}
+	var fed func()
+	if s.hungry != nil && !s.full() {
+		fed, s.hungry = s.hungry, nil
+	}
+	s.mu.Unlock()
+	if fed != nil {
+		fed()
+	}
 	return head.event, true, nil
+}
+
+// full tells whether what is queued comes near the bounds; s.mu is held.
+func (s *events[E]) full() bool { return len(s.queue) > s.maxEvents/2 || s.bytes > s.maxBytes/2 }
+
+// room tells whether more may be added that could wait as well. If not, fed is called once when there is room again, on the
+// reader's goroutine.
+func (s *events[E]) room(fed func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended && s.full() {
+		s.hungry = fed
+		return false
+	}
+	return true
 }
 
 // Close tells that the connection is gone: a framework counts as disconnected from then on. It may be called several
@@ -163,7 +184,7 @@ func (s *events[E]) Close() {
 	s.mu.Lock()
 	first := !s.closed
 	s.closed = true
-	s.queue, s.bytes, s.count = nil, 0, 0
+	s.queue, s.bytes, s.hungry = nil, 0, nil
 	s.ended = true
 	s.mu.Unlock()
 	if first {
@@ -172,8 +193,8 @@ func (s *events[E]) Close() {
 }
 
 // add appends an event of a size in bytes, unless the stream is over. It returns false when the reader is too slow: the
-// stream is cut then. counts tells whether it counts as one of the events whose number is bounded.
-func (s *events[E]) add(event E, size int, counts bool) bool {
+// stream is cut then.
+func (s *events[E]) add(event E, size int) bool {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -181,18 +202,16 @@ func (s *events[E]) add(event E, size int, counts bool) bool {
 		return !s.cut
 	}
 	if len(s.queue) > 0 {
-		if counts && s.count >= s.maxEvents || s.bytes+size > s.maxBytes || now.Sub(s.queue[0].at) > s.maxAge {
+		waited := now.Sub(s.queue[0].at)
+		if len(s.queue) >= s.maxEvents && waited > burstAge || s.bytes+size > s.maxBytes || waited > s.maxAge {
 			s.cut, s.ended = true, true
-			s.queue, s.bytes, s.count = nil, 0, 0
+			s.queue, s.bytes, s.hungry = nil, 0, nil
 			s.signal()
 			return false
 		}
 	}
-	s.queue = append(s.queue, queued[E]{event, size, now, counts})
+	s.queue = append(s.queue, queued[E]{event, size, now})
 	s.bytes += size
-	if counts {
-		s.count++
-	}
 	s.signal()
 	return true
 }

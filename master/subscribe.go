@@ -123,7 +123,7 @@ func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo,
 	m.counters.add("master/messages_reregister_framework", 1)
 	if f.stream != nil {
 		f.stream.fail("Framework failed over")
-		f.stream = nil
+		f.dropStream()
 	}
 	f.stopTimer()
 	for _, o := range f.offers {

@@ -245,7 +245,7 @@ func (m *Master) end(t *term) {
 			f.stopTimer()
 			if f.stream != nil {
 				f.stream.end()
-				f.stream = nil
+				f.dropStream()
 			}
 			f.connected, f.active = false, false
 			clear(f.offers)
