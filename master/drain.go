@@ -202,6 +202,8 @@ func (m *Master) syncDrain(a *agent) {
 		default:
 			m.finishDrain(a, r)
 		}
+	case r != nil && r.fault != nil:
+		// What was decided is not known: it goes on with what it does.
 	case a.draining && !a.reactivating:
 		a.reactivating = true
 		m.order(a, &nodeapi.Call{Call: &nodeapi.Call_Reactivate{Reactivate: &nodeapi.Reactivate{}}}, func(err error) {

@@ -392,6 +392,10 @@ func TestUnreadableDecisions(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		// What the agent does by a decision that cannot be read now, it goes on with.
+		if _, err := a.Call(ctx, &nodeapi.Call{AgentId: a.ID, Call: &nodeapi.Call_Drain{Drain: &nodeapi.Drain{}}}); err != nil {
+			t.Fatal(err)
+		}
 		c.Elect()
 		synctest.Wait()
 		m := c.Master
@@ -411,6 +415,9 @@ func TestUnreadableDecisions(t *testing.T) {
 			if d, err := c.Store.Get(ctx, key); err != nil || string(d.Data) != `{"format":2}` {
 				t.Errorf("%s: now %q, %v", key, d.Data, err)
 			}
+		}
+		if drain, _ := a.Draining(); drain == nil {
+			t.Error("the agent was told to drain no longer")
 		}
 		if !m.Standing().Leading {
 			t.Error("the master leads no more")
