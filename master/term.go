@@ -259,6 +259,10 @@ func (m *Master) end(t *term) {
 		clear(m.inverse)
 		clear(m.askAbout)
 		for key, task := range m.tasks {
+			if task.launch != nil {
+				// The allocator that holds it ends with the term, and the next one has never held it.
+				task.launch.held = nil
+			}
 			if task.rec == nil && !task.gone() {
 				m.forget(task)
 				delete(m.tasks, key)
