@@ -30,7 +30,7 @@ type launch struct {
 	// over is set once no further attempt will be made. Until then acks holds the acknowledgements of ends: an agent that
 	// had been told that it may forget a task would take the same launch again for a new one.
 	over bool
-	acks []func()
+	acks map[taskKey][]byte // uuids
 }
 
 // accept uses offers. All that are named are used up, whatever becomes of the operations.
@@ -147,7 +147,7 @@ func (m *Master) refuseTask(f *framework, a *agent, info *mesos.TaskInfo, reason
 
 // launch starts the tasks of a LAUNCH, each by itself, out of the pool.
 func (m *Master) launch(f *framework, a *agent, role string, p *pool, op *mesos.Offer_Operation) {
-	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task)}
+	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), acks: make(map[taskKey][]byte)}
 	var infos []*mesos.TaskInfo
 	for _, given := range op.GetLaunch().GetTaskInfos() {
 		info := proto.CloneOf(given)
@@ -194,7 +194,10 @@ func (m *Master) launchGroup(f *framework, a *agent, role string, p *pool, op *m
 		}
 		return
 	}
-	l := &launch{agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), taken: p.take(need), group: executor}
+	l := &launch{
+		agent: a, framework: f.id, role: role, tasks: make(map[taskKey]*task), acks: make(map[taskKey][]byte), taken: p.take(need),
+		group: executor,
+	}
 	for _, info := range infos {
 		m.addLaunched(f, a, l, info, executor)
 	}
@@ -291,8 +294,8 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 	delete(a.launches, l)
 	defer m.syncDrain(a)
 	defer func() {
-		for _, ack := range l.acks {
-			ack()
+		for key, uuid := range l.acks {
+			m.forwardAck(a, key, uuid)
 		}
 		l.acks = nil
 	}()

@@ -422,6 +422,10 @@ func (m *Master) returned(a *agent, from record.Liveness) {
 // reap forgets an agent that the mesh has forgotten.
 func (m *Master) reap(a *agent) {
 	m.rescindAgent(a)
+	m.rescindInverse(a)
+	for l := range a.launches {
+		m.abandon(l) // its call goes with the lane
+	}
 	if m.term != nil && a.unreachable.IsZero() {
 		a.unreachable = m.now()
 		m.giveUpTasks(a)
@@ -442,6 +446,9 @@ func (m *Master) reap(a *agent) {
 	m.forgetOperations(a)
 	a.reset()
 	delete(m.agents, a.id)
+	for _, f := range m.frameworks {
+		f.forgetInverse(a.id)
+	}
 	m.countAway(a.liveness, -1)
 	m.watchDeaths()
 	if m.alloc != nil {
@@ -449,7 +456,7 @@ func (m *Master) reap(a *agent) {
 	}
 }
 
-// agentURL is where offers say that the agent is.
+// url is where offers say that the agent is.
 func (a *agent) url() *mesos.URL {
 	return &mesos.URL{
 		Scheme: proto.String("http"),

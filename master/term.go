@@ -259,14 +259,13 @@ func (m *Master) end(t *term) {
 		clear(m.inverse)
 		clear(m.askAbout)
 		for key, task := range m.tasks {
-			if task.launch != nil {
-				// The allocator that holds it ends with the term, and the next one has never held it.
-				task.launch.held = nil
-			}
 			if task.rec == nil && !task.gone() {
 				m.forget(task)
 				delete(m.tasks, key)
 			}
+			// No answer to its launch comes any more, and the allocator that holds what it takes ends with the term: the next one
+			// has never held it.
+			task.launch, task.batch = nil, nil
 		}
 		for _, a := range m.agents {
 			a.reset()

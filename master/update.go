@@ -184,17 +184,20 @@ func (m *Master) acknowledge(f *framework, ack *scheduler.Call_Acknowledge) {
 			return
 		}
 	}
+	if t != nil && t.acknowledged {
+		m.forwardEndAck(a, t, ack.GetUuid()) // once more
+		return
+	}
 	m.forwardAck(a, key, ack.GetUuid())
 }
 
 // forwardEndAck forwards the acknowledgement of a task's end, but not before its launch is over.
 func (m *Master) forwardEndAck(a *agent, t *task, uuid []byte) {
-	ack := func() { m.forwardAck(a, t.key, uuid) }
 	if t.batch != nil && !t.batch.over {
-		t.batch.acks = append(t.batch.acks, ack)
+		t.batch.acks[t.key] = uuid
 		return
 	}
-	ack()
+	m.forwardAck(a, t.key, uuid)
 }
 
 func (m *Master) forwardAck(a *agent, key taskKey, uuid []byte) {
