@@ -98,7 +98,9 @@ func (c *Cluster) AddAgent(n int, res string) *Agent {
 // Adopt makes an agent report to this cluster's master, and puts it into its mesh.
 func (c *Cluster) Adopt(a *Agent) {
 	c.t.Helper()
+	a.mu.Lock() // it may be reporting to another
 	a.Report = func(ctx context.Context, _ string, r *nodeapi.Report) error { return c.Master.Report(ctx, r) }
+	a.mu.Unlock()
 	c.Net.Add(a)
 	if err := a.Join(c.Mesh); err != nil {
 		c.t.Fatal(err)
