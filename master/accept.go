@@ -255,7 +255,7 @@ func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.Task
 	delete(f.kills, key.task) // that was for an earlier task of this id
 	l.tasks[key] = t
 	if executor != nil {
-		a.executors[executorKey{f.id, t.executor}] = newExecutor(executor)
+		m.setExecutor(a, executorKey{f.id, t.executor}, executor)
 	}
 	m.announceTask(t)
 }

@@ -361,7 +361,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 			m.endFramework(a, key.framework)
 			continue
 		}
-		a.executors[key] = newExecutor(e.GetInfo())
+		m.setExecutor(a, key, e.GetInfo())
 	}
 	known := make(map[taskKey]bool)
 	for _, told := range d.GetTasks() {
