@@ -249,7 +249,7 @@ type describeQueue struct {
 }
 
 // describesAtOnce is how many agents are asked at once: after an election there are many, and each answer may be long.
-const describesAtOnce = 128
+const describesAtOnce = 32
 
 func (q *describeQueue) clear() { *q = describeQueue{} }
 
