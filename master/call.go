@@ -58,7 +58,7 @@ func (m *Master) obey(f *framework, call *scheduler.Call) error {
 	switch call.GetType() {
 	case scheduler.Call_TEARDOWN:
 		m.counters.add("master/messages_unregister_framework", 1)
-		m.removeFramework(f)
+		m.term.keeper.put(nil, m.removeFramework(f)...)
 	case scheduler.Call_ACCEPT:
 		m.counters.add("master/messages_launch_tasks", 1)
 		f.metrics.accept(call.GetAccept().GetOperations())
@@ -181,23 +181,16 @@ func (m *Master) message(f *framework, message *scheduler.Call_Message) {
 	}}}, func(error) {})
 }
 
-// Teardown removes a framework on an operator's behalf. A Refusal of kind Invalid means that there is none of that id.
+// Teardown removes a framework on an operator's behalf, and returns once that is safe. A Refusal of kind Invalid means that
+// there is none of that id.
 func (m *Master) Teardown(ctx context.Context, id string) error {
-	var err error
-	if e := m.do(ctx, func() {
+	return m.commit(ctx, func() ([]keptDoc, error) {
 		f := m.frameworks[id]
-		switch {
-		case m.term == nil:
-			err = m.notLeading()
-		case f == nil:
-			err = refuse(Invalid, "No framework found with specified ID")
-		default:
-			m.removeFramework(f)
+		if f == nil {
+			return nil, refuse(Invalid, "No framework found with specified ID")
 		}
-	}); e != nil {
-		return e
-	}
-	return err
+		return m.removeFramework(f), nil
+	})
 }
 
 func agentID(id string) *mesos.AgentID { return &mesos.AgentID{Value: proto.String(id)} }

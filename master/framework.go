@@ -214,7 +214,7 @@ func (m *Master) startFailover(f *framework, d time.Duration) {
 	f.failover = m.after(max(d, 0), func() {
 		if m.term != nil && m.frameworks[f.id] == f && f.failover != nil && f.stream == nil {
 			m.log.Info("failover timeout ended", "framework_id", f.id)
-			m.removeFramework(f)
+			m.term.keeper.put(nil, m.removeFramework(f)...)
 		}
 	})
 }
@@ -238,8 +238,8 @@ func (m *Master) disconnect(f *framework, reason string) {
 	m.keep(f, nil)
 }
 
-// removeFramework ends a framework and all that it runs, for ever.
-func (m *Master) removeFramework(f *framework) {
+// removeFramework ends a framework and all that it runs, for ever, and returns what has to be kept of that.
+func (m *Master) removeFramework(f *framework) []keptDoc {
 	if f.stream != nil {
 		f.stream.end()
 		f.dropStream()
@@ -287,13 +287,21 @@ func (m *Master) removeFramework(f *framework) {
 	m.retractFramework(f)
 	m.dropFramework(f)
 	m.addCompleted(f)
-	m.keep(f, nil)
 	m.log.Info("framework removed", "framework_id", f.id, "tasks", f.completed.len)
 	for id := range agents {
 		if a := m.agents[id]; a != nil {
 			m.endFramework(a, f.id)
 		}
 	}
+	if !m.isCompleted(f.id) {
+		return []keptDoc{{key: prefixFramers + f.id}} // no ended framework is remembered
+	}
+	doc, err := f.encode()
+	if err != nil {
+		m.log.Error("cannot encode framework", "framework_id", f.id, "err", err)
+		return nil
+	}
+	return []keptDoc{doc}
 }
 
 // dropFramework takes a framework off the lists.

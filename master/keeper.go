@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,16 +198,23 @@ func (k *keeper) full() bool {
 	return len(k.queue) >= maxQueued
 }
 
-// put queues documents; they replace queued ones of the same key that nobody waits for.
+// put queues documents. One that nobody waits for replaces the one of its key that was queued last, unless somebody waits for that.
 func (k *keeper) put(done func(), docs ...keptDoc) {
+	if done == nil && len(docs) == 0 {
+		return
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if done == nil && len(docs) == 1 {
-		for i, w := range k.queue {
-			if w.done == nil && len(w.docs) == 1 && w.docs[0].key == docs[0].key {
+		for i, w := range slices.Backward(k.queue) {
+			if !slices.ContainsFunc(w.docs, func(d keptDoc) bool { return d.key == docs[0].key }) {
+				continue
+			}
+			if w.done == nil && len(w.docs) == 1 {
 				k.queue[i].docs = docs
 				return
 			}
+			break // what came before that one must be written before it
 		}
 	}
 	k.queue = append(k.queue, write{docs: docs, done: done})
@@ -315,21 +323,12 @@ func (k *keeper) written(ctx context.Context, w write) bool {
 
 // keep queues the document of a framework. With done, the next framework id is written along, in one transaction.
 func (m *Master) keep(f *framework, done func()) {
-	info, err := proto.Marshal(f.info)
+	doc, err := f.encode()
 	if err != nil {
 		m.log.Error("cannot encode framework", "framework_id", f.id, "err", err)
 		return
 	}
-	data, err := json.Marshal(frameworkDoc{
-		Format: docFormat, Info: info, Suppressed: f.suppressedRoles(),
-		Registered: unixNano(f.registered), Reregistered: unixNano(f.reregistered),
-		Disconnected: unixNano(f.disconnected), Removed: unixNano(f.unregistered),
-	})
-	if err != nil {
-		m.log.Error("cannot encode framework", "framework_id", f.id, "err", err)
-		return
-	}
-	docs := []keptDoc{{key: prefixFramers + f.id, data: data}}
+	docs := []keptDoc{doc}
 	if done != nil {
 		ids, err := json.Marshal(idsDoc{Format: docFormat, Next: m.term.idSeq})
 		if err != nil {
@@ -339,6 +338,19 @@ func (m *Master) keep(f *framework, done func()) {
 		docs = append(docs, keptDoc{key: prefixIDs + m.cfg.ID, data: ids})
 	}
 	m.term.keeper.put(done, docs...)
+}
+
+// encode writes the document of a framework.
+func (f *framework) encode() (keptDoc, error) {
+	info, err := proto.Marshal(f.info)
+	if err != nil {
+		return keptDoc{}, fmt.Errorf("cannot encode description: %w", err)
+	}
+	return encodeDoc(prefixFramers+f.id, frameworkDoc{
+		Format: docFormat, Info: info, Suppressed: f.suppressedRoles(),
+		Registered: unixNano(f.registered), Reregistered: unixNano(f.reregistered),
+		Disconnected: unixNano(f.disconnected), Removed: unixNano(f.unregistered),
+	})
 }
 
 // encodeDoc writes a document as JSON. One that is too large to be kept is refused, with the text for the caller.

@@ -325,3 +325,43 @@ func TestUnreadableRegistry(t *testing.T) {
 		})
 	}
 }
+
+// Whoever is told that a framework is torn down may rely on it: no later leader takes it back.
+func TestTeardownIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil))
+		c.Store.SetFailure(func() error { return errors.New("no answer") })
+		time.AfterFunc(time.Second, c.Lose)
+		if err := c.Master.Teardown(t.Context(), f.ID); !errors.Is(err, master.ErrNotLeading) {
+			t.Errorf("not written: got %v, want %v", err, master.ErrNotLeading)
+		}
+		c.Store.SetFailure(nil)
+		synctest.Wait()
+		next := takeOver(t, c, nil, a)
+		if err := next.Master.Teardown(t.Context(), f.ID); err != nil {
+			t.Error(err)
+		}
+		last := takeOver(t, next, nil, a)
+		if v := view(t, last.Master); len(v.Frameworks) != 0 || len(v.Completed) != 1 {
+			t.Errorf("frameworks: %d, %d ended", len(v.Frameworks), len(v.Completed))
+		}
+	})
+}
+
+// A master that is to remember no ended framework keeps no document of one either.
+func TestNoEndedFrameworkIsKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := leading(t, func(cfg *master.Config) { cfg.MaxCompletedFrameworks = 0 })
+		for range 3 {
+			f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil))
+			if err := c.Master.Teardown(t.Context(), f.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if docs, err := c.Store.List(t.Context(), "frameworks/"); err != nil || len(docs) != 0 {
+			t.Errorf("%d documents are left, error %v", len(docs), err)
+		}
+	})
+}
