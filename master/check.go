@@ -23,6 +23,9 @@ func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, 
 	if err := validation.Framework(info); err != nil {
 		return err
 	}
+	if id := info.GetId().GetValue(); id != "" && store.CheckKey(prefixFramers+id) != nil {
+		return fmt.Errorf("'%s' contains invalid characters", id) // more than in other ids, as a document is named after it
+	}
 	if foreign := slices.DeleteFunc(validation.Roles(info), m.cfg.whitelisted); len(foreign) > 0 {
 		return fmt.Errorf("Roles %s are not present in the master's --roles", braces(foreign))
 	}

@@ -259,9 +259,9 @@ func (k *keeper) run(ctx context.Context) {
 				k.fail(err)
 				return
 			}
-			if errors.Is(err, store.ErrTooLarge) {
-				// Whoever wrote it should have looked; it is never told as safe.
-				k.log.Error("document is too large to be kept", "key", w.docs[0].key, "err", err)
+			if errors.Is(err, store.ErrTooLarge) || errors.Is(err, store.ErrInvalid) {
+				// Whoever wrote it should have looked; it is never told as safe. What comes behind it must not wait for ever.
+				k.log.Error("document cannot be kept", "key", w.docs[0].key, "err", err)
 				w.done = nil
 				break
 			}

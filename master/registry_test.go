@@ -365,3 +365,30 @@ func TestNoEndedFrameworkIsKept(t *testing.T) {
 		}
 	})
 }
+
+// What no store takes, as the id of a framework with a control character that is not ASCII, keeps nothing else from being
+// stored.
+func TestDocumentThatNoStoreTakes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		info := mastertest.Info("f", nil)
+		info.Id = &mesos.FrameworkID{Value: proto.String("next\u0085line")}
+		f := mastertest.TrySubscribe(t, c.Master, info)
+		if got, want := f.Expect(scheduler.Event_ERROR).GetError().GetMessage(), "'next\u0085line' contains invalid characters"; got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := c.Master.UpdateWeights(ctx, weights(map[string]float64{"eng": 2})); err != nil {
+			t.Error(err)
+		}
+		// Agents know frameworks too.
+		if err := a.Know(info); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := c.Master.UpdateWeights(ctx, weights(map[string]float64{"eng": 3})); err != nil {
+			t.Error(err)
+		}
+	})
+}

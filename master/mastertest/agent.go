@@ -203,6 +203,14 @@ func (a *Agent) Forget() error {
 	return a.Restart()
 }
 
+// Know makes the agent know a framework of which it runs nothing, and begin a new generation of its record.
+func (a *Agent) Know(info *mesos.FrameworkInfo) error {
+	a.mu.Lock()
+	a.frameworks[info.GetId().GetValue()] = info
+	a.mu.Unlock()
+	return a.Restart()
+}
+
 // Draining returns the drain that the agent obeys, nil for none, and whether it was told that it is gone.
 func (a *Agent) Draining() (drain *nodeapi.Drain, gone bool) {
 	a.mu.Lock()

@@ -127,6 +127,9 @@ func (s *Store) List(_ context.Context, prefix string) ([]store.Document, error)
 
 // Write implements store.Store.
 func (s *Store) Write(_ context.Context, ops ...store.Op) ([]uint64, error) {
+	if err := store.CheckOps(ops); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.begin(); err != nil {
@@ -135,9 +138,6 @@ func (s *Store) Write(_ context.Context, ops ...store.Op) ([]uint64, error) {
 	for _, op := range ops {
 		if op.Version != store.Any && s.docs[op.Key].Version != op.Version {
 			return nil, store.ErrConflict
-		}
-		if len(op.Data) > store.MaxSize {
-			return nil, store.ErrTooLarge
 		}
 	}
 	versions := make([]uint64, len(ops))
