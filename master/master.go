@@ -231,6 +231,9 @@ func (m *Master) doWork(ctx context.Context, w work) error {
 	if !m.running.Load() {
 		return ErrStopped
 	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	done := make(chan struct{})
 	var failed error // written before done is closed
 	f := w.f
