@@ -216,7 +216,7 @@ func TestSlowReader(t *testing.T) {
 // however often it was asked, and those of a stream that ended are not told on the next.
 func TestReconcileMoreThanAStreamHolds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		c, _ := leading(t, func(cfg *master.Config) { cfg.MaxStreamEvents, cfg.MaxStreamBytes = 16, 8 << 10 })
+		c, _ := leading(t, func(cfg *master.Config) { cfg.MaxStreamEvents, cfg.MaxStreamBytes = 16, 8<<10 })
 		info := mastertest.Info("f", nil)
 		info.FailoverTimeout = proto.Float64(60)
 		f := mastertest.Subscribe(t, c.Master, info)

@@ -72,7 +72,8 @@ func main() {
 	info := &mesos.FrameworkInfo{
 		User: self.Username, Name: "others", FailoverTimeout: &seconds, Checkpoint: &checkpoint, Roles: []string{"others", "more"},
 		Capabilities: []mesos.FrameworkInfo_Capability{
-			{Type: mesos.FrameworkInfo_Capability_MULTI_ROLE}, {Type: mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT},
+			{Type: mesos.FrameworkInfo_Capability_MULTI_ROLE},
+			{Type: mesos.FrameworkInfo_Capability_RESERVATION_REFINEMENT},
 			{Type: mesos.FrameworkInfo_Capability_PARTITION_AWARE},
 		},
 	}
