@@ -50,6 +50,7 @@ type Agent struct {
 	// loop
 	epoch        epochs
 	leader       leader
+	otherLeader  leader // to try where leader does not take reports: one that has called, while leader is a hint, or the reverse
 	reports      reports
 	tasks        map[status.Key]*task
 	containers   map[string]*task

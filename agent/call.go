@@ -73,7 +73,7 @@ func (a *Agent) called(c *call) {
 		a.cfg.Log.Info("obeying a new leader", "epoch", c.GetEpoch(), "addr", c.GetLeader())
 		a.epoch.obeyed = c.GetEpoch()
 	}
-	a.heardOf(leader{epoch: c.GetEpoch(), addr: c.GetLeader()})
+	a.heardOf(leader{epoch: c.GetEpoch(), addr: c.GetLeader(), called: true})
 	if c.GetEpoch() <= a.epoch.durable {
 		a.obey(c)
 		return

@@ -245,9 +245,12 @@ type world struct {
 
 // leaderSide takes reports, over several lives of an agent.
 type leaderSide struct {
-	mu      sync.Mutex
-	epoch   uint64
-	down    bool
+	mu    sync.Mutex
+	epoch uint64
+	down  bool
+	// asked is where reports were sent to; silent are addresses that do not answer.
+	asked   []string
+	silent  map[string]bool
 	updates []*nodeapi.StatusUpdate
 	at      []time.Time
 	reports []*nodeapi.Report
@@ -257,9 +260,10 @@ type leaderSide struct {
 	target      *Agent
 }
 
-func (l *leaderSide) Report(_ context.Context, _ string, r *nodeapi.Report) error {
+func (l *leaderSide) Report(_ context.Context, addr string, r *nodeapi.Report) error {
 	l.mu.Lock()
-	if l.down {
+	l.asked = append(l.asked, addr)
+	if l.down || l.silent[addr] {
 		l.mu.Unlock()
 		return errors.New("connection refused")
 	}

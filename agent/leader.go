@@ -20,25 +20,45 @@ type leader struct {
 	addr  string // "host:port"; empty for none
 	// name is the hostname, where it is known.
 	name string
+	// called is set for one that has called under its epoch; all others are hints.
+	called bool
 }
 
-// heardOf takes the word of a leader. The highest epoch counts; all updates are sent to a new one at once.
+// is tells whether two are the same.
+func (l leader) is(other leader) bool { return l.epoch == other.epoch && l.addr == other.addr }
+
+// heardOf takes the word of a leader. The highest epoch counts, but a call more than any hint: a record of the mesh can say
+// what it likes. All updates are sent to another one at once.
 func (a *Agent) heardOf(l leader) {
-	if l.epoch < a.leader.epoch || l.epoch < a.epoch.obeyed || l.addr == "" {
+	switch known := a.leader; {
+	case l.addr == "" || l.epoch < a.epoch.obeyed:
 		return
-	}
-	if l.epoch == a.leader.epoch && l.addr == a.leader.addr {
+	case l.is(known):
 		if l.name != "" {
 			a.leader.name = l.name
 		}
+		a.leader.called = known.called || l.called
+		return
+	case !l.called && (l.epoch < known.epoch || l.epoch == known.epoch && known.called):
 		return
 	}
-	newer := l.epoch > a.leader.epoch
+	a.turnTo(l)
+}
+
+// turnTo reports to another leader from now on. One that has called is not forgotten because of a hint.
+func (a *Agent) turnTo(l leader) {
+	switch {
+	case l.called:
+		a.otherLeader = leader{}
+	case a.leader.called:
+		a.otherLeader = a.leader
+	}
+	resend := l.epoch != a.leader.epoch
 	a.leader = l
 	a.reports.reached()
 	// What the last one knew of the record says nothing of what this one does.
 	a.reports.version = 0
-	if newer {
+	if resend {
 		a.streams.Resend(time.Now())
 		a.made.updates.Resend(time.Now())
 	}

@@ -80,7 +80,7 @@ func (a *Agent) send(now time.Time) {
 	if len(due) == 0 && len(once) == 0 && len(operations) == 0 {
 		return
 	}
-	report := &nodeapi.Report{Epoch: a.leader.epoch, AgentId: a.cfg.ID, Updates: once}
+	report := &nodeapi.Report{Epoch: a.epoch.obeyed, AgentId: a.cfg.ID, Updates: once}
 	for _, d := range due {
 		update := &nodeapi.StatusUpdate{
 			FrameworkId: &mesos.FrameworkID{Value: &d.Key.Framework}, Status: d.Update.Payload.(*mesos.TaskStatus),
@@ -116,7 +116,7 @@ func (a *Agent) reported(to leader, sent sent, err error) {
 	now := time.Now()
 	if err == nil {
 		a.counters.Reports++
-		if to.epoch == a.leader.epoch && to.addr == a.leader.addr {
+		if to.is(a.leader) {
 			a.reports.version = max(a.reports.version, sent.version)
 		}
 		a.reports.reached()
@@ -149,5 +149,9 @@ func (a *Agent) reported(to leader, sent sent, err error) {
 	}
 	for _, d := range sent.operations {
 		a.made.updates.Retry(again, d.Key, d.Update.UUID)
+	}
+	if to.is(a.leader) && a.otherLeader.addr != "" {
+		// The hint was wrong, or came early; or it was right, and the one that had called is gone.
+		a.leader, a.otherLeader, a.reports.version = a.otherLeader, a.leader, 0
 	}
 }

@@ -1159,7 +1159,7 @@ func (x *Executor) GetInfo() *mesos.ExecutorInfo {
 // update stays on the agent's disk until it is acknowledged, whatever the answer.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The epoch of the leader that the agent means.
+	// The highest epoch that the agent has obeyed: a leader of a lower one is none any more.
 	Epoch    uint64             `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	AgentId  string             `protobuf:"bytes,2,opt,name=agent_id,json=agentId,proto3" json:"agent_id,omitempty"`
 	Updates  []*StatusUpdate    `protobuf:"bytes,3,rep,name=updates,proto3" json:"updates,omitempty"`

@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"starling/master/mesos"
+	"starling/master/nodeapi"
+)
+
+// Whatever a record of the mesh claims, the leader that calls is the one that hears of tasks, under the epoch that was obeyed.
+func TestFalseClaimInTheMesh(t *testing.T) {
+	const untrue, real = "10.9.9.9:5050", "127.0.0.1:5050"
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		side := &leaderSide{epoch: 3, arrived: make(chan struct{}, 1), silent: map[string]bool{untrue: true}}
+		w := m.start(side)
+		claim := func(epoch uint64) {
+			w.agent.post(func() { w.agent.heardOf(leader{epoch: epoch, addr: untrue}) })
+			synctest.Wait()
+		}
+		// asked returns where the agent reports to, once something has happened.
+		asked := func(happens func()) []string {
+			side.mu.Lock()
+			side.asked = nil
+			side.mu.Unlock()
+			happens()
+			time.Sleep(2 * time.Second)
+			side.mu.Lock()
+			defer side.mu.Unlock()
+			return slices.Clone(side.asked)
+		}
+		claim(1 << 60)
+		w.mustCall(&nodeapi.Call{Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}}})
+		if got := asked(func() {
+			w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+			w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+		}); !slices.Equal(got, []string{real}) {
+			t.Errorf("after a call the agent reports to %v", got)
+		}
+		if got := asked(func() { claim(3) }); len(got) != 0 {
+			t.Errorf("a claim of the same epoch had the agent report to %v", got)
+		}
+		// One of a higher epoch may be right, and is tried; when it does not answer, the leader that called is.
+		if got := asked(func() { claim(1 << 61) }); !slices.Equal(got, []string{untrue, real}) {
+			t.Errorf("a claim of a higher epoch had the agent report to %v", got)
+		}
+		w.end()
+		for _, r := range side.reports {
+			if r.GetEpoch() > 3 {
+				t.Errorf("a report tells of epoch %d, which was never obeyed", r.GetEpoch())
+			}
+		}
+	})
+}
