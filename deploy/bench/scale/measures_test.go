@@ -290,13 +290,16 @@ func (s *scale) failover() {
 	})
 	var wishes []wish
 	var once sync.Once
+	var mu sync.Mutex
+	held := make([][]*mesos.Offer, len(s.fws))
 	first := make(chan time.Time, 1)
 	for i, fw := range s.fws {
 		fw.closing.Store(true)
 		wishes = append(wishes, wish{name: fw.name, id: fw.id, take: func(_ *framework, offers []*mesos.Offer) {
-			if i == 0 || len(offers) > 0 {
-				once.Do(func() { first <- time.Now() })
-			}
+			once.Do(func() { first <- time.Now() })
+			mu.Lock()
+			defer mu.Unlock()
+			held[i] = append(held[i], offers...)
 		}})
 	}
 	s.site.stop()
@@ -328,4 +331,12 @@ func (s *scale) failover() {
 	})
 	s.row("longest allocation meanwhile", fmt.Sprintf("%.1f ms", s.site.metric("allocator/mesos/allocation_run_ms/max")), "1.1 s a cycle (Mesos)")
 	s.memory("of the next leader")
+	for i, fw := range s.fws {
+		fw.take(func(offers []*mesos.Offer) { fw.calls <- decline(offers, never) })
+		s.must(fw.call(fw.suppress()))
+		mu.Lock()
+		fw.calls <- decline(held[i], never)
+		mu.Unlock()
+	}
+	s.unoffered()
 }
