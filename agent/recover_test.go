@@ -16,6 +16,7 @@ import (
 	"starling/gossip/catalog"
 	"starling/gossip/record"
 	"starling/master/mesos"
+	"starling/master/nodeapi"
 )
 
 func TestARestartedAgentFindsItsTasks(t *testing.T) {
@@ -85,7 +86,7 @@ func TestUnacknowledgedUpdatesOutliveTheAgent(t *testing.T) {
 	w.mu.Unlock()
 	w = m.start(w.leaderSide)
 	defer w.end()
-	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32"))) // tells who leads
+	w.mustCall(&nodeapi.Call{Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}}}) // tells who leads
 	w.waitGone("t1")
 	if got, want := w.told("t1"), []string{"TASK_STARTING", "TASK_RUNNING", "TASK_FINISHED"}; !slices.Equal(got, want) {
 		t.Errorf("told %v, want %v", got, want)
