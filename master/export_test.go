@@ -107,6 +107,9 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 // MaxHeldKills is the bound of HeldKills.
 const MaxHeldKills = maxHeldKills
 
+// MaxLaneSize bounds the calls that wait for one agent, in bytes.
+const MaxLaneSize = maxLaneSize
+
 // HeldKills returns how many KILLs of tasks not yet heard of are held.
 func (m *Master) HeldKills(ctx context.Context) (n int, err error) {
 	err = m.look(ctx, func() {

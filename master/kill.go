@@ -5,6 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"starling/master/mesos/scheduler"
 	"starling/master/nodeapi"
 )
@@ -23,6 +25,8 @@ const (
 	// maxHeldKills is how many KILLs are held for one framework. What does not fit is dropped, as the framework will
 	// repeat it, or ask.
 	maxHeldKills = 4096
+	// maxHeldKill is how large a KILL that is held may be, in bytes: two ids and a little more.
+	maxHeldKill = 1 << 10
 	// oldKill is how long a KILL is held.
 	oldKill = 10 * time.Minute
 )
@@ -37,7 +41,7 @@ func (m *Master) killOf(f *framework, held heldKill) {
 	t := f.tasks.byID[kill.GetTaskId().GetValue()]
 	if t == nil || t.gone() {
 		held.answered = held.answered || m.answer(f, kill.GetTaskId().GetValue(), kill.GetAgentId().GetValue())
-		if !held.answered || t == nil && m.mayTurnUp(kill.GetAgentId().GetValue()) {
+		if proto.Size(kill) <= maxHeldKill && (!held.answered || t == nil && m.mayTurnUp(kill.GetAgentId().GetValue())) {
 			m.holdKill(f, held)
 		}
 		return

@@ -2,6 +2,7 @@ package master_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -179,6 +180,7 @@ func TestHeldKillsBounded(t *testing.T) {
 			t.Errorf("%d kills are held, want %d", got, master.MaxHeldKills)
 		}
 		time.Sleep(11 * time.Minute)
+		killTask(f, strings.Repeat("t", 1<<20), "nowhere") // no task has such an id
 		killTask(f, "late", "nowhere")
 		if got := heldKills(t, c); got != 1 {
 			t.Errorf("%d kills are held later, want 1", got)

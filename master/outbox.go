@@ -17,6 +17,7 @@ import (
 // not overtake the launch that it is for; acknowledgements may go side by side and overtake orders.
 type lane struct {
 	queue  []*errand
+	size   int // of the calls in queue, in bytes
 	flying int
 	// generation grows when the lane is cleared, so that errands which come back later are not counted.
 	generation int
@@ -25,9 +26,11 @@ type lane struct {
 const (
 	// acksAtOnce is how many acknowledgements may be on the way to one agent.
 	acksAtOnce = 4
-	// maxLane is how many calls may wait for one agent. What does not fit is dropped: an order fails as if the agent could
-	// not be reached, an acknowledgement is asked for again by the agent.
-	maxLane = 4096
+	// maxLane is how many calls may wait for one agent, and maxLaneSize how many bytes they may have together: frameworks send
+	// messages of any size. What does not fit is dropped: an order fails as if the agent could not be reached, an
+	// acknowledgement is asked for again by the agent.
+	maxLane     = 4096
+	maxLaneSize = 16 << 20
 	// orderPause and maxOrderPause are the first and the longest pause between two attempts of an order.
 	orderPause    = 200 * time.Millisecond
 	maxOrderPause = 5 * time.Second
@@ -37,6 +40,7 @@ const (
 // good, or patience ends.
 type errand struct {
 	call     *nodeapi.Call
+	size     int // of call, in bytes, as it was queued
 	patience time.Duration
 	since    time.Time // monotonic
 	attempts int
@@ -61,7 +65,7 @@ var (
 
 // clear drops all that waits; what is on its way comes back to nobody.
 func (l *lane) clear() {
-	l.queue = nil
+	l.queue, l.size = nil, 0
 	l.flying = 0
 	l.generation++
 }
@@ -81,13 +85,15 @@ func (m *Master) acknowledgeTo(a *agent, call *nodeapi.Call) {
 }
 
 func (m *Master) enqueue(a *agent, l *lane, e *errand) {
-	if len(l.queue) >= maxLane {
+	size := proto.Size(e.call)
+	if len(l.queue) >= maxLane || len(l.queue) > 0 && l.size+size > maxLaneSize {
 		m.log.Warn("too many calls wait for an agent, call dropped", "agent_id", a.id)
 		e.done(errUndelivered)
 		return
 	}
-	e.since = time.Now()
+	e.since, e.size = time.Now(), size
 	l.queue = append(l.queue, e)
+	l.size += size
 	m.dispatch(a, l)
 }
 
@@ -101,6 +107,7 @@ func (m *Master) dispatch(a *agent, l *lane) {
 		e := l.queue[0]
 		l.queue[0] = nil // else what was launched last is kept for as long as the agent
 		l.queue = l.queue[1:]
+		l.size -= e.size
 		l.flying++
 		m.fly(a, l, e)
 	}
