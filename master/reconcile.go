@@ -14,7 +14,8 @@ type question struct {
 	implicit    bool
 }
 
-// maxQuestions is how many answers one framework may be waiting for. What does not fit is dropped, as frameworks ask again.
+// maxQuestions is how many answers one framework may be waiting for. What does not fit is dropped, as frameworks ask again; so
+// are ids longer than those of any task.
 const maxQuestions = 1 << 18
 
 // reconcile answers with the states of tasks: of all active ones, or of those asked for. There may be more of them than a
@@ -23,7 +24,7 @@ func (m *Master) reconcile(f *framework, r *scheduler.Call_Reconcile) {
 	ask := func(q question) {
 		switch {
 		case f.asked[q]:
-		case len(f.questions) >= maxQuestions:
+		case len(f.questions) >= maxQuestions, len(q.task)+len(q.agent) > maxHeldKill:
 			m.counters.add("master/dropped_messages", 1)
 		default:
 			f.asked[q] = true

@@ -132,7 +132,10 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 	if err == nil {
 		t.start(t.keeper.run)
 		m.publishLeader(t)
-		m.post(func() { m.begin(t, docs) })
+		if err := m.do(ctx, func() { m.begin(t, docs) }); err != nil {
+			// Others may do better. Where the term has ended meanwhile that says nothing new.
+			stop(fmt.Errorf("cannot begin to lead: %w", err))
+		}
 		<-ctx.Done()
 	}
 	// Orders stop with the context, before anything else is tidied up.

@@ -1,12 +1,16 @@
 package master_test
 
 import (
+	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"starling/master"
 	"starling/master/mastertest"
 	"starling/master/mesos"
+	"starling/master/store"
 )
 
 // A term may end while the answer to a launch is awaited, and the same master lead the next one: no answer comes any more,
@@ -34,5 +38,43 @@ func TestTermEndsWithLaunchUnderWay(t *testing.T) {
 			t.Errorf("the end of a task is acknowledged, and the agent still holds %v", got)
 		}
 		checkBooks(t, c.Master)
+	})
+}
+
+// listedStore tells when its documents are listed.
+type listedStore struct {
+	store.Store
+	listed func()
+}
+
+func (s listedStore) List(ctx context.Context, prefix string) ([]store.Document, error) {
+	s.listed()
+	return s.Store.List(ctx, prefix)
+}
+
+// A master whose loop fails as its term begins does not keep others from leading.
+func TestTermThatCannotBegin(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var elections, faults atomic.Int32
+		faults.Store(1)
+		c := mastertest.Start(t, nil, func(cfg *master.Config) {
+			cfg.Store = listedStore{cfg.Store, func() { elections.Add(1) }}
+			cfg.Now = func() time.Time {
+				if elections.Load() > 0 && faults.Add(-1) == 0 {
+					panic("no clock")
+				}
+				return time.Now()
+			}
+		})
+		c.Elect()
+		synctest.Wait()
+		if s := c.Master.Standing(); s.Leading || s.Recovering {
+			t.Fatalf("after a failure: %+v", s)
+		}
+		c.Elect()
+		synctest.Wait()
+		if s := c.Master.Standing(); !s.Leading || s.Epoch != 2 {
+			t.Errorf("in the next term: %+v", s)
+		}
 	})
 }
