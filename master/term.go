@@ -128,8 +128,9 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 	t.keeper = newKeeper(m.cfg.Store, log,
 		func(d time.Duration) { m.post(func() { m.counters.observe(stateStore, d) }) },
 		func(err error) { stop(fmt.Errorf("cannot keep documents: %w", err)) })
-	docs, err := m.recover(ctx, t)
-	if err == nil {
+	if docs, err := m.recover(ctx, t); err != nil {
+		stop(fmt.Errorf("cannot read documents: %w", err))
+	} else {
 		t.start(t.keeper.run)
 		m.publishLeader(t)
 		if err := m.do(ctx, func() { m.begin(t, docs) }); err != nil {
@@ -146,16 +147,18 @@ func (m *Master) lead(ctx context.Context, won election.Term) error {
 	}
 	stop(nil)
 	t.wg.Wait()
-	cause := context.Cause(ctx)
-	log.Info("no longer leading", "reason", cause)
-	if err != nil && ctx.Err() == nil {
-		return err
-	}
+	log.Info("no longer leading", "reason", context.Cause(ctx))
 	return nil
 }
 
-// recover reads the documents, again and again until that succeeds or the term ends.
+// recoverPatience is how long a leader tries to read its documents. Who cannot do it for so long lets another try: some of them
+// are of each master's own.
+const recoverPatience = time.Minute
+
+// recover reads the documents, again and again until that succeeds, or the term or patience ends.
 func (m *Master) recover(ctx context.Context, t *term) (*documents, error) {
+	ctx, cancel := context.WithTimeout(ctx, recoverPatience)
+	defer cancel()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		begun := time.Now()
 		docs, err := t.keeper.load(ctx, m.cfg.ID, t.epoch)

@@ -78,3 +78,32 @@ func TestTermThatCannotBegin(t *testing.T) {
 		}
 	})
 }
+
+// The document of ids is each master's own: whoever cannot read it lets another lead, where it would not help to wait.
+func TestUnreadableIDs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := mastertest.NewStore()
+		key := "ids/" + mastertest.MasterID
+		if _, err := s.Write(t.Context(), store.Op{Key: key, Data: []byte("{")}); err != nil {
+			t.Fatal(err)
+		}
+		c := mastertest.Start(t, s, nil)
+		c.Elect()
+		time.Sleep(30 * time.Second)
+		if s := c.Master.Standing(); s.Leading || !s.Recovering {
+			t.Errorf("while it is tried: %+v", s)
+		}
+		time.Sleep(time.Minute)
+		if s := c.Master.Standing(); s.Leading || s.Recovering {
+			t.Errorf("later: %+v", s)
+		}
+		if _, err := s.Write(t.Context(), store.Op{Key: key, Version: store.Any, Delete: true}); err != nil {
+			t.Fatal(err)
+		}
+		c.Elect()
+		synctest.Wait()
+		if !c.Master.Standing().Leading {
+			t.Error("a repaired store does not help")
+		}
+	})
+}
