@@ -16,8 +16,12 @@ import (
 	"starling/master/store"
 )
 
-// A document "agents/<agent id>" is a restrictionDoc: an agent that an operator keeps from being offered. There is none for an
-// agent that is not.
+// A document "agents/<agent id>" is a restrictionDoc: an agent that an operator keeps from being offered, or one that was told to
+// be offered again and goes on draining until it hears of that. There is none for others.
+//
+// An agent that drains by its own record, and of which no document says anything, drains: the documents may be lost, or from
+// before that decision. It is not offered until an operator reactivates it. But nothing is ended because of a record alone, so that
+// an order to drain follows from a document only.
 //
 // History of the format: 1, 2026-11, first version.
 const prefixAgents = "agents/"
@@ -26,6 +30,8 @@ type restrictionDoc struct {
 	Format int `json:"format"`
 	// Drain is left out for an agent that was deactivated and no more.
 	Drain *drainDoc `json:"drain,omitempty"`
+	// Reactivated is set, and Drain is not, until an agent that drained has heard that it is to take tasks again.
+	Reactivated bool `json:"reactivated,omitempty"`
 }
 
 type drainDoc struct {
@@ -48,6 +54,8 @@ type restriction struct {
 	told, telling bool
 	// finishing is set while the end of the drain is being stored.
 	finishing bool
+	// doubted is set once it was said that the agent runs tasks that it cannot have if the document is true.
+	doubted bool
 }
 
 // draining tells whether the agent is to end its tasks, or has.
@@ -55,7 +63,7 @@ func (r *restriction) draining() bool { return r != nil && r.doc.Drain != nil }
 
 // recoverRestrictions takes those that an earlier leader kept.
 func (m *Master) recoverRestrictions(others map[string][]byte) {
-	m.restrictions = make(map[string]*restriction)
+	m.restrictions, m.freed = make(map[string]*restriction), make(map[string]bool)
 	for key, data := range others {
 		id, ok := strings.CutPrefix(key, prefixAgents)
 		if !ok {
@@ -69,6 +77,10 @@ func (m *Master) recoverRestrictions(others map[string][]byte) {
 		if err != nil {
 			r.doc, r.fault = &restrictionDoc{}, unreadable(key, err)
 			m.log.Error("document is unreadable, agent stays deactivated", "key", key, "agent_id", id, "err", err)
+		}
+		if r.doc.Reactivated {
+			m.freed[id] = true
+			continue
 		}
 		m.restrictions[id] = r
 	}
@@ -88,20 +100,30 @@ func (m *Master) restrictable(id string) (*agent, error) {
 	return a, nil
 }
 
-// restrict stores what an agent is to be treated by from now on, nil to treat it like others.
+// restrict stores what an agent is to be treated by from now on, nil to treat it like others. One that drains, or may, is told.
 func (m *Master) restrict(a *agent, doc *restrictionDoc) ([]keptDoc, func(), error) {
-	kept := keptDoc{key: prefixAgents + a.id}
-	var next *restriction
-	if doc != nil {
+	kept, stored := keptDoc{key: prefixAgents + a.id}, doc
+	freed := doc == nil && (a.draining || a.restriction.draining())
+	if freed {
+		stored = &restrictionDoc{Format: docFormat, Reactivated: true}
+	}
+	if stored != nil {
 		var err error
-		if kept, err = encodeDoc(kept.key, doc); err != nil {
+		if kept, err = encodeDoc(kept.key, stored); err != nil {
 			return nil, nil, err
 		}
+	}
+	var next *restriction
+	delete(m.freed, a.id)
+	if doc != nil {
 		next = &restriction{doc: doc}
 		m.restrictions[a.id] = next
 		m.rescindAgent(a)
 	} else {
 		delete(m.restrictions, a.id)
+		if freed {
+			m.freed[a.id] = false
+		}
 	}
 	a.restriction = next
 	if next != nil {
@@ -110,6 +132,9 @@ func (m *Master) restrict(a *agent, doc *restrictionDoc) ([]keptDoc, func(), err
 	return []keptDoc{kept}, func() {
 		if next != nil {
 			next.safe = true
+		}
+		if _, still := m.freed[a.id]; still && freed {
+			m.freed[a.id] = true
 		}
 		if now := m.agents[a.id]; now != nil && now.restriction == next {
 			m.seatAgent(now)
@@ -171,11 +196,11 @@ func (m *Master) ReactivateAgent(ctx context.Context, id string) error {
 		switch {
 		case err != nil:
 			return nil, nil, err
-		case a.restriction == nil:
+		case a.restriction == nil && !m.drainsByItself(a):
 			return nil, nil, refuse(Invalid, "Agent is not deactivated")
-		case a.restriction.draining() && !a.restriction.doc.Drain.Drained:
+		case a.restriction.draining() && !a.restriction.doc.Drain.Drained, m.drainsByItself(a) && !a.idle():
 			return nil, nil, refuse(Invalid, "Agent is still in the DRAINING state")
-		case a.restriction.finishing:
+		case a.restriction != nil && a.restriction.finishing:
 			return nil, nil, refuse(Conflict, "Agent is currently being marked gone")
 		}
 		m.log.Info("reactivating agent", "agent_id", id, "hostname", a.node.GetHostname())
@@ -192,11 +217,18 @@ func (a *agent) can(c mesos.AgentInfo_Capability_Type) bool {
 // drain has come to its end. It is called whenever one of these may have changed.
 func (m *Master) syncDrain(a *agent) {
 	r := a.restriction
+	safe, freed := m.freed[a.id]
 	switch {
 	case m.term == nil || m.agents[a.id] != a || !a.alive() || a.marked:
 	case r.draining():
 		switch {
 		case !r.safe:
+		case !a.draining && r.doc.Drain.Drained && len(a.tasks) > 0:
+			// It takes none while it drains: it was reactivated since, by whoever wrote what is not there any more.
+			if !r.doubted {
+				r.doubted = true
+				m.log.Error("agent runs tasks though the store has it drained, leaving it deactivated", "agent_id", a.id, "tasks", len(a.tasks))
+			}
 		case !a.draining || !r.told:
 			m.tellDrain(a, r)
 		default:
@@ -204,7 +236,10 @@ func (m *Master) syncDrain(a *agent) {
 		}
 	case r != nil && r.fault != nil:
 		// What was decided is not known: it goes on with what it does.
-	case a.draining && !a.reactivating:
+	case freed && safe && !a.draining:
+		delete(m.freed, a.id)
+		m.keepThen([]keptDoc{{key: prefixAgents + a.id}}, func() {})
+	case freed && safe && !a.reactivating:
 		a.reactivating = true
 		m.order(a, &nodeapi.Call{Call: &nodeapi.Call_Reactivate{Reactivate: &nodeapi.Reactivate{}}}, func(err error) {
 			a.reactivating = false
@@ -235,8 +270,7 @@ func (m *Master) drainTold(a *agent, err error) {
 	if s := m.cfg.Mesh.Snapshot(a.id); s != nil && m.agents[a.id] == a {
 		m.readKey(a, s, catalog.KeyHealth)
 	}
-	r := a.restriction
-	if err == nil && a.draining == r.draining() {
+	if err == nil && a.draining == a.restriction.draining() {
 		m.syncDrain(a) // it may have had no task to begin with
 		return
 	}
@@ -245,8 +279,7 @@ func (m *Master) drainTold(a *agent, err error) {
 
 // finishDrain notes that an agent is drained: nothing of it runs, and all ends of tasks are acknowledged.
 func (m *Master) finishDrain(a *agent, r *restriction) {
-	if r.finishing || r.doc.Drain.Drained && !r.doc.Drain.MarkGone || !a.described ||
-		len(a.tasks) > 0 || len(a.launches) > 0 || len(a.operations) > 0 {
+	if r.finishing || r.doc.Drain.Drained && !r.doc.Drain.MarkGone || !a.idle() {
 		return
 	}
 	r.finishing = true
@@ -275,19 +308,35 @@ func (m *Master) finishDrain(a *agent, r *restriction) {
 	})
 }
 
-// started is when the drain began; zero where there is none.
-func (r *restriction) started() time.Time {
-	if !r.draining() {
-		return time.Time{}
-	}
-	return timeFromNano(r.doc.Drain.Started)
+// idle tells whether nothing of an agent runs, or is about to, and all ends of tasks are acknowledged.
+func (a *agent) idle() bool {
+	return a.described && len(a.tasks) == 0 && len(a.launches) == 0 && len(a.operations) == 0
 }
 
-// info shows a drain; nil where there is none.
-func (r *restriction) info() *mesos.DrainInfo {
-	if !r.draining() {
-		return nil
+// drainsByItself tells whether an agent drains by its own record alone, and nobody has ended that.
+func (m *Master) drainsByItself(a *agent) bool {
+	_, freed := m.freed[a.id]
+	return m.term != nil && a.draining && a.restriction == nil && !freed
+}
+
+// drainShown shows a drain, and when it began: zero where that is not known. Both are empty where there is none.
+func (m *Master) drainShown(a *agent) (*mesos.DrainInfo, time.Time) {
+	r := a.restriction
+	switch {
+	case r.draining():
+		return r.info(), timeFromNano(r.doc.Drain.Started)
+	case m.drainsByItself(a):
+		info := &mesos.DrainInfo{State: mesos.DrainState_DRAINING.Enum(), Config: &mesos.DrainConfig{}}
+		if a.idle() {
+			info.State = mesos.DrainState_DRAINED.Enum()
+		}
+		return info, time.Time{}
 	}
+	return nil, time.Time{}
+}
+
+// info shows the drain that an operator wants.
+func (r *restriction) info() *mesos.DrainInfo {
 	d := r.doc.Drain
 	info := &mesos.DrainInfo{State: mesos.DrainState_DRAINING.Enum(), Config: &mesos.DrainConfig{MarkGone: proto.Bool(d.MarkGone)}}
 	if d.Drained {

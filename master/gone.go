@@ -135,7 +135,7 @@ func (m *Master) MarkAgentGone(ctx context.Context, id string) error {
 // remembered tells whether an agent that the mesh has forgotten is known by tasks that were given up with it, or because an
 // operator has restricted it.
 func (m *Master) remembered(id string) bool {
-	if m.restrictions[id] != nil {
+	if _, freed := m.freed[id]; freed || m.restrictions[id] != nil {
 		return true
 	}
 	for _, t := range m.tasks {
@@ -159,7 +159,8 @@ func (m *Master) markGone(id string) ([]keptDoc, func(), error) {
 		}
 		docs = append(docs, doc)
 	}
-	if r := m.restrictions[id]; r != nil && r.fault == nil {
+	_, freed := m.freed[id]
+	if r := m.restrictions[id]; freed || r != nil && r.fault == nil {
 		docs = append(docs, keptDoc{key: prefixAgents + id})
 	}
 	m.gone.marking[id] = true
@@ -171,6 +172,7 @@ func (m *Master) markGone(id string) ([]keptDoc, func(), error) {
 	return docs, func() {
 		delete(m.gone.marking, id)
 		delete(m.restrictions, id)
+		delete(m.freed, id)
 		m.log.Warn("agent is gone for good", "agent_id", id)
 		if a := m.agents[id]; a != nil {
 			m.removeAgent(a, goneByOperator)

@@ -63,12 +63,14 @@ type Master struct {
 	// mesh and not admitted because of it.
 	upkeep       upkeep
 	restrictions map[string]*restriction
-	gone         goneAgents
-	outcasts     map[string]*outcast
-	alloc        *allocator.Allocator // nil while not leading
-	leaders      map[string]leaderEntry
-	detected     *election.Candidate // the leader as the detector has it; nil when it has none
-	withdrawn    string              // its id, once it has withdrawn its claim in the mesh
+	// freed are the agents, by id, that are to hear that they drain no longer; false until that is stored.
+	freed     map[string]bool
+	gone      goneAgents
+	outcasts  map[string]*outcast
+	alloc     *allocator.Allocator // nil while not leading
+	leaders   map[string]leaderEntry
+	detected  *election.Candidate // the leader as the detector has it; nil when it has none
+	withdrawn string              // its id, once it has withdrawn its claim in the mesh
 	// weights and quotas are by role; both maps are replaced, never modified. A fault keeps them from being set.
 	weights                  map[string]float64
 	quotas                   map[string]allocator.Quota

@@ -164,7 +164,7 @@ func (m *Master) announceAgent(a *agent) {
 	}
 	if !a.announced && a.listed() {
 		a.announced = true
-		v := a.view()
+		v := m.viewAgent(a)
 		m.publish(&operator.Event{
 			Type: operator.Event_AGENT_ADDED.Enum(), AgentAdded: &operator.Event_AgentAdded{Agent: v.Message()},
 		})

@@ -59,7 +59,8 @@ type AgentView struct {
 	// Connected is set while the mesh thinks that it lives, Active while it is offered, Deactivated while an operator, or
 	// draining, keeps it from that.
 	Connected, Active, Deactivated bool
-	// Drain is nil unless an operator drains the agent or has drained it; DrainStart is zero where it is not known.
+	// Drain is nil unless an operator, or the agent by its own record, drains it or has drained it; DrainStart is zero where it is
+	// not known.
 	Drain                    *mesos.DrainInfo
 	DrainStart               time.Time
 	Registered, Reregistered time.Time // the latter may be zero
@@ -137,10 +138,10 @@ func (m *Master) makeView() *View {
 			continue
 		}
 		if m.term != nil && !a.listed() {
-			v.Recovered = append(v.Recovered, a.view())
+			v.Recovered = append(v.Recovered, m.viewAgent(a))
 			continue
 		}
-		v.Agents = append(v.Agents, a.view())
+		v.Agents = append(v.Agents, m.viewAgent(a))
 		if len(a.executors) == 0 {
 			continue
 		}
@@ -189,12 +190,13 @@ type agentLook struct {
 	used, offered, executors bool
 }
 
-// view shows an agent: with the same address as before unless something changed.
-func (a *agent) view() *AgentView {
+// viewAgent shows an agent: with the same address as before unless something changed.
+func (m *Master) viewAgent(a *agent) *AgentView {
 	old := a.look.view
+	drain, started := m.drainShown(a)
 	v := AgentView{
 		Version: MesosVersion, Connected: a.alive(), Active: a.active(), Deactivated: a.draining || a.restriction != nil,
-		Drain: a.restriction.info(), DrainStart: a.restriction.started(),
+		Drain: drain, DrainStart: started,
 		Registered: a.registered, Reregistered: a.reregistered, Total: a.total,
 	}
 	same := old != nil && a.look.node == a.node && old.Total.Equal(a.total)
