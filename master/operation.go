@@ -28,8 +28,8 @@ type operation struct {
 	change    resources.Conversion
 	// held is what it takes and makes, until the agent's record shows what came of it.
 	held held
-	// over is set once no further attempt will be made to have it carried out; asked once the agent was asked afterwards
-	// what it knows.
+	// over is set once no further attempt will be made to have it carried out; asked while the agent was asked afterwards what
+	// it knows.
 	over, asked bool
 	// gone is set once nobody wants to hear of it any more: it stays listed only while something is held for it.
 	gone bool
@@ -252,7 +252,8 @@ func (m *Master) adoptOperation(a *agent, told *mesos.Operation) *operation {
 	return o
 }
 
-// operationsDescribed compares the list with what an agent knows of: what it does not know was not carried out.
+// operationsDescribed compares the list with what an agent knows of: what it does not know was not carried out, or is
+// acknowledged.
 func (m *Master) operationsDescribed(a *agent, told []*mesos.Operation) {
 	known := make(map[string]bool)
 	for _, op := range told {
@@ -269,8 +270,12 @@ func (m *Master) operationsDescribed(a *agent, told []*mesos.Operation) {
 		}
 		m.refresh(a)
 		m.releaseOperation(a, o)
-		if !known[o.uuid] {
+		switch {
+		case known[o.uuid]:
+		case o.latest == nil:
 			m.loseOperation(a, o, mesos.OperationState_OPERATION_DROPPED, "Operation is unknown to the agent")
+		default:
+			m.dropOperation(o) // acknowledged, and a late report has told of it once more
 		}
 	}
 }

@@ -307,7 +307,7 @@ func (m *Master) describe(a *agent, attempt int) {
 		}
 	}
 	for _, o := range a.operations {
-		o.asked = o.over && o.latest == nil
+		o.asked = o.over
 	}
 	addr := a.addr()
 	t.start(func(ctx context.Context) {
