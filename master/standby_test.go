@@ -189,8 +189,9 @@ func TestTermsLeaveNothingBehind(t *testing.T) {
 		c.AddAgent(1, "cpus:4;mem:4096")
 		info := mastertest.Info("f", []string{"*"})
 		info.FailoverTimeout = proto.Float64(3600)
-		var first int
-		for n := range 6 {
+		const terms = 10
+		var first, last int
+		for n := range terms {
 			c.Elect()
 			synctest.Wait()
 			f := mastertest.Subscribe(t, c.Master, info)
@@ -215,16 +216,18 @@ func TestTermsLeaveNothingBehind(t *testing.T) {
 			if st := c.Master.Standing(); st.Leading || st.Recovering || !st.Led {
 				t.Fatalf("after term %d it stands as %+v", n+1, st)
 			}
-			switch now := runtime.NumGoroutine(); {
-			case n == 0:
-				first = now
-			case now > first:
-				t.Errorf("%d goroutines after the first term, %d after term %d", first, now, n+1)
+			if last = runtime.NumGoroutine(); n == 0 {
+				first = last
 			}
 		}
+		// Those of the whole process are counted, of which one or two come and go; one that a term leaves behind is there as often
+		// as there were terms.
+		if last-first >= terms/2 {
+			t.Errorf("%d goroutines after the first term, %d after %d", first, last, terms)
+		}
 		v, err := c.Master.View(t.Context())
-		if err != nil || len(v.Frameworks) != 1 || v.Frameworks[0].Tasks.Len() < 6 || len(v.Frameworks[0].Offers) > 0 {
-			t.Errorf("view after six terms: %+v, %v; want the framework with its tasks, and no offer", v, err)
+		if err != nil || len(v.Frameworks) != 1 || v.Frameworks[0].Tasks.Len() < terms || len(v.Frameworks[0].Offers) > 0 {
+			t.Errorf("view after all terms: %+v, %v; want the framework with its tasks, and no offer", v, err)
 		}
 	})
 }
