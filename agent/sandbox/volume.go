@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -173,14 +174,20 @@ func (v Volume) Link(dir, path, owner string) error {
 			return fmt.Errorf("cannot give volume to user: %w", err)
 		}
 	}
-	at := filepath.Join(dir, path)
-	if target, err := os.Readlink(at); err == nil && target == v.Dir() {
-		return nil
-	}
-	if err := makeParents(dir, path, uid, gid); err != nil {
+	// The sandbox is its user's by now, and others of his tasks may change it while we are at it.
+	root, err := os.OpenRoot(dir)
+	if err != nil {
 		return fmt.Errorf("cannot link volume %q: %w", v.ID, err)
 	}
-	if err := os.Symlink(v.Dir(), at); err != nil {
+	defer root.Close()
+	path = filepath.Clean(path)
+	if target, err := root.Readlink(path); err == nil && target == v.Dir() {
+		return nil
+	}
+	if err := makeParents(root, path, uid, gid); err != nil {
+		return fmt.Errorf("cannot link volume %q: %w", v.ID, err)
+	}
+	if err := root.Symlink(v.Dir(), path); err != nil {
 		return fmt.Errorf("cannot link volume %q: %w", v.ID, err)
 	}
 	return nil
@@ -188,24 +195,19 @@ func (v Volume) Link(dir, path, owner string) error {
 
 // makeParents makes the folders between a sandbox and a path in it. One that is a link, to another volume say, is not
 // followed.
-func makeParents(dir, path string, uid, gid int) error {
-	parent := filepath.Dir(filepath.Clean(path))
+func makeParents(root *os.Root, path string, uid, gid int) error {
+	parent := filepath.Dir(path)
 	if parent == "." {
 		return nil
 	}
-	at := dir
+	at := ""
 	for part := range strings.SplitSeq(parent, string(filepath.Separator)) {
 		at = filepath.Join(at, part)
-		info, err := os.Lstat(at)
+		info, err := root.Lstat(at)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			if err := os.Mkdir(at, 0o755); err != nil {
+			if err := makeFolder(root, at, uid, gid); err != nil {
 				return err
-			}
-			if uid >= 0 {
-				if err := os.Chown(at, uid, gid); err != nil {
-					return err
-				}
 			}
 		case err != nil:
 			return err
@@ -214,6 +216,19 @@ func makeParents(dir, path string, uid, gid int) error {
 		}
 	}
 	return nil
+}
+
+// makeFolder makes a folder; a negative uid leaves the owner alone. What is given away is what was opened as a folder of this
+// sandbox, whatever lies at its path by then.
+func makeFolder(root *os.Root, at string, uid, gid int) error {
+	if err := root.Mkdir(at, 0o755); err != nil || uid < 0 {
+		return err
+	}
+	f, err := root.OpenFile(at, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Chown(uid, gid), f.Close())
 }
 
 // move renames, making the folders above the new name.

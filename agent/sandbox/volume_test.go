@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -146,5 +147,47 @@ func TestLink(t *testing.T) {
 	}
 	if left, err := os.ReadDir(v.Dir()); err != nil || len(left) != 1 {
 		t.Errorf("in the volume: %v, %v", left, err)
+	}
+}
+
+// A task may change the sandbox of another one of its user while volumes are linked into it: that gives away nothing outside.
+func TestLinkInASandboxThatChanges(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root gives folders away")
+	}
+	v := Volume{Root: t.TempDir(), Role: "eng", ID: "v"}
+	if _, err := v.Make(time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	victim := t.TempDir()
+	for range 200 {
+		dir := t.TempDir()
+		stop, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if os.Rename(filepath.Join(dir, "a"), filepath.Join(dir, "b")) == nil {
+					_ = os.Symlink(victim, filepath.Join(dir, "a"))
+				}
+			}
+		}()
+		_ = v.Link(dir, "a/c/data", "nobody") // it may fail
+		close(stop)
+		<-stopped
+	}
+	info, err := os.Stat(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uid := info.Sys().(*syscall.Stat_t).Uid; uid != 0 {
+		t.Errorf("a folder outside of the sandbox was given to user %d", uid)
+	}
+	if entries, err := os.ReadDir(victim); err != nil || len(entries) > 0 {
+		t.Errorf("%d entries were made in a folder outside of the sandbox, error %v", len(entries), err)
 	}
 }
