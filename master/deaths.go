@@ -112,11 +112,15 @@ func (m *Master) giveUp(a *agent) {
 
 // giveUpTasks tells frameworks that the tasks of an agent, and the agent, cannot be reached.
 func (m *Master) giveUpTasks(a *agent) {
+	concerned := make(map[*framework]bool)
 	for _, t := range a.tasks {
 		m.taskUnreachable(a, t)
+		if f := m.frameworks[t.key.framework]; f != nil {
+			concerned[f] = true
+		}
 	}
 	m.releaseKills(a.id)
-	for _, f := range m.frameworks {
+	for f := range concerned { // looks at all of its tasks
 		f.pruneUnreachable(m)
 	}
 	m.tellFailure(&scheduler.Event_Failure{AgentId: agentID(a.id)})
