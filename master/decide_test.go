@@ -113,9 +113,7 @@ func (s *decider) recall() {
 		s.t.Fatal(err)
 	}
 	for _, f := range view.Frameworks {
-		if err := m.Teardown(ctx, f.Info.GetId().GetValue()); err != nil {
-			s.t.Error(err)
-		}
+		s.teardown(f.Info.GetId().GetValue())
 	}
 	time.Sleep(time.Minute)
 	for _, a := range s.agents {
