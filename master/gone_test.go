@@ -204,6 +204,60 @@ func TestDrainThenGone(t *testing.T) {
 	})
 }
 
+// A task whose end has come by over the mesh, but whose update has not, ends for its framework too: the agent repeats nothing.
+func TestGoneWithUntoldEnd(t *testing.T) {
+	for name, test := range map[string]struct {
+		caps        []mesos.FrameworkInfo_Capability_Type
+		ended, want mesos.TaskState
+	}{
+		"drained":                   {[]mesos.FrameworkInfo_Capability_Type{aware}, goneByOperator, goneByOperator},
+		"drained, not aware":        {nil, goneByOperator, lost},
+		"finished, partition aware": {[]mesos.FrameworkInfo_Capability_Type{aware}, mesos.TaskState_TASK_FINISHED, mesos.TaskState_TASK_FINISHED},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				c, a, f := withTask(t, nil, test.caps...)
+				ctx := context.Background()
+				a.Report = func(context.Context, string, *nodeapi.Report) error { return nil } // lost
+				if err := a.Finish(ctx, f.ID, "t", test.ended); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if err := c.Master.MarkAgentGone(ctx, a.ID); err != nil {
+					t.Fatal(err)
+				}
+				status := awaitStatus(t, f, "t", test.want)
+				if status.GetSource() != mesos.TaskStatus_SOURCE_MASTER || status.Uuid != nil || status.GetAgentId().GetValue() != a.ID {
+					t.Errorf("got %v", status)
+				}
+				await(t, f, scheduler.Event_FAILURE)
+				f.ExpectSilence(time.Minute)
+				checkBooks(t, c.Master)
+			})
+		})
+	}
+}
+
+// A framework that has heard of the end is not told it again.
+func TestGoneWithToldEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil, aware)
+		ctx := context.Background()
+		if err := a.Finish(ctx, f.ID, "t", mesos.TaskState_TASK_FINISHED); err != nil {
+			t.Fatal(err)
+		}
+		if got := await(t, f, scheduler.Event_UPDATE).GetUpdate().GetStatus().GetState(); got != mesos.TaskState_TASK_FINISHED {
+			t.Fatalf("got %v", got)
+		}
+		if err := c.Master.MarkAgentGone(ctx, a.ID); err != nil { // before it is acknowledged
+			t.Fatal(err)
+		}
+		await(t, f, scheduler.Event_FAILURE)
+		quiet(t, f, scheduler.Event_UPDATE, time.Minute)
+		checkBooks(t, c.Master)
+	})
+}
+
 // W8: what a framework left on an agent that was cut off while it was torn down is ended when the agent is back.
 func TestTeardownWhileCutOff(t *testing.T) {
 	bubble(t, func(t *testing.T) {

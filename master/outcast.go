@@ -68,16 +68,20 @@ func (m *Master) taskRemoved(t *task, why removal) {
 		m.remove(t)
 		return
 	}
-	if terminal(t.state) {
-		t.unreachable = time.Time{}
-		m.complete(t)
-		return
-	}
 	state, reason := mesos.TaskState_TASK_LOST, mesos.TaskStatus_REASON_AGENT_REMOVED
 	message := "Agent removed: its machine is down for maintenance"
 	if why == goneByOperator {
 		state, reason = f.goneState()
 		message = "Agent removed: it was marked gone by an operator"
+	}
+	if terminal(t.state) {
+		t.unreachable = time.Time{}
+		if t.forwarded == nil || !terminal(t.forwarded.state) {
+			// The end came by over the mesh alone, and the agent that would tell it is not listened to any more.
+			m.sendUpdate(f, m.currentStatus(t, f.degrade(t.state), reason, message))
+		}
+		m.complete(t)
+		return
 	}
 	// A framework that was told that the task is lost when its agent could not be reached has nothing more to learn.
 	known := !t.unreachable.IsZero() && f.degrade(mesos.TaskState_TASK_UNREACHABLE) == state
