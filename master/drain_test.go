@@ -318,7 +318,9 @@ func TestDrainGoesOn(t *testing.T) {
 			t.Fatalf("the agent holds %d tasks", got)
 		}
 		next.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
-		time.Sleep(time.Minute)
+		awaitStatus(t, again, "t", mesos.TaskState_TASK_LOST)
+		await(t, again, scheduler.Event_FAILURE) // what waits for a reader for too long ends the stream
+		again.ExpectSilence(time.Minute)
 		a.SetFault(nil)
 		next.Mesh.SetLiveness(time.Now(), a.ID, record.Alive)
 		for {

@@ -289,7 +289,6 @@ func TestKillLongBeforeAgent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c, a, f := successor(t, "t")
 		killTask(f, "t", a.ID)
-		time.Sleep(time.Minute)
 		f.ExpectUpdate("t", mesos.TaskState_TASK_UNKNOWN)
 		f.ExpectSilence(time.Minute) // and once is enough
 		c.Adopt(a)
