@@ -24,7 +24,8 @@ type epochs struct {
 // call is one call of a leader under way.
 type call struct {
 	*nodeapi.Call
-	// before is the version of the record when the call came.
+	// before is the version of the record when the call came, less where the answer has to tell more: the leader takes its copy
+	// of the record for new once it is answered, and the answer that told of what was done before may have been lost.
 	before uint64
 	// answer takes one result; it has room for it.
 	answer chan answer
@@ -124,7 +125,12 @@ func (a *Agent) obey(c *call) {
 	switch k := c.GetCall().(type) {
 	case *nodeapi.Call_Launch:
 		// Answered once the intents are on disk.
-		a.launch(k.Launch, func() { a.reply(c, &nodeapi.Reply{}) })
+		a.launch(k.Launch, func(known bool) {
+			if known {
+				c.before = 0
+			}
+			a.reply(c, &nodeapi.Reply{})
+		})
 		return
 	case *nodeapi.Call_Kill:
 		a.kill(keyOf(k.Kill), k.Kill.GetKillPolicy())
@@ -163,6 +169,9 @@ func (a *Agent) obey(c *call) {
 		return
 	case *nodeapi.Call_Apply:
 		// Answered once they are on disk.
+		if a.knows(k.Apply) {
+			c.before = 0
+		}
 		a.apply(k.Apply, func(done []*mesos.OperationStatus) { a.reply(c, &nodeapi.Reply{Operations: done}) })
 		return
 	case *nodeapi.Call_AcknowledgeOperation:

@@ -20,19 +20,21 @@ import (
 	"starling/master/nodeapi"
 )
 
-// launch takes tasks, and calls done once all of them are on disk: what the leader was answered is not forgotten.
-func (a *Agent) launch(l *nodeapi.Launch, done func()) {
+// launch takes tasks, and calls done once all of them are on disk: what the leader was answered is not forgotten. known tells
+// that some of them had been taken before.
+func (a *Agent) launch(l *nodeapi.Launch, done func(known bool)) {
 	f := a.framework(l.GetFramework())
-	waiting := 1
+	waiting, known := 1, false
 	one := func() {
 		if waiting--; waiting == 0 {
-			done()
+			done(known)
 		}
 	}
 	for _, info := range l.GetTasks() {
 		key := status.Key{Framework: f.id, Task: info.GetTaskId().GetValue()}
 		if a.tasks[key] != nil {
 			// The call was repeated.
+			known = true
 			continue
 		}
 		if !utf8.ValidString(key.Framework + key.Task) {
@@ -43,6 +45,7 @@ func (a *Agent) launch(l *nodeapi.Launch, done func()) {
 			continue
 		}
 		if a.ended.Has(key.Framework, key.Task) {
+			known = true
 			a.once(f.id, (&executor.Refusal{
 				State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID,
 				Message: "Task has duplicate ID: " + key.Task,

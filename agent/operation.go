@@ -68,6 +68,16 @@ func (a *Agent) apply(call *nodeapi.Apply, done func([]*mesos.OperationStatus)) 
 	next(0)
 }
 
+// knows tells whether some operations were begun before.
+func (a *Agent) knows(call *nodeapi.Apply) bool {
+	for i, id := range call.GetUuids() {
+		if a.made.running[status.UUID(id)] != nil || a.applied(status.UUID(id), call.GetOperations()[i]) != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // operate begins one operation, or finds that it is under way or was carried out before.
 func (a *Agent) operate(framework string, id status.UUID, info *mesos.Offer_Operation, done func(*mesos.OperationStatus)) {
 	if o := a.made.running[id]; o != nil {

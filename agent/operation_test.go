@@ -240,7 +240,9 @@ func TestARepeatedOperationHasOneEffect(t *testing.T) {
 	call := applyCall(named("op1", reserveOp(reserved(t, "cpus:1")...)))
 	want := "cpus:3; cpus(reservations: [(DYNAMIC,web)]):1; disk:10240; mem:4096; ports:[31000-32000]"
 	first := w.mustCall(call).GetOperations()[0]
-	again := w.mustCall(call).GetOperations()[0]
+	repeated := w.mustCall(call)
+	wantWholeRecord(t, repeated)
+	again := repeated.GetOperations()[0]
 	if !proto.Equal(first, again) || first.GetState() != mesos.OperationState_OPERATION_FINISHED || len(first.GetUuid().GetValue()) != 16 {
 		t.Errorf("got %v, and then %v", first, again)
 	}
