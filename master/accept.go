@@ -323,8 +323,10 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 		clear(l.tasks)
 		m.letGo(l.agent, &l.held)
 	case len(l.tasks) == 0:
-		m.refresh(a)
-		m.letGo(l.agent, &l.held)
+		// All were seen, and no answer has brought the rest of the record: the description does.
+		a.launches[l] = true
+		a.described = false
+		m.wantDescription(a)
 	default:
 		// Only the agent knows. Its record or its description will tell.
 		a.described = false
@@ -338,6 +340,17 @@ func (m *Master) abandon(l *launch) {
 	delete(l.agent.launches, l)
 	if len(l.tasks) == 0 {
 		m.letGo(l.agent, &l.held)
+	}
+}
+
+// letGoSeen ends what is held for batches that were seen, once the agent has told the whole of its record.
+func (m *Master) letGoSeen(a *agent) {
+	m.refresh(a)
+	for l := range a.launches {
+		if l.over {
+			delete(a.launches, l)
+			m.letGo(a, &l.held)
+		}
 	}
 }
 

@@ -52,7 +52,7 @@ type agent struct {
 	described bool
 	// askAgain is set when it has to be asked once more after the question that is under way.
 	askAgain bool
-	// launches are the batches whose calls are not over.
+	// launches are the batches whose calls are not over, or which were seen and wait for the rest of the record.
 	launches map[*launch]bool
 	// operations are those that this leader knows of, by uuid.
 	operations map[string]*operation
@@ -317,12 +317,10 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 		changed := !total.Equal(a.total)
 		a.total = total
 		a.free = nodeapi.ResourcesFromCatalog(res.GetFree())
-		if changed {
-			if !a.unread {
-				m.counters.add("master/messages_update_slave", 1)
-			}
-			m.rescindExcess(a)
+		if changed && !a.unread {
+			m.counters.add("master/messages_update_slave", 1)
 		}
+		m.rescindExcess(a)
 		m.seatAgent(a)
 	case catalog.KeyHealth:
 		health := new(catalog.Health)

@@ -1,9 +1,12 @@
 package master_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"starling/master"
 	"starling/master/mastertest"
@@ -125,6 +128,113 @@ func TestNothingOfferedTwice(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// News of a task may overtake those of the resources that it took: until an answer has brought them, too, they
+// are offered to nobody.
+func TestLaunchSeenBeforeItsResources(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		synctest.Wait()
+		a.Quiet, a.Report = true, nil // only answers tell
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil))
+		a.SetFault(faulty(mastertest.Silent, 1))
+		f.Launch(f.ExpectOffer(), 0, mastertest.Task("t", "cpus:3;mem:4096"))
+		if got := held(t, f.ExpectOffer().GetResources()); got != "cpus:1" {
+			t.Errorf("offered %s", got)
+		}
+		if err := a.TellTask(f.ID, "t"); err != nil {
+			t.Fatal(err)
+		}
+		f.ExpectSilence(time.Minute)
+		if got := tasksIn(view(t, c.Master)); len(got) != 1 {
+			t.Errorf("known: %v", got)
+		}
+		checkBooks(t, c.Master)
+	})
+}
+
+// An agent that becomes smaller while a launch is on its way has less to offer than it has left when that has arrived.
+func TestAgentShrinksUnderLaunch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil))
+		a.SetFault(faulty(mastertest.Unreachable, 1))
+		f.Launch(f.ExpectOffer(), 0, mastertest.Task("t", "cpus:1;mem:96"))
+		rest := f.ExpectOffer()
+		if err := a.Resize("cpus:3;mem:4096"); err != nil {
+			t.Fatal(err)
+		}
+		if got := await(t, f, scheduler.Event_RESCIND).GetRescind().GetOfferId(); got.GetValue() != rest.GetId().GetValue() {
+			t.Errorf("%v is rescinded", got)
+		}
+		offer := await(t, f, scheduler.Event_OFFERS).GetOffers().GetOffers()[0]
+		if got := held(t, offer.GetResources()); got != "cpus:2;mem:4000" {
+			t.Errorf("offered %s", got)
+		}
+		f.ExpectSilence(time.Minute)
+		checkBooks(t, c.Master)
+	})
+}
+
+// What was seen to have been taken of a batch is not launched again when the rest of it is: by then it may have ended, and the
+// agent may know nothing of it any more.
+func TestSeenTasksAreNotLaunchedAgain(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		synctest.Wait()
+		a.Quiet, a.Report = true, nil // only answers tell
+		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil, aware))
+		a.SetFault(faulty(mastertest.Silent, 2))
+		offer := f.ExpectOffer()
+		f.Launch(offer, 1000, mastertest.Task("seen", "cpus:1;mem:32"), mastertest.Task("other", "cpus:1;mem:32"))
+		synctest.Wait()
+		if err := a.TellTask(f.ID, "seen"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		a.Drop(f.ID, "seen")
+		time.Sleep(10 * time.Second)
+		if seen, other := a.Starts(f.ID, "seen"), a.Starts(f.ID, "other"); seen != 1 || other != 1 {
+			t.Errorf("started %d and %d times", seen, other)
+		}
+		var launches []int
+		for _, call := range a.Calls() {
+			if isLaunch(call) {
+				launches = append(launches, len(call.GetLaunch().GetTasks()))
+			}
+		}
+		if !slices.Equal(launches, []int{2, 1, 1}) {
+			t.Errorf("launched %v tasks", launches)
+		}
+	})
+}
+
+// An agent has no say in the tasks of another.
+func TestUpdateOfAnotherAgent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil)
+		await(t, f, scheduler.Event_OFFERS)
+		b := c.AddAgent(2, "cpus:1;mem:32")
+		await(t, f, scheduler.Event_OFFERS)
+		for _, of := range []*mesos.AgentID{nil, {Value: &b.ID}, {Value: &a.ID}} {
+			before := metricsOf(t, c.Master)["master/invalid_status_updates"]
+			status := &mesos.TaskStatus{
+				TaskId: &mesos.TaskID{Value: proto.String("t")}, AgentId: of, State: mesos.TaskState_TASK_FAILED.Enum(), Uuid: []byte("0123456789abcdef"),
+			}
+			if err := c.Master.Report(t.Context(), &nodeapi.Report{Epoch: 1, AgentId: b.ID, Updates: []*nodeapi.StatusUpdate{{
+				FrameworkId: f.Again().GetId(), Status: status, LatestState: int32(mesos.TaskState_TASK_FAILED),
+			}}}); err != nil {
+				t.Fatal(err)
+			}
+			f.ExpectSilence(time.Minute)
+			if got := metricsOf(t, c.Master)["master/invalid_status_updates"] - before; got != 1 {
+				t.Errorf("an update of a task on %v: %v are refused", of, got)
+			}
+		}
+		f.Reconcile("t", "")
+		f.ExpectUpdate("t", running)
 	})
 }
 

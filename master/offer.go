@@ -238,7 +238,8 @@ func compareOffers(a, b *offer) int {
 	return cmp.Or(a.made.Compare(b.made), cmp.Compare(len(a.id), len(b.id)), cmp.Compare(a.id, b.id))
 }
 
-// rescindExcess rescinds the offers of an agent that are no longer free: what it has changed. The oldest stay.
+// rescindExcess rescinds the offers of an agent that are no longer free: it has less than it had, or what had been launched
+// before took of the less. The oldest stay.
 func (m *Master) rescindExcess(a *agent) {
 	left := a.free
 	for _, o := range slices.SortedFunc(maps.Values(a.offers), compareOffers) {

@@ -359,6 +359,9 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 	if s := m.cfg.Mesh.Snapshot(a.id); s != nil {
 		m.readNodeTasks(a, s)
 	}
+	if !a.askAgain {
+		m.letGoSeen(a)
+	}
 	for _, info := range d.GetFrameworks() {
 		m.meetFramework(info)
 	}

@@ -161,6 +161,13 @@ func (a *Agent) Drop(framework, id string) {
 	a.spread(since)
 }
 
+// TellTask puts the entry of one task alone into the mesh, ahead of all else that this was not told, as urgent news travel.
+func (a *Agent) TellTask(framework, id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mesh.Apply(a.own.Entries(nil, a.ID, a.generation, []string{catalog.TaskKey(framework, id)}))
+}
+
 // SetFault decides what goes wrong with each call; nil lets all through.
 func (a *Agent) SetFault(fault func(*nodeapi.Call) Fault) {
 	a.mu.Lock()
@@ -402,6 +409,9 @@ func (a *Agent) Call(_ context.Context, call *nodeapi.Call) (*nodeapi.Reply, err
 	} else if d != nil {
 		told = 0
 	}
+	if a.knows(call) {
+		told = 0 // an answer that was lost may have told of it
+	}
 	reply := a.obey(call)
 	reply.Delta = a.own.Delta(a.ID, told)
 	a.spread(since)
@@ -487,6 +497,14 @@ func (a *Agent) launch(l *nodeapi.Launch) {
 		t.rec.Resources = nodeapi.ResourcesToCatalog(held.Unallocated())
 		a.turn(key, t, mesos.TaskState_TASK_RUNNING)
 	}
+}
+
+// knows tells whether tasks or operations of a call were taken before.
+func (a *Agent) knows(call *nodeapi.Call) bool {
+	l := call.GetLaunch()
+	return slices.ContainsFunc(l.GetTasks(), func(info *mesos.TaskInfo) bool {
+		return a.tasks[taskKey{l.GetFramework().GetId().GetValue(), info.GetTaskId().GetValue()}] != nil
+	}) || slices.ContainsFunc(call.GetApply().GetUuids(), func(id []byte) bool { return a.ops.ended[string(id)] != nil })
 }
 
 func (a *Agent) acknowledge(ack *nodeapi.Acknowledge) {
