@@ -15,8 +15,8 @@ import (
 	"starling/master/validation"
 )
 
-// maxInfo is the largest description of a framework, in bytes: it is kept in one document, in base64, with some more beside it.
-const maxInfo = store.MaxSize / 2
+// stamps is more than the id and the times of a framework add to its document, in bytes.
+const stamps = 1 << 10
 
 // checkFramework finds what is wrong with a framework's description, in the words of the protocol.
 func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, constraints *scheduler.OfferConstraints) error {
@@ -32,8 +32,12 @@ func (m *Master) checkFramework(info *mesos.FrameworkInfo, suppressed []string, 
 	if info.GetUser() == "root" && !m.cfg.RootSubmissions {
 		return errors.New("User 'root' is not allowed to run frameworks without --root_submissions set")
 	}
-	if size := proto.Size(info); size > maxInfo {
-		return fmt.Errorf("FrameworkInfo of %d bytes is larger than the %d that can be kept", size, maxInfo)
+	kept := newFramework(info.GetId().GetValue(), info)
+	for _, role := range kept.roles {
+		kept.suppressed[role] = true // as may be later
+	}
+	if doc, err := kept.encode(); err != nil || len(doc.data)+stamps > store.MaxSize {
+		return fmt.Errorf("FrameworkInfo of %d bytes is larger than what can be kept", proto.Size(info))
 	}
 	if err := validation.Suppressed(info, suppressed); err != nil {
 		return err

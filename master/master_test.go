@@ -374,8 +374,8 @@ func TestSubscribeFaults(t *testing.T) {
 			"User 'root' is not allowed to run frameworks without --root_submissions set",
 		},
 		"larger than a document": {&mesos.FrameworkInfo{
-			User: proto.String("u"), Name: proto.String(strings.Repeat("n", 600<<10)),
-		}, nil, "larger than the"},
+			User: proto.String("u"), Name: proto.String(strings.Repeat("n", 800<<10)),
+		}, nil, "larger than what can be kept"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {

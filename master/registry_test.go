@@ -392,3 +392,20 @@ func TestDocumentThatNoStoreTakes(t *testing.T) {
 		}
 	})
 }
+
+// A framework whose document would be too large once it suppresses its roles is told so at once. As JSON their names may take
+// six times as many bytes.
+func TestFrameworkTooLargeWhenSuppressed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, _ := leading(t, nil)
+		var roles []string
+		for n := range 1000 {
+			roles = append(roles, fmt.Sprint(strings.Repeat("<", 200), n))
+		}
+		f := mastertest.TrySubscribe(t, c.Master, mastertest.Info("f", roles, multiRole))
+		got := f.Expect(scheduler.Event_ERROR).GetError().GetMessage()
+		if !strings.Contains(got, "larger than what can be kept") {
+			t.Errorf("got %.100q", got)
+		}
+	})
+}
