@@ -248,13 +248,14 @@ type leaderSide struct {
 	mu    sync.Mutex
 	epoch uint64
 	down  bool
-	// asked is where reports were sent to; silent are addresses that do not answer.
-	asked   []string
-	silent  map[string]bool
-	updates []*nodeapi.StatusUpdate
-	at      []time.Time
-	reports []*nodeapi.Report
-	arrived chan struct{}
+	// asked is where reports were sent to; silent are addresses that do not answer, and swallows those that take reports and do no more.
+	asked    []string
+	silent   map[string]bool
+	swallows map[string]bool
+	updates  []*nodeapi.StatusUpdate
+	at       []time.Time
+	reports  []*nodeapi.Report
+	arrived  chan struct{}
 	// acknowledge makes it acknowledge every update at once.
 	acknowledge bool
 	target      *Agent
@@ -266,6 +267,10 @@ func (l *leaderSide) Report(_ context.Context, addr string, r *nodeapi.Report) e
 	if l.down || l.silent[addr] {
 		l.mu.Unlock()
 		return errors.New("connection refused")
+	}
+	if l.swallows[addr] {
+		l.mu.Unlock()
+		return nil
 	}
 	r = proto.CloneOf(r)
 	l.reports = append(l.reports, r)

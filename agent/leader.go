@@ -57,11 +57,17 @@ func (a *Agent) turnTo(l leader) {
 	a.leader = l
 	a.reports.reached()
 	// What the last one knew of the record says nothing of what this one does.
-	a.reports.version = 0
+	a.reports.version, a.reports.taken = 0, false
 	if resend {
 		a.streams.Resend(time.Now())
 		a.made.updates.Resend(time.Now())
 	}
+}
+
+// swapLeaders reports to the other one from now on.
+func (a *Agent) swapLeaders() {
+	a.leader, a.otherLeader = a.otherLeader, a.leader
+	a.reports.version, a.reports.taken = 0, false
 }
 
 // watchLeader follows the leaders' entries in the mesh until ctx ends.

@@ -55,3 +55,33 @@ func TestFalseClaimInTheMesh(t *testing.T) {
 		}
 	})
 }
+
+// S18a: who holds the key of the mesh and claims a huge epoch in it, and takes what agents tell and keeps it, is obeyed by nobody, and
+// the leader that calls hears of all, a little later.
+func TestLiarInTheMeshThatKeepsReports(t *testing.T) {
+	const liar, real = "10.9.9.9:5050", "127.0.0.1:5050"
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		side := &leaderSide{epoch: 3, arrived: make(chan struct{}, 1), acknowledge: true, swallows: map[string]bool{liar: true}}
+		w := m.start(side)
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+		w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+		w.wait("told of the start", func() bool { return len(w.told("t1")) == 2 })
+		synctest.Wait()
+		w.agent.post(func() { w.agent.heardOf(leader{epoch: 1 << 61, addr: liar}) })
+		synctest.Wait()
+		m.exit("t1", 0)
+		begun := time.Now()
+		w.wait("told of the end", func() bool { return len(w.told("t1")) == 3 })
+		if took := time.Since(begun); took > 15*time.Second {
+			t.Errorf("the leader was told after %v", took)
+		}
+		// An order of the epoch that was obeyed is obeyed still.
+		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t2", "cpus:1;mem:32")))
+		w.waitState("t2", mesos.TaskState_TASK_RUNNING)
+		w.end()
+		if !slices.Contains(side.asked, liar) || !slices.Contains(side.asked, real) {
+			t.Errorf("it reported to %v", side.asked)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,8 +30,9 @@ type reports struct {
 	sending bool
 	// once are updates without uuid: told once, kept until a leader took them.
 	once []*nodeapi.StatusUpdate
-	// version is that of the record when the leader last took a report.
+	// version is that of the record when the leader last took a report; taken is set once it took one.
 	version uint64
+	taken   bool
 	// backoff is the last pause after a failure, until the next try.
 	backoff time.Duration
 	until   time.Time
@@ -80,6 +82,10 @@ func (a *Agent) send(now time.Time) {
 	if len(due) == 0 && len(once) == 0 && len(operations) == 0 {
 		return
 	}
+	if a.reports.taken && !a.leader.called && a.otherLeader.called && slices.ContainsFunc(due, again) {
+		// Who only claims to lead takes what it is told, and nothing comes of it: who has called may lead still.
+		a.swapLeaders()
+	}
 	report := &nodeapi.Report{Epoch: a.epoch.obeyed, AgentId: a.cfg.ID, Updates: once}
 	for _, d := range due {
 		update := &nodeapi.StatusUpdate{
@@ -117,7 +123,7 @@ func (a *Agent) reported(to leader, sent sent, err error) {
 	if err == nil {
 		a.counters.Reports++
 		if to.is(a.leader) {
-			a.reports.version = max(a.reports.version, sent.version)
+			a.reports.version, a.reports.taken = max(a.reports.version, sent.version), true
 		}
 		a.reports.reached()
 		return
@@ -127,10 +133,10 @@ func (a *Agent) reported(to leader, sent sent, err error) {
 		// It may lead and not know this node yet, as after a restart: then it needs the whole record.
 		a.reports.version = 0
 	}
-	again := now
+	next := now
 	if to.addr == a.leader.addr {
-		again = a.reports.failed(now)
-		a.timers.at(again, func() {})
+		next = a.reports.failed(now)
+		a.timers.at(next, func() {})
 	}
 	if errors.Is(err, nodeapi.ErrMalformed) || errors.Is(err, nodeapi.ErrTooLarge) {
 		// Sending the same again is useless, so what is sent once is given up, and the rest waits for its usual time.
@@ -145,13 +151,16 @@ func (a *Agent) reported(to leader, sent sent, err error) {
 		a.reports.once = a.reports.once[extra:]
 	}
 	for _, d := range sent.due {
-		a.streams.Retry(again, d.Key, d.Update.UUID)
+		a.streams.Retry(next, d.Key, d.Update.UUID)
 	}
 	for _, d := range sent.operations {
-		a.made.updates.Retry(again, d.Key, d.Update.UUID)
+		a.made.updates.Retry(next, d.Key, d.Update.UUID)
 	}
 	if to.is(a.leader) && a.otherLeader.addr != "" {
 		// The hint was wrong, or came early; or it was right, and the one that had called is gone.
-		a.leader, a.otherLeader, a.reports.version = a.otherLeader, a.leader, 0
+		a.swapLeaders()
 	}
 }
+
+// again tells whether an update was sent before, and not acknowledged.
+func again(d status.Due) bool { return d.Attempt > 1 }
