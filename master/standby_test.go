@@ -17,6 +17,7 @@ import (
 	"starling/master"
 	"starling/master/election"
 	"starling/master/mastertest"
+	"starling/master/mesos/scheduler"
 )
 
 // told is a detector that is told what to say.
@@ -251,4 +252,26 @@ func TestLostStoreDoesNotLeadToTheSameFrameworkIDs(t *testing.T) {
 			t.Errorf("with another store the first framework is %q, after %q", second.ID, first.ID)
 		}
 	})
+}
+
+// S18a: whoever holds the key of the mesh can claim any epoch in it. The leader leads on, agents obey it, and it is named as ever.
+func TestFalseClaimsWhileLeading(t *testing.T) {
+	for _, epoch := range []uint64{2, election.MaxHeard, math.MaxUint64} {
+		bubble(t, func(t *testing.T) {
+			c, a, f := withTask(t, nil, aware)
+			liar := newClaim(t, c, "liar", epoch)
+			f.Launch(await(t, f, scheduler.Event_OFFERS).GetOffers().GetOffers()[0], 0, mastertest.Task("after", "cpus:1;mem:32"))
+			awaitStatus(t, f, "after", running)
+			if st := c.Master.Standing(); !st.Leading || st.Leader.ID != mastertest.MasterID || a.Starts(f.ID, "t") != 1 || len(a.Tasks()) != 2 {
+				t.Errorf("a claim of epoch %d: it stands as %+v, the agent runs %v", epoch, st, a.Tasks())
+			}
+			if floor := c.Master.EpochFloor(); floor > election.MaxHeard {
+				t.Errorf("the next epoch would be above %d", floor)
+			}
+			// The claimant goes, and nothing of it stays.
+			c.Mesh.SetLiveness(time.Now(), liar.id, record.Dead)
+			synctest.Wait()
+			checkBooks(t, c.Master)
+		})
+	}
 }
