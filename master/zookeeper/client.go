@@ -103,6 +103,7 @@ type Client struct {
 	link      uint64        // counts connections, so that what comes late is known as such
 	connected bool          // there is a session, a connection, and the credentials are known
 	session   int64         // 0: none
+	greeted   time.Time     // when the present connection, if it is one, asked for the session
 	timeout   time.Duration // of the session, as the servers granted it
 	changed   chan struct{} // closed, and replaced, when any of these changes
 	leases    map[*Lease]struct{}
@@ -206,6 +207,8 @@ func (c *Client) event(e zk.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch e.State {
+	case zk.StateConnected:
+		c.greeted = time.Now() // it is told before the greeting is sent
 	case zk.StateHasSession:
 		c.link++
 		session := c.backend.SessionID()
@@ -214,6 +217,7 @@ func (c *Client) event(e zk.Event) {
 			c.session = session
 		}
 		c.timeout = c.backend.granted()
+		c.renew(session, c.greeted.Add(leaseOf(c.timeout)))
 		if c.cfg.URL.User == "" || c.authed {
 			c.ready(e.Server)
 			return

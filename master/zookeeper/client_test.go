@@ -72,6 +72,48 @@ func TestALeaseEndsAtTwoThirdsOfTheTimeoutAfterTheLastHeartbeat(t *testing.T) {
 	})
 }
 
+// Z4: where disks are slow a heartbeat has no answer in time. The lease goes on by the session that the next connection is given
+// back, and ends as ever when there is none.
+func TestALeaseOutlivesSlowDisks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := new(Fake)
+		u, err := Parse("zk://h/x")
+		must(t, err)
+		c, err := f.New(Config{URL: u, SessionTimeout: 12 * time.Second})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- c.Run(ctx) }()
+		lease, err := c.Hold(ctx)
+		must(t, err)
+		f.Slow(true)
+		time.Sleep(time.Hour)
+		if !lease.Valid() {
+			t.Fatalf("the lease ended though each connection was given the session back: %v", lease.Err())
+		}
+		cut := time.Now()
+		f.Disconnect(c)
+		<-lease.Done()
+		// The last connection was up to a quarter and an eighth of the timeout earlier.
+		if after := time.Since(cut); after > 8*time.Second || after < 3500*time.Millisecond {
+			t.Errorf("the lease ended after %v, want 3.5 to 8 s", after)
+		}
+		f.Reconnect(c)
+		synctest.Wait()
+		if lease.Valid() {
+			t.Error("a lost lease came back with a connection")
+		}
+		f.Slow(false)
+		again, err := c.Hold(ctx)
+		must(t, err)
+		f.Slow(true)
+		f.Expire(c) // the next connection is given another session
+		<-again.Done()
+		cancel()
+		must(t, <-done)
+	})
+}
+
 // lines is a log that a test may read while it is written.
 type lines struct {
 	mu sync.Mutex

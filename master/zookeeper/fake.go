@@ -20,6 +20,7 @@ type Fake struct {
 	sessions int64
 	conns    map[*Client]*fakeConn
 	down     bool
+	slow     chan struct{} // closed when the disks keep up again; nil while they do
 }
 
 type fakeNode struct {
@@ -32,10 +33,11 @@ type fakeNode struct {
 type fakeConn struct {
 	f       *Fake
 	c       *Client
-	session int64 // 0: none, or expired without the client knowing
-	had     bool  // a session
-	up      bool  // connected
-	cut     bool  // may not connect
+	session int64         // 0: none, or expired without the client knowing
+	had     bool          // a session
+	up      bool          // connected
+	cut     bool          // may not connect
+	lost    chan struct{} // closed when the present connection ends
 	expiry  *time.Timer
 	watches []fakeWatch
 	tell    chan zk.State // to a goroutine that tells the client, in order; closed by close
@@ -127,6 +129,20 @@ func (f *Fake) Start() {
 	}
 }
 
+// Slow begins or ends a time in which no Sync is answered, as it waits for writes that the disks don't finish. Sessions are not
+// touched by that.
+func (f *Fake) Slow(slow bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case slow && f.slow == nil:
+		f.slow = make(chan struct{})
+	case !slow && f.slow != nil:
+		close(f.slow)
+		f.slow = nil
+	}
+}
+
 // Wipe forgets all nodes and sessions, as new disks do. It comes between Stop and Start.
 func (f *Fake) Wipe() {
 	f.mu.Lock()
@@ -153,7 +169,8 @@ func (n *fakeConn) connect() {
 		n.f.sessions++
 		n.session = n.f.sessions
 	}
-	n.up = true
+	n.up, n.lost = true, make(chan struct{})
+	n.say(zk.StateConnected)
 	n.say(zk.StateHasSession)
 }
 
@@ -162,6 +179,7 @@ func (n *fakeConn) disconnect() {
 		return
 	}
 	n.up = false
+	close(n.lost)
 	n.say(zk.StateDisconnected)
 	n.countdown()
 }
@@ -451,7 +469,15 @@ func (n *fakeConn) Sync(p string) (string, error) {
 	if err := n.reach(); err != nil {
 		return "", err
 	}
-	defer n.f.mu.Unlock()
+	slow, lost := n.f.slow, n.lost
+	n.f.mu.Unlock()
+	if slow != nil {
+		select {
+		case <-slow:
+		case <-lost:
+			return "", zk.ErrConnectionClosed
+		}
+	}
 	return p, nil
 }
 
@@ -485,6 +511,9 @@ func (n *fakeConn) close() {
 		n.expire()
 	} else if n.session != 0 {
 		n.countdown()
+	}
+	if n.up {
+		close(n.lost)
 	}
 	n.up, n.cut = false, true
 	for _, w := range n.watches {

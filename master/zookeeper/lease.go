@@ -13,8 +13,12 @@ var ErrSessionLost = errors.New("ZooKeeper session lost")
 // which that leader answers itself: a mere ping is answered by a server that may have been cut off from it already. But
 // followers tell the leader of their sessions only every half tick, so that its clock may have begun that much, and the time
 // between two heartbeats, earlier than what we saw: that is what the last third is for, and for the work that was begun
-// while the lease held. The price: where the ensemble's disks take longer for a write than a lease lasts, the lease ends though
-// the session would not, as a sync waits for the writes before it.
+// while the lease held.
+//
+// A session that a new connection was given back is as good: the server that we greet asks that same leader for it, whose clock for
+// the session begins anew (ZooKeeper: LearnerHandler's REVALIDATE, LeaderZooKeeperServer.revalidateSession). Neither waits for a
+// disk, while a sync waits for the writes before it: where the disks are slow, the lease holds by the connections that follow on
+// each sync that was not answered in time. The price is that writes under way lose their answers, which have to be looked for.
 const (
 	leaseNumerator, leaseDenominator = 2, 3
 	// beatsPerTimeout is how many heartbeats fall into a timeout.
@@ -157,7 +161,9 @@ func (c *Client) beat(ctx context.Context) {
 			cancel()
 			switch {
 			case err == nil:
+				c.mu.Lock()
 				c.renew(session, asked.Add(leaseOf(timeout)))
+				c.mu.Unlock()
 			case silent:
 				// This server may be frozen or cut off, where another would answer.
 				b.drop()
@@ -173,10 +179,8 @@ func (c *Client) beat(ctx context.Context) {
 	}
 }
 
-// renew lengthens the leases of a session that was confirmed.
+// renew lengthens the leases of a session that was confirmed; c.mu is held.
 func (c *Client) renew(session int64, end time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.session != session {
 		return
 	}
