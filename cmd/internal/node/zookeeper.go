@@ -116,6 +116,9 @@ func (r *role) documentsFile() string { return filepath.Join(r.place.dir, "maste
 
 // elected is the office of a master among several. It is ready also as a standby, and while ZooKeeper is away.
 func (r *role) elected(zk *zkFlag, session time.Duration, heard func() uint64) (*office, error) {
+	if err := r.lock(lockPatience); err != nil {
+		return nil, err
+	}
 	client, err := r.zooKeeper(zk, session)
 	if err != nil {
 		return nil, err
