@@ -92,6 +92,12 @@ type place struct {
 // resolve decides the place, and makes the folder.
 func (c *common) resolve() (place, error) {
 	p := place{bind: string(c.ip), address: string(c.advertiseIP), hostname: c.hostname, dir: string(c.workDir)}
+	if a, err := netip.ParseAddr(p.address); err == nil && a.IsUnspecified() {
+		return place{}, usagef("--advertise-ip: nobody can reach %s; name an address of this machine", a)
+	}
+	if strings.ContainsFunc(p.hostname, func(c rune) bool { return c <= ' ' || c == 0x7f || strings.ContainsRune(`/\?#@"<>`, c) }) {
+		return place{}, usagef("--hostname: %q is not the name of a machine", p.hostname)
+	}
 	if p.address == "" {
 		p.address = p.bind
 	}

@@ -222,6 +222,13 @@ func TestPlaceOnTheLoopbackNetworkIsItsOwnName(t *testing.T) {
 	if p, err = c.resolve(); err != nil || p.bind != "127.0.0.2" || p.address != "192.0.2.1" || p.hostname != "edge1" {
 		t.Errorf("resolve = %+v, %v", p, err)
 	}
+	for _, wrong := range []common{{advertiseIP: "0.0.0.0"}, {advertiseIP: "::"}, {hostname: "a b"}, {hostname: "a/b"}, {hostname: "a\r\nb"}} {
+		wrong.ip, wrong.workDir = "127.0.0.2", flags.Path(dir)
+		var usage *UsageError
+		if p, err := wrong.resolve(); !errors.As(err, &usage) {
+			t.Errorf("with %q and %q, resolve = %+v, %v", wrong.advertiseIP, wrong.hostname, p, err)
+		}
+	}
 	c.hostname, c.hostnameLookup = "", false
 	if p, err = c.resolve(); err != nil || p.hostname != "192.0.2.1" {
 		t.Errorf("without looking up a name, resolve = %+v, %v", p, err)
