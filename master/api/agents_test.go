@@ -152,7 +152,7 @@ func TestMaintenanceCalls(t *testing.T) {
 		d.request("POST /maintenance/schedule", strings.Replace(schedule, machine, "", 1), 400, "^List of machines in the maintenance window is empty$")
 		d.request("PUT /maintenance/schedule", schedule, 405, "")
 		d.request("POST /maintenance/status", "", 405, "")
-		d.request("POST /machine/down", `{}`, 400, "^Failed to parse the list of machines: ")
+		d.request("POST /machine/down", `{}`, 400, "^Failed to parse the list of machines: it is no JSON array$")
 		d.request("POST /machine/down", `[1]`, 400, "^Failed to parse the list of machines: ")
 		d.request("POST /machine/down", `[]`, 400, "^List of machines is empty$")
 		d.request("GET /machine/down", "", 405, "")

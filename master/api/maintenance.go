@@ -98,7 +98,7 @@ func (a *api) machines(turn func(context.Context, []*mesos.MachineID) error) fib
 		}
 		var elements []json.RawMessage
 		if err := json.Unmarshal(c.Body(), &elements); err != nil {
-			return server.Errorf(fiber.StatusBadRequest, "Failed to parse the list of machines: %v", err)
+			return server.Errorf(fiber.StatusBadRequest, "Failed to parse the list of machines: it is no JSON array")
 		}
 		ids := make([]*mesos.MachineID, len(elements))
 		for i, e := range elements {
