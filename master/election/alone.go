@@ -119,7 +119,7 @@ func (a *Alone) raise(ctx context.Context) (uint64, error) {
 	give, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		epoch, err := Raise(give, a.store, a.heard())
+		epoch, err := Raise(give, a.store, a.heard(), a.Log)
 		switch {
 		case err == nil:
 			return epoch, nil
@@ -173,8 +173,9 @@ var ErrEpoch = errors.New("epoch is unusable")
 
 // Raise takes the next epoch: one above that in the store and above the one heard of, whichever is higher. It is written
 // by a conditional write, so that of two that raise it at once each gets one of its own. What was heard is a hint: a
-// number that no count of terms can have reached is passed over. An error but ErrEpoch may be tried again.
-func Raise(ctx context.Context, s store.Store, heard uint64) (uint64, error) {
+// number that no count of terms can have reached is passed over. An error but ErrEpoch may be tried again. The log, which may
+// be nil, is told of a store that has lost what it held.
+func Raise(ctx context.Context, s store.Store, heard uint64, log *slog.Logger) (uint64, error) {
 	if heard > MaxHeard {
 		heard = 0
 	}
@@ -205,6 +206,10 @@ func Raise(ctx context.Context, s store.Store, heard uint64) (uint64, error) {
 		}
 		_, err = s.Write(ctx, store.Op{Key: epochKey, Version: version, Data: data})
 		if err == nil {
+			if version == 0 && heard > 0 && log != nil {
+				log.Warn("there were leaders before, and the store is empty: weights, quota, maintenance and agents that were gone are to be set anew",
+					"epoch", next)
+			}
 			return next, nil
 		}
 		if !errors.Is(err, store.ErrConflict) {

@@ -1,9 +1,12 @@
 package election_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -61,6 +64,28 @@ func TestEachStartRaisesTheEpochAboveAllThatWasHeard(t *testing.T) {
 	}
 }
 
+func TestALostStoreIsTold(t *testing.T) {
+	s := new(storetest.Fake)
+	var told bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&told, nil))
+	for i, test := range []struct {
+		heard, want uint64
+		told        bool
+	}{{6, 7, true}, {7, 8, false}, {6, 9, false}} {
+		told.Reset()
+		if epoch, err := election.Raise(t.Context(), s, test.heard, log); err != nil || epoch != test.want {
+			t.Errorf("raise %d: epoch %d, %v", i, epoch, err)
+		}
+		if got := strings.Contains(told.String(), "level=WARN"); got != test.told {
+			t.Errorf("raise %d: the log says %q", i, told.String())
+		}
+	}
+	told.Reset()
+	if _, err := election.Raise(t.Context(), new(storetest.Fake), 0, log); err != nil || told.Len() > 0 {
+		t.Errorf("the first master of all: %v, and the log says %q", err, told.String())
+	}
+}
+
 func TestAnUnreadableEpochEndsTheElection(t *testing.T) {
 	for _, data := range []string{"", "{", `{"format":2,"epoch":7}`, `{"format":1,"epoch":18446744073709551615}`} {
 		s := new(storetest.Fake)
@@ -85,7 +110,7 @@ func TestRacingRaisesGetEpochsOfTheirOwn(t *testing.T) {
 	seen := make(map[uint64]bool)
 	for range 20 {
 		group.Go(func() {
-			epoch, err := election.Raise(t.Context(), s, 0)
+			epoch, err := election.Raise(t.Context(), s, 0, nil)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil || seen[epoch] {

@@ -247,7 +247,7 @@ func (c *Contender) await(ctx context.Context, session int64, node string) error
 // term leads, once the node is the lowest.
 func (c *Contender) term(ctx context.Context, cancel context.CancelCauseFunc, lease *zookeeper.Lease, node string, lead func(context.Context, election.Term) error) error {
 	raise, stop := context.WithTimeout(ctx, raisePatience)
-	epoch, err := election.Raise(raise, c.cfg.Store, c.cfg.Heard())
+	epoch, err := election.Raise(raise, c.cfg.Store, c.cfg.Heard(), c.log)
 	stop()
 	if err != nil {
 		if ctx.Err() != nil {
