@@ -21,12 +21,14 @@ import (
 // servers of ZooKeeper, Marathon and a second framework.
 func TestFaultsOfMasters(t *testing.T) {
 	// The session is long enough not to be lost to a busy machine.
-	agents, session, kills, frozen, away, crowd := 3, 8*time.Second, 2, 10*time.Second, 10*time.Second, 20
+	agents, session, kills, frozen, away, crowd, cut := 3, 8*time.Second, 2, 10*time.Second, 10*time.Second, 20, time.Second
 	if *fullRows {
-		agents, session, kills, frozen, away, crowd = 5, 2*time.Second, 20, 30*time.Second, time.Minute, 50
+		agents, session, kills, frozen, away, crowd, cut = 5, 2*time.Second, 20, 30*time.Second, time.Minute, 50, time.Minute
 	} else {
 		t.Parallel()
 	}
+	// These take five agents, or long.
+	full := map[string]bool{"masters keep one agent of five": true, "two agents of five cut off": true}
 	c := newCouncil(t, agents, session)
 	for _, part := range []struct {
 		name string
@@ -41,7 +43,14 @@ func TestFaultsOfMasters(t *testing.T) {
 		{"all masters killed", (*council).allKilled},
 		{"ZooKeeper wiped", (*council).wiped},
 		{"many frameworks return at once", func(c *council) { c.crowd(crowd) }},
+		{"session ended by ZooKeeper", (*council).sessionEnded},
+		{"framework torn down while an agent is cut off", func(c *council) { c.tornDownWhileCutOff(cut) }},
+		{"masters keep one agent of five", (*council).fewAgentsLeft},
+		{"two agents of five cut off", (*council).minorityCutOff},
 	} {
+		if full[part.name] && !*fullRows {
+			continue
+		}
 		if !t.Run(part.name, func(t *testing.T) { part.run(c.in(t)) }) {
 			break // what is left of the cluster would fail the others too
 		}

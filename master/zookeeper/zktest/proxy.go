@@ -104,6 +104,11 @@ func (p *Proxy) end(session []byte) error {
 		return err
 	}
 	defer c.Close()
+	return closeSession(c, session)
+}
+
+// closeSession takes a session over and closes it: number, length of the password and password.
+func closeSession(c net.Conn, session []byte) error {
 	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return err
 	}
@@ -116,7 +121,7 @@ func (p *Proxy) end(session []byte) error {
 	if _, err := c.Write(append(hello, 0, 0, 0, 8, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xf5)); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, c) // until the server has closed it
+	_, err := io.Copy(io.Discard, c) // until the server has closed it
 	return err
 }
 

@@ -8,6 +8,7 @@ package zktest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -253,4 +254,66 @@ func (e *Ensemble) ask(address, word string) (string, error) {
 	}
 	answer, err := io.ReadAll(io.LimitReader(c, 1<<20))
 	return string(answer), err
+}
+
+// Expire ends the session that owns the first of the ephemeral nodes whose paths begin with prefix, as the servers do with one of
+// which they heard nothing: its client learns it from them, by and by.
+func (e *Ensemble) Expire(prefix string) {
+	e.t.Helper()
+	leader := e.Leader()
+	if leader == nil {
+		e.t.Fatal("no server leads")
+	}
+	dump, err := leader.Ask("dump")
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	first, owner := "", int64(0)
+	var session int64
+	for line := range strings.Lines(dump) {
+		line = strings.TrimSpace(line)
+		if id, err := strconv.ParseInt(strings.TrimSuffix(line, ":"), 0, 64); err == nil {
+			session = id
+		} else if strings.HasPrefix(line, prefix) && (first == "" || line < first) {
+			first, owner = line, session
+		}
+	}
+	if first == "" {
+		e.t.Fatalf("no ephemeral node begins with %q:\n%s", prefix, dump)
+	}
+	if err := e.endSession(leader.Addr(), owner); err != nil {
+		e.t.Fatalf("cannot end session %#x: %v", owner, err)
+	}
+}
+
+// endSession closes a session. Its password follows from its number, for whoever knows ZooKeeper's constant.
+func (e *Ensemble) endSession(address string, session int64) error {
+	password := javaRandom(session^0xB3415C00, 16)
+	greeting := binary.BigEndian.AppendUint64(nil, uint64(session))
+	greeting = binary.BigEndian.AppendUint32(greeting, uint32(len(password)))
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := e.opts.Dial(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return closeSession(c, append(greeting, password...))
+}
+
+// javaRandom returns the first bytes of java.util.Random with a seed.
+func javaRandom(seed int64, n int) []byte {
+	const multiplier, mask = 0x5DEECE66D, 1<<48 - 1
+	state := (seed ^ multiplier) & mask
+	var out []byte
+	for len(out) < n {
+		state = (state*multiplier + 0xB) & mask
+		for word := int32(state >> 16); len(out) < n; word >>= 8 {
+			out = append(out, byte(word))
+			if len(out)%4 == 0 {
+				break
+			}
+		}
+	}
+	return out
 }

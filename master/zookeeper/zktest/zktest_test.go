@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-zookeeper/zk"
 )
 
 func TestALoneServerIsKilledAndWiped(t *testing.T) {
@@ -71,5 +73,32 @@ func TestAnEnsembleElectsAnotherLeader(t *testing.T) {
 	e.Start()
 	if e.Leader() == nil {
 		t.Error("nobody leads")
+	}
+}
+
+func TestASessionIsEndedByThePathOfItsNode(t *testing.T) {
+	e := Start(t, Options{})
+	ended := make(chan struct{})
+	conn, events, err := zk.Connect([]string{e.Servers[0].Addr()}, 5*time.Second, zk.WithLogInfo(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go func() {
+		for event := range events {
+			if event.State == zk.StateExpired {
+				close(ended)
+				return
+			}
+		}
+	}()
+	if _, err := conn.Create("/node-", nil, zk.FlagEphemeral|zk.FlagSequence, zk.WorldACL(zk.PermAll)); err != nil {
+		t.Fatal(err)
+	}
+	e.Expire("/node-")
+	select {
+	case <-ended:
+	case <-time.After(Patience):
+		t.Error("the client was not told that its session is over")
 	}
 }
