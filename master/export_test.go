@@ -140,3 +140,13 @@ func GoneDocuments(id func(int) string) (largest, total int) {
 	}
 	return largest, total
 }
+
+// Occupy keeps the loop busy until release is called.
+func (m *Master) Occupy() (release func()) {
+	busy := make(chan struct{})
+	m.post(func() { <-busy })
+	return func() { close(busy) }
+}
+
+// Change has the loop change the state's version, once it comes to that.
+func (m *Master) Change() { m.post(func() {}) }

@@ -36,7 +36,10 @@ type Master struct {
 	// standing and view are written by the loop and read by anyone; version counts the changes to the loop's state.
 	standing atomic.Pointer[Standing]
 	view     atomic.Pointer[View]
-	version  atomic.Uint64
+	// viewAsked is the view that readers wait for and that the loop has not begun to make; nil when there is none.
+	viewing   sync.Mutex
+	viewAsked *viewRequest // guarded by viewing
+	version   atomic.Uint64
 	// cacheHits counts the requests that an encoding made for others has answered.
 	cacheHits atomic.Uint64
 	// knownEpoch is the highest epoch that this master has heard of, see heardOf.

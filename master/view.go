@@ -3,6 +3,7 @@ package master
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"slices"
@@ -100,19 +101,65 @@ type ExecutorView struct {
 	Info    *mesos.ExecutorInfo
 }
 
-// View returns the present state. As long as nothing changes, all callers get the same.
+// View returns the present state. As long as nothing changes, all callers get the same; while it does, all who ask before the
+// loop comes to it share one, so that a crowd of readers costs the loop no more than one of them.
 func (m *Master) View(ctx context.Context) (*View, error) {
-	if v := m.view.Load(); v != nil && v.Version == m.version.Load() {
-		return v, nil
+	for {
+		if v := m.view.Load(); v != nil && v.Version == m.version.Load() {
+			return v, nil
+		}
+		m.viewing.Lock()
+		q := m.viewAsked
+		first := q == nil
+		if first {
+			q = &viewRequest{done: make(chan struct{})}
+			m.viewAsked = q
+		}
+		m.viewing.Unlock()
+		if first {
+			m.fetchView(ctx, q)
+			return q.view, q.err
+		}
+		select {
+		case <-q.done:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		if q.err == nil || errors.Is(q.err, ErrStopped) {
+			return q.view, q.err
+		}
+		// Whoever asked for all had no more time.
+	}
+}
+
+// viewRequest is one view for all who asked for it before the loop began to make it.
+type viewRequest struct {
+	done chan struct{} // closed once view or err is set
+	view *View
+	err  error
+}
+
+// fetchView has the loop make what was asked for.
+func (m *Master) fetchView(ctx context.Context, q *viewRequest) {
+	begin := func() { // whoever asks from here on gets a later one
+		m.viewing.Lock()
+		defer m.viewing.Unlock()
+		if m.viewAsked == q {
+			m.viewAsked = nil
+		}
 	}
 	var v *View
 	err := m.look(ctx, func() {
+		begin()
 		v = m.newestView()
 	})
-	if err != nil {
-		return nil, err
+	if err == nil {
+		q.view = v
+	} else {
+		begin()
+		q.err = err
 	}
-	return v, nil
+	close(q.done)
 }
 
 // newestView makes a view, unless nothing has changed since the last one.
