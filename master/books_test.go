@@ -25,6 +25,11 @@ func (m *Master) checkOffers(fault func(format string, args ...any)) {
 			}
 		}
 	}
+	for key, t := range m.tasks {
+		if !t.unreachable.IsZero() && !t.held.Empty() {
+			fault("task %v was given up with agent %q, and holds %v", key, t.agent, t.held)
+		}
+	}
 	onTheirWay := make(map[string]resources.Resources)
 	hold := func(agent string, h held) {
 		for _, res := range h {

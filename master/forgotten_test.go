@@ -34,6 +34,37 @@ func TestForgottenTaskReturns(t *testing.T) {
 	})
 }
 
+// A task that was given up holds nothing, whatever news of its agent come by, and holds what it did when that is back, also after
+// the mesh had forgotten it.
+func TestForgottenAgentReturnsWithWhatItUses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a, f := withTask(t, nil, aware)
+		used := func() string { return held(t, view(t, c.Master).Frameworks[0].Used.Proto()) }
+		before := used()
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Dead)
+		expectUpdate(t, f, "t", unreachable)
+		c.Mesh.SetLiveness(time.Now(), a.ID, record.Left)
+		synctest.Wait()
+		checkBooks(t, c.Master)
+		if got := used(); got != "" {
+			t.Errorf("while its agent is away it holds %s", got)
+		}
+		time.Sleep(10 * time.Second)
+		if gone := c.Mesh.Reap(time.Now(), time.Second); len(gone) != 1 {
+			t.Fatalf("reaped %q", gone)
+		}
+		synctest.Wait()
+		if err := a.Restart(); err != nil {
+			t.Fatal(err)
+		}
+		expectUpdate(t, f, "t", running)
+		checkBooks(t, c.Master)
+		if got := used(); got != before || got == "" {
+			t.Errorf("when its agent is back it holds %q, before %q", got, before)
+		}
+	})
+}
+
 // What a term gave up with an agent that the mesh has forgotten since is not there in the next: nobody would ever tell of its
 // end.
 func TestForgottenAgentInNextTerm(t *testing.T) {

@@ -136,7 +136,12 @@ func (m *Master) readTask(a *agent, s *record.Snapshot, key taskKey) {
 	t.rec, t.launched, t.missing = value, rec.GetLaunched(), false
 	t.executor, t.role = shared(rec.GetExecutorId(), t.executor, key.task), shared(rec.GetRole(), append(m.rolesOf(key.framework), t.role)...)
 	t.state = mesos.TaskState(rec.GetState())
-	m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
+	switch {
+	case t.unreachable.IsZero():
+		m.hold(a, t, nodeapi.ResourcesFromCatalog(rec.GetResources()))
+	case m.term != nil && a.unreachable.IsZero() && a.alive():
+		m.taskReturned(a, t) // later than its agent
+	}
 	m.changed(t)
 	m.announceTask(t)
 	m.noteState(t)
