@@ -110,6 +110,7 @@ func withTask(t *testing.T, change func(*master.Config), caps ...mesos.Framework
 // succeed stops a master and has another one lead over the same documents, with the same agents.
 func succeed(t *testing.T, c *mastertest.Cluster, epoch uint64, agents ...*mastertest.Agent) *mastertest.Cluster {
 	t.Helper()
+	synctest.Wait() // what is on its way arrives
 	c.Stop()
 	next := mastertest.Start(t, c.Store, nil)
 	for _, a := range agents {

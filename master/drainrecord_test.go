@@ -155,6 +155,7 @@ func TestDrainOfAnOldBackup(t *testing.T) {
 		f := mastertest.Subscribe(t, c.Master, mastertest.Info("f", nil, aware))
 		f.Launch(f.ExpectOffer(), 0, mastertest.Task("t", "cpus:1;mem:32"))
 		awaitStatus(t, f, "t", running)
+		synctest.Wait() // the acknowledgement arrives: the agent repeats no update that the next master could not forward
 		c.Stop()
 		if _, err := c.Store.Write(ctx, store.Op{Key: backup.Key, Version: store.Any, Data: backup.Data}); err != nil {
 			t.Fatal(err)

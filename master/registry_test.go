@@ -62,6 +62,7 @@ func wantRefusal(t *testing.T, err error, kind master.Kind, text string) {
 // takeOver stops a cluster's master and has another one lead with the same documents and agents.
 func takeOver(t *testing.T, c *mastertest.Cluster, change func(*master.Config), agents ...*mastertest.Agent) *mastertest.Cluster {
 	t.Helper()
+	synctest.Wait() // what is on its way arrives
 	c.Stop()
 	next := mastertest.Start(t, c.Store, change)
 	for _, a := range agents {
