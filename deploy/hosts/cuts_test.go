@@ -209,15 +209,24 @@ func (c *council) fewAgentsLeft() {
 }
 
 // N2: a minority of the agents that is cut off is given up, and its tasks are replaced; when it is back there are as many instances
-// as there have to be, and what ran on the others was not touched.
-func (c *council) minorityCutOff() {
+// as there have to be, and what ran on the others was not touched. Where the leader is on their side, with its server of ZooKeeper,
+// another one does all that, and none of the agents that the old one kept obeys it afterwards.
+func (c *council) minorityCutOff(size int, withLeader bool) {
 	n := c.instances()
 	leader := c.Leader(leads)
+	old, err := c.Metric(leader, "master/epoch")
+	if err != nil {
+		c.t.Fatal(err)
+	}
 	minority := map[string]bool{}
 	var hosts []*Host
-	for _, a := range c.Agents[3:] {
+	cut := c.Agents[len(c.Agents)-size:]
+	for _, a := range cut {
 		hosts = append(hosts, a.Host)
 		minority[a.Host.Addr] = true
+	}
+	if withLeader {
+		hosts = append(hosts, leader.Host)
 	}
 	kept := map[string]bool{} // tasks of the majority
 	for _, task := range c.Running("/probe", n) {
@@ -225,8 +234,14 @@ func (c *council) minorityCutOff() {
 			kept[task.ID] = true
 		}
 	}
+	c.t.Logf("%d of %d instances are cut off", n-len(kept), n)
 	began := time.Now()
 	c.Network.Partition(hosts...)
+	if withLeader {
+		c.stepsDown(leader)
+		leader = c.Leader(leads, leader)
+		c.t.Logf("another master led %v after the cut", time.Since(began).Round(100*time.Millisecond))
+	}
 	Eventually(c.t, 3*time.Minute, "the majority runs all instances", func() error {
 		app, err := c.App("/probe")
 		if err != nil {
@@ -238,14 +253,11 @@ func (c *council) minorityCutOff() {
 				running++
 			}
 		}
-		if running != n {
-			return fmt.Errorf("%d of %d", running, n)
+		if away, err := c.away(leader); err != nil || running != n || away != size {
+			return fmt.Errorf("%d of %d, and %d agents are away, %v", running, n, away, err)
 		}
 		return nil
 	})
-	if got, err := c.away(leader); err != nil || got != len(hosts) {
-		c.t.Errorf("%d agents are away, %v; want %d", got, err, len(hosts))
-	}
 	c.t.Logf("all instances ran at the majority %v after the cut", time.Since(began).Round(100*time.Millisecond))
 	for id := range c.before {
 		if gone(c.before[id]) {
@@ -256,6 +268,14 @@ func (c *council) minorityCutOff() {
 	healed := time.Now()
 	tasks := c.exactly(n)
 	c.judge("from the heal to exactly the instances that have to be", []time.Duration{time.Since(healed)}, 30*time.Second)
+	if withLeader {
+		for _, a := range cut {
+			c.refuses(a, uint64(old), leader)
+		}
+		if now := c.Leader(leads); now != leader {
+			c.t.Errorf("%s leads after the heal, before it was %s", now.name, leader.name)
+		}
+	}
 	there := map[string]bool{}
 	for _, task := range tasks {
 		there[task.ID] = true

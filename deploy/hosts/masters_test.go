@@ -28,7 +28,7 @@ func TestFaultsOfMasters(t *testing.T) {
 		t.Parallel()
 	}
 	// These take five agents, or long.
-	full := map[string]bool{"masters keep one agent of five": true, "two agents of five cut off": true}
+	full := map[string]bool{"masters keep one agent of five": true, "two agents of five cut off": true, "leader cut off with one agent": true}
 	c := newCouncil(t, agents, session)
 	for _, part := range []struct {
 		name string
@@ -46,7 +46,8 @@ func TestFaultsOfMasters(t *testing.T) {
 		{"session ended by ZooKeeper", (*council).sessionEnded},
 		{"framework torn down while an agent is cut off", func(c *council) { c.tornDownWhileCutOff(cut) }},
 		{"masters keep one agent of five", (*council).fewAgentsLeft},
-		{"two agents of five cut off", (*council).minorityCutOff},
+		{"leader cut off with one agent", func(c *council) { c.minorityCutOff(1, true) }},
+		{"two agents of five cut off", func(c *council) { c.minorityCutOff(2, false) }},
 	} {
 		if full[part.name] && !*fullRows {
 			continue
