@@ -3,12 +3,14 @@ package master
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"starling/gossip/catalog"
+	"starling/gossip/record"
 	"starling/master/mesos"
 	"starling/master/nodeapi"
 )
@@ -152,12 +154,28 @@ func (m *Master) exchange(ctx context.Context, addr string, call *nodeapi.Call) 
 	if err != nil {
 		return nil, err
 	}
-	if len(reply.GetDelta()) > 0 {
-		if err := m.cfg.Mesh.Apply(reply.GetDelta()); err != nil {
-			m.log.Warn("cannot merge the record in an answer", "addr", addr, "err", err)
-		}
-	}
+	m.merge(call.GetAgentId(), reply.GetDelta())
 	return reply, nil
+}
+
+// merge takes what an agent says of its own record, if anything, in a report or an answer. What it says of another is that one's
+// to say, and is refused. It runs outside of the loop.
+func (m *Master) merge(agentID string, delta []byte) {
+	if len(delta) == 0 {
+		return
+	}
+	node, err := record.Subject(delta)
+	switch {
+	case err != nil:
+	case node != agentID:
+		err = fmt.Errorf("it is about node %q", node)
+	default:
+		err = m.cfg.Mesh.Apply(delta)
+	}
+	if err != nil {
+		m.post(func() { m.counters.add("master/dropped_messages", 1) })
+		m.log.Warn("record that an agent sent is refused", "agent_id", agentID, "err", err)
+	}
 }
 
 // landed deals with the outcome of an attempt.

@@ -29,11 +29,7 @@ func (m *Master) Report(ctx context.Context, report *nodeapi.Report) error {
 		return nodeapi.ErrNotLeading
 	}
 	// Merged before the loop hears of the report, so that what an update freed is free by then.
-	if len(report.GetDelta()) > 0 {
-		if err := m.cfg.Mesh.Apply(report.GetDelta()); err != nil {
-			m.log.Warn("cannot merge the record in a report", "agent_id", report.GetAgentId(), "err", err)
-		}
-	}
+	m.merge(report.GetAgentId(), report.GetDelta())
 	err := nodeapi.ErrNotLeading
 	if e := m.do(ctx, func() {
 		if m.term != nil && m.report(report) {

@@ -16,8 +16,12 @@ func FuzzDelta(f *testing.F) {
 	limits := DefaultLimits()
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		d, err := parseDelta(wire, &limits)
+		subject, unnamed := Subject(wire)
 		if err != nil {
 			return
+		}
+		if unnamed != nil || subject != d.node {
+			t.Fatalf("a delta about %q is taken for one about %q (%v)", d.node, subject, unnamed)
 		}
 		if len(d.entries) > len(wire)/minEntry {
 			t.Fatalf("%d entries out of %d bytes", len(d.entries), len(wire))

@@ -281,6 +281,22 @@ func parseDelta(wire []byte, limits *Limits) (*delta, error) {
 	return d, nil
 }
 
+// Subject returns the node that a delta or a whole record is about, for whoever takes it from that node alone. It reads no further:
+// the rest may still be wrong. The error wraps ErrFormat, ErrVersion or ErrLimit.
+func Subject(wire []byte) (string, error) {
+	p := &parser{b: wire}
+	p.version()
+	p.flags("header flags", headerWhole|headerExt|headerTail)
+	node := p.bytes("node", maxName)
+	if len(node) == 0 {
+		p.fail("it names no node")
+	}
+	if p.err != nil {
+		return "", fmt.Errorf("cannot read whom a delta of %d bytes is about: %w", len(wire), p.err)
+	}
+	return string(node), nil
+}
+
 // entry reads one entry into it and adds it to d.
 func (p *parser) entry(it *item, last *uint64, d *delta, limits *Limits) bool {
 	flags := p.flags("entry flags", entryDeleted|entryExt)
