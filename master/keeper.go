@@ -143,12 +143,14 @@ func (k *keeper) load(ctx context.Context, masterID string, epoch uint64) (*docu
 		out.nextID = doc.Next
 		k.learn(ids.Key, ids.Version, len(ids.Data))
 	}
-	stored, err := k.store.List(ctx, prefixFramers)
+	stored, err := k.list(ctx, prefixFramers)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list frameworks: %w", err)
 	}
 	for _, d := range stored {
-		k.learn(d.Key, d.Version, len(d.Data))
+		if d.Damage != nil {
+			continue
+		}
 		doc, err := decodeFramework(d.Data)
 		if err != nil {
 			k.log.Error("document is unreadable, framework left out", "key", d.Key, "err", err)
@@ -157,16 +159,31 @@ func (k *keeper) load(ctx context.Context, masterID string, epoch uint64) (*docu
 		out.frameworks = append(out.frameworks, doc)
 	}
 	for _, prefix := range prefixesOfOthers {
-		stored, err := k.store.List(ctx, prefix)
+		stored, err := k.list(ctx, prefix)
 		if err != nil {
 			return nil, fmt.Errorf("cannot list %q: %w", prefix, err)
 		}
 		for _, d := range stored {
-			k.learn(d.Key, d.Version, len(d.Data))
 			out.others[d.Key] = d.Data
 		}
 	}
 	return out, nil
+}
+
+// list lists documents and learns their versions. One that is damaged keeps no master from leading: it has no data, which reads as
+// no document does, so that it is left alone like others that cannot be read.
+func (k *keeper) list(ctx context.Context, prefix string) ([]store.Document, error) {
+	stored, err := k.store.List(ctx, prefix)
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		return nil, err
+	}
+	for _, d := range stored {
+		k.learn(d.Key, d.Version, len(d.Data))
+		if d.Damage != nil {
+			k.log.Error("document is damaged, left alone", "key", d.Key, "err", d.Damage)
+		}
+	}
+	return stored, nil
 }
 
 func decodeFramework(data []byte) (*frameworkDoc, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -325,6 +326,54 @@ func TestUnreadableRegistry(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Documents that the store itself cannot read keep no master from leading: they are left alone, and all else goes on. That of a
+// framework is replaced once the framework is back.
+func TestDamagedDocuments(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		info := mastertest.Info("f", nil)
+		info.FailoverTimeout = proto.Float64(1e6)
+		f, g := mastertest.Subscribe(t, c.Master, info), mastertest.Subscribe(t, c.Master, info)
+		setWeights(t, c.Master, map[string]float64{"eng": 2})
+		keys := []string{"agents/somebody", "frameworks/" + f.ID, "gone/5", "maintenance/schedule", "quota", "weights"}
+		for _, key := range keys {
+			if _, err := c.Store.Write(t.Context(), store.Op{Key: key, Version: store.Any, Data: []byte("{}")}); err != nil {
+				t.Fatal(err)
+			}
+			c.Store.Damage(key)
+		}
+		next := takeOver(t, c, nil, a)
+		const why = "in the store cannot be read by this master"
+		wantRefusal(t, next.Master.UpdateWeights(t.Context(), weights(map[string]float64{"eng": 3})), master.Conflict, why)
+		wantRefusal(t, next.Master.UpdateQuota(t.Context(), quotas(t, "eng limits=cpus:1"), true), master.Conflict, why)
+		damaged := func(want ...string) {
+			t.Helper()
+			synctest.Wait()
+			docs, err := c.Store.List(t.Context(), "")
+			if !errors.Is(err, store.ErrDamaged) {
+				t.Fatalf("want %v, got %v", store.ErrDamaged, err)
+			}
+			var got []string
+			for _, d := range docs {
+				if d.Damage != nil {
+					got = append(got, d.Key)
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("damaged are %q, want %q", got, want)
+			}
+		}
+		damaged(keys...)
+		mastertest.Subscribe(t, next.Master, g.Again()).ExpectOffer()
+		mastertest.Subscribe(t, next.Master, f.Again())
+		damaged(slices.DeleteFunc(keys, func(key string) bool { return key == "frameworks/"+f.ID })...)
+		if d, err := c.Store.Get(t.Context(), "frameworks/"+f.ID); err != nil || len(d.Data) == 0 {
+			t.Errorf("of the framework %q is kept, %v", d.Data, err)
+		}
+		checkBooks(t, next.Master)
+	})
 }
 
 // Whoever is told that a framework is torn down may rely on it: no later leader takes it back.

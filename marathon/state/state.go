@@ -98,7 +98,10 @@ func Open(ctx context.Context, st store.Store, keep int) (*State, *scheduler.Sto
 		inUse: make(map[string]used), plans: make(map[string][]planChange), uses: make(map[used]int),
 	}
 	documents, err := st.List(ctx, prefix)
-	if err != nil {
+	switch {
+	case errors.Is(err, store.ErrDamaged):
+		return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+	case err != nil:
 		return nil, nil, fmt.Errorf("cannot read the stored state: %w", err)
 	}
 	loaded, err := s.load(documents)

@@ -17,6 +17,7 @@ import (
 	"starling/marathon/scheduler"
 	"starling/marathon/state"
 	"starling/master/store"
+	"starling/master/store/storetest"
 )
 
 var begin = time.Date(2024, 5, 4, 10, 0, 0, 0, time.UTC)
@@ -196,6 +197,21 @@ func TestTooLargeIsRefusedAsAWhole(t *testing.T) {
 	}
 	if got := b.store.Writes(); got != 0 {
 		t.Errorf("%d writes", got)
+	}
+}
+
+// What the store itself cannot read may be anything: nothing begins without it, and the key is told.
+func TestDamageOfTheStoreEndsTheStart(t *testing.T) {
+	st := new(storetest.Fake)
+	for _, key := range []string{"marathon/framework", "marathon/instances/web.1"} {
+		if _, err := st.Write(t.Context(), store.Op{Key: key, Data: []byte(`{}`)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st.Damage("marathon/instances/web.1")
+	_, _, err := state.Open(t.Context(), st, 0)
+	if !errors.Is(err, state.ErrDamaged) || !strings.Contains(fmt.Sprint(err), "marathon/instances/web.1") {
+		t.Errorf("want %v with the key, got %v", state.ErrDamaged, err)
 	}
 }
 

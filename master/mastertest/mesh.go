@@ -10,6 +10,7 @@ import (
 	"starling/gossip/record"
 	"starling/master/election"
 	"starling/master/store"
+	"starling/master/store/storetest"
 )
 
 // Mesh is the mesh of one master: a map that tests write to in the name of everyone else.
@@ -85,6 +86,13 @@ func (s *Store) SetFailure(fail func() error) {
 	s.fail = fail
 }
 
+// Damage makes a document unreadable.
+func (s *Store) Damage(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.docs[key] = storetest.Damaged(key, 1)
+}
+
 func (s *Store) begin() error {
 	if s.fail != nil {
 		return s.fail()
@@ -102,6 +110,9 @@ func (s *Store) Get(_ context.Context, key string) (store.Document, error) {
 	d, ok := s.docs[key]
 	if !ok {
 		return store.Document{}, store.ErrNotFound
+	}
+	if d.Damage != nil {
+		return store.Document{}, d.Damage
 	}
 	d.Data = slices.Clone(d.Data)
 	return d, nil
@@ -122,7 +133,7 @@ func (s *Store) List(_ context.Context, prefix string) ([]store.Document, error)
 		}
 	}
 	slices.SortFunc(out, func(a, b store.Document) int { return strings.Compare(a.Key, b.Key) })
-	return out, nil
+	return out, store.Damages(out)
 }
 
 // Write implements store.Store.
@@ -147,6 +158,9 @@ func (s *Store) Write(_ context.Context, ops ...store.Op) ([]uint64, error) {
 			continue
 		}
 		versions[i] = s.docs[op.Key].Version + 1
+		if s.docs[op.Key].Damage != nil {
+			versions[i] = 1
+		}
 		s.docs[op.Key] = store.Document{Key: op.Key, Version: versions[i], Data: slices.Clone(op.Data)}
 	}
 	return versions, nil

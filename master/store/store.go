@@ -23,6 +23,9 @@ var (
 	ErrTooLarge = errors.New("document is too large")
 	// ErrInvalid is returned for a key that is none, and for a transaction that names one twice.
 	ErrInvalid = errors.New("operation is invalid")
+	// ErrDamaged is returned for a document that is there and cannot be read: its disk or somebody else made something of it
+	// that the store did not write. The text names the key.
+	ErrDamaged = errors.New("document is damaged")
 	// ErrClosed is returned by a store that was closed.
 	ErrClosed = errors.New("store is closed")
 )
@@ -47,7 +50,25 @@ type Document struct {
 	Version uint64
 	// Data belongs to the caller.
 	Data []byte
+	// Damage is set in lists alone, and is an ErrDamaged then: the document has no data, and a version that was made up, which a
+	// write can name to replace what is there. Versions grow again from that write on.
+	Damage error
 }
+
+// Damages joins the errors of the documents that are damaged; nil where none is.
+func Damages(docs []Document) error {
+	var errs []error
+	for _, d := range docs {
+		if d.Damage != nil {
+			errs = append(errs, d.Damage)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// DamagedVersion returns the version of a document that is damaged, made up from a number that is another one once somebody has
+// replaced it. It is like no version that a store gives.
+func DamagedVersion(n uint64) uint64 { return 1<<63 | n%(1<<63-1) }
 
 // Any as a version makes a write unconditional.
 const Any = ^uint64(0)
@@ -63,9 +84,12 @@ type Op struct {
 
 // Store is safe for use by several goroutines.
 type Store interface {
-	// Get returns ErrNotFound where there is no such document, ErrInvalid where there can't be one.
+	// Get returns ErrNotFound where there is no such document, ErrInvalid where there can't be one, ErrDamaged where it cannot
+	// be read.
 	Get(ctx context.Context, key string) (Document, error)
-	// List returns the documents whose keys begin with prefix, in order of keys.
+	// List returns the documents whose keys begin with prefix, in order of keys. Where some are damaged it returns all of them
+	// all the same, with their Damage, beside an ErrDamaged that names them: whoever does not know what to do without them
+	// fails, and does not take them for lost.
 	List(ctx context.Context, prefix string) ([]Document, error)
 	// Write does all of the operations or none, and returns the new versions in order (0 for a delete). It returns
 	// ErrConflict when a condition does not hold, ErrTooLarge or ErrInvalid as they say; nothing was written then. Any other

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -148,11 +149,23 @@ func (s *Store) Get(ctx context.Context, key string) (store.Document, error) {
 		if value == nil {
 			return fmt.Errorf("%w: %q", store.ErrNotFound, key)
 		}
-		var err error
-		d.Version, d.Data, err = decode([]byte(key), value)
-		return err
+		d = document([]byte(key), value)
+		return d.Damage
 	})
-	return d, err
+	if err != nil {
+		return store.Document{Key: key}, err
+	}
+	return d, nil
+}
+
+// document reads one that may have been damaged since the file was opened.
+func document(key, value []byte) store.Document {
+	d := store.Document{Key: string(key)}
+	var err error
+	if d.Version, d.Data, err = decode(key, value); err != nil {
+		d.Version, d.Damage = store.DamagedVersion(uint64(crc32.Checksum(value, castagnoli))), fmt.Errorf("%w: %w", store.ErrDamaged, err)
+	}
+	return d
 }
 
 // List implements store.Store.
@@ -161,18 +174,14 @@ func (s *Store) List(ctx context.Context, prefix string) ([]store.Document, erro
 	err := s.view(ctx, func(b *bbolt.Bucket) error {
 		c := b.Cursor()
 		for key, value := c.Seek([]byte(prefix)); key != nil && bytes.HasPrefix(key, []byte(prefix)); key, value = c.Next() {
-			version, data, err := decode(key, value)
-			if err != nil {
-				return err
-			}
-			out = append(out, store.Document{Key: string(key), Version: version, Data: data})
+			out = append(out, document(key, value))
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	return out, s.say(store.Damages(out))
 }
 
 func (s *Store) view(ctx context.Context, f func(*bbolt.Bucket) error) error {
@@ -237,10 +246,7 @@ func apply(b *bbolt.Bucket, ops []store.Op) ([]uint64, error) {
 	for _, op := range ops {
 		var stored uint64
 		if value := b.Get([]byte(op.Key)); value != nil {
-			var err error
-			if stored, _, err = decode([]byte(op.Key), value); err != nil {
-				return nil, err
-			}
+			stored = document([]byte(op.Key), value).Version
 		}
 		if !op.Holds(stored) {
 			return nil, fmt.Errorf("%w: %q", store.ErrConflict, op.Key)

@@ -23,6 +23,19 @@ func TestStore(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return mustOpen(t, filepath.Join(t.TempDir(), "new", "master.db")) })
 }
 
+func TestDamage(t *testing.T) {
+	storetest.RunDamaged(t, func(t *testing.T) (store.Store, func(string)) {
+		s := mustOpen(t, filepath.Join(t.TempDir(), "master.db"))
+		return s, func(key string) {
+			if err := s.db.Update(func(tx *bbolt.Tx) error {
+				return tx.Bucket(bucketDocuments).Put([]byte(key), []byte("what is this?"))
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 func mustOpen(t *testing.T, path string) *Store {
 	t.Helper()
 	s, err := open(path, 100*time.Millisecond)

@@ -30,6 +30,21 @@ func (f *Fake) Fail(err error) {
 	f.err = err
 }
 
+// Damage makes a document unreadable.
+func (f *Fake) Damage(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.next++
+	f.docs[key] = Damaged(key, f.next)
+}
+
+// Damaged is what a List has of a damaged document. n tells one damage from another.
+func Damaged(key string, n uint64) store.Document {
+	return store.Document{
+		Key: key, Version: store.DamagedVersion(n), Damage: fmt.Errorf("%w: %q: it was damaged by a test", store.ErrDamaged, key),
+	}
+}
+
 // enter is what all calls begin with; f.mu is held.
 func (f *Fake) enter(ctx context.Context) error {
 	switch {
@@ -55,6 +70,9 @@ func (f *Fake) Get(ctx context.Context, key string) (store.Document, error) {
 	if !ok {
 		return store.Document{}, fmt.Errorf("%w: %q", store.ErrNotFound, key)
 	}
+	if d.Damage != nil {
+		return store.Document{}, d.Damage
+	}
 	d.Data = bytes.Clone(d.Data)
 	return d, nil
 }
@@ -74,7 +92,7 @@ func (f *Fake) List(ctx context.Context, prefix string) ([]store.Document, error
 		}
 	}
 	slices.SortFunc(out, func(a, b store.Document) int { return strings.Compare(a.Key, b.Key) })
-	return out, nil
+	return out, store.Damages(out)
 }
 
 // Write implements store.Store.

@@ -47,6 +47,80 @@ func Run(t *testing.T, open func(t *testing.T) store.Store) {
 	}
 }
 
+// RunDamaged tests what a store makes of a document that is damaged. Open returns a new, empty one, and what damages the document
+// at a key.
+func RunDamaged(t *testing.T, open func(t *testing.T) (s store.Store, damage func(key string))) {
+	s, damage := open(t)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("cannot close: %v", err)
+		}
+	})
+	old := write(t, s, put("a/1", "one"), put("a/2", "two"), put("a/3", "three"), put("b", "beside"))
+	told := func(err error, keys ...string) {
+		t.Helper()
+		if !errors.Is(err, store.ErrDamaged) {
+			t.Fatalf("want %v, got %v", store.ErrDamaged, err)
+		}
+		for _, key := range keys {
+			if !strings.Contains(err.Error(), key) {
+				t.Errorf("%v does not name %q", err, key)
+			}
+		}
+	}
+	list := func(damaged ...string) []store.Document {
+		t.Helper()
+		docs, err := s.List(t.Context(), "a/")
+		if len(damaged) > 0 {
+			told(err, damaged...)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if len(docs) != 3 {
+			t.Fatalf("listed are %v", docs)
+		}
+		for i, d := range docs {
+			key := fmt.Sprintf("a/%d", i+1)
+			is := strings.Contains(strings.Join(damaged, " "), key)
+			if d.Key != key || d.Version == 0 || d.Version == store.Any || is != (d.Damage != nil) || is != (len(d.Data) == 0) {
+				t.Errorf("%q is listed as %+v", key, d)
+			}
+			if is {
+				told(d.Damage, key)
+			}
+		}
+		return docs
+	}
+	damage("a/1")
+	damage("a/2")
+	docs := list("a/1", "a/2")
+	_, err := s.Get(t.Context(), "a/1")
+	told(err, "a/1")
+	want(t, s, "a/3", "three")
+	if docs, err := s.List(t.Context(), "b"); err != nil || len(docs) != 1 {
+		t.Errorf("beside the damage %v are listed, %v", docs, err)
+	}
+	// It is there, and is what it is by now.
+	for _, version := range []uint64{0, old[0] + 100, docs[0].Version - 1} {
+		if _, err := s.Write(t.Context(), store.Op{Key: "a/1", Version: version, Data: []byte("x")}); !errors.Is(err, store.ErrConflict) {
+			t.Errorf("a write on condition of version %d: want %v, got %v", version, store.ErrConflict, err)
+		}
+	}
+	v := write(t, s, store.Op{Key: "a/1", Version: docs[0].Version, Data: []byte("mended")})[0]
+	if d := want(t, s, "a/1", "mended"); d.Version != v {
+		t.Errorf("want version %d, got %d", v, d.Version)
+	}
+	if _, err := s.Write(t.Context(), store.Op{Key: "a/1", Version: docs[0].Version, Data: []byte("x")}); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("a write that comes late: want %v, got %v", store.ErrConflict, err)
+	}
+	if next := write(t, s, put("a/1", "again"))[0]; next <= v {
+		t.Errorf("version %d follows %d", next, v)
+	}
+	list("a/2")
+	write(t, s, put("a/2", "mended too"))
+	list()
+}
+
 func write(t *testing.T, s store.Store, ops ...store.Op) []uint64 {
 	t.Helper()
 	v, err := s.Write(t.Context(), ops...)

@@ -11,6 +11,13 @@ func TestFake(t *testing.T) {
 	Run(t, func(*testing.T) store.Store { return new(Fake) })
 }
 
+func TestFakeDamage(t *testing.T) {
+	RunDamaged(t, func(*testing.T) (store.Store, func(string)) {
+		f := new(Fake)
+		return f, f.Damage
+	})
+}
+
 func TestFakeFailsOnCommand(t *testing.T) {
 	f := new(Fake)
 	write(t, f, put("a", "1"))

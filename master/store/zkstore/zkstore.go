@@ -115,10 +115,14 @@ func (s *Store) Get(ctx context.Context, key string) (store.Document, error) {
 			err = s.settled(ctx)
 		}
 		if err == nil {
-			d.Version, d.Data, err = s.read(ctx, key)
+			d, err = s.read(ctx, key)
 		}
 		if !s.again(ctx, err, try) {
-			if err == nil && d.Version == 0 {
+			switch {
+			case err != nil:
+			case d.Damage != nil:
+				return store.Document{Key: key}, d.Damage
+			case d.Version == 0:
 				err = fmt.Errorf("%w: %q", store.ErrNotFound, key)
 			}
 			return d, say(err)
@@ -173,19 +177,21 @@ func (s *Store) readHead(ctx context.Context) (head, int32, error) {
 }
 
 // read reads a document; the version is 0 where there is none.
-func (s *Store) read(ctx context.Context, key string) (uint64, []byte, error) {
-	node, _, err := s.client.Get(ctx, docNode(key))
+func (s *Store) read(ctx context.Context, key string) (store.Document, error) {
+	d := store.Document{Key: key}
+	node, stat, err := s.client.Get(ctx, docNode(key))
 	if errors.Is(err, zookeeper.ErrNoNode) {
-		return 0, nil, nil
+		return d, nil
 	}
 	if err != nil {
-		return 0, nil, err
+		return d, err
 	}
-	version, data, err := decodeDoc(node)
+	d.Version, d.Data, err = decodeDoc(node)
 	if err != nil {
-		return 0, nil, fmt.Errorf("document %q is damaged: %w", key, err)
+		d.Version, d.Data = store.DamagedVersion(uint64(stat.Mzxid)), nil
+		d.Damage = fmt.Errorf("%w: %q: %w", store.ErrDamaged, key, err)
 	}
-	return version, data, nil
+	return d, nil
 }
 
 // List implements store.Store. It is a picture of one moment: it is taken again when somebody else wrote meanwhile.
@@ -202,7 +208,10 @@ func (s *Store) List(ctx context.Context, prefix string) ([]store.Document, erro
 	for try := 0; ; try++ {
 		docs, err := s.list(ctx, prefix)
 		if !s.again(ctx, err, try) {
-			return docs, say(err)
+			if err != nil {
+				return nil, say(err)
+			}
+			return docs, store.Damages(docs)
 		}
 	}
 }
@@ -256,7 +265,7 @@ func (s *Store) readAll(ctx context.Context, keys []string) ([]store.Document, e
 	group.SetLimit(atOnce)
 	for i := range docs {
 		group.Go(func() (err error) {
-			docs[i].Version, docs[i].Data, err = s.read(ctx, docs[i].Key)
+			docs[i], err = s.read(ctx, docs[i].Key)
 			return err
 		})
 	}

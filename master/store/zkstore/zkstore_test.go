@@ -72,6 +72,17 @@ func TestStoreOnTheFake(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store { return New(openFake(t, new(zookeeper.Fake))) })
 }
 
+func TestDamageOnTheFake(t *testing.T) {
+	storetest.RunDamaged(t, func(t *testing.T) (store.Store, func(string)) { return damageable(t, openFake(t, new(zookeeper.Fake))) })
+}
+
+func damageable(t *testing.T, client *zookeeper.Client) (*Store, func(key string)) {
+	return New(client), func(key string) {
+		_, err := client.Multi(soon(t), zookeeper.SetOp(docNode(key), []byte("what?"), zookeeper.Any))
+		must(t, err)
+	}
+}
+
 func TestStoreOnARealServer(t *testing.T) {
 	zktest.Need(t)
 	e := zktest.Start(t, zktest.Options{})
@@ -79,6 +90,9 @@ func TestStoreOnARealServer(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Store {
 		paths++
 		return New(open(t, e.Hosts(), "user:pass@", fmt.Sprintf("/some/mesos%d", paths)))
+	})
+	storetest.RunDamaged(t, func(t *testing.T) (store.Store, func(string)) {
+		return damageable(t, open(t, e.Hosts(), "user:pass@", "/some/damaged"))
 	})
 }
 
