@@ -52,7 +52,7 @@ type restriction struct {
 	fault error
 	// told is set once the agent, in its present life as far as that is known, has obeyed; telling while a call is under way.
 	told, telling bool
-	// finishing is set while the end of the drain is being stored.
+	// finishing is set while the end of the drain is being stored, or waits to be.
 	finishing bool
 	// doubted is set once it was said that the agent runs tasks that it cannot have if the document is true.
 	doubted bool
@@ -286,7 +286,8 @@ func (m *Master) finishDrain(a *agent, r *restriction) {
 	if r.doc.Drain.MarkGone {
 		docs, then, err := m.markGone(a.id)
 		if err != nil {
-			m.log.Error("agent is drained and cannot be marked gone", "agent_id", a.id, "err", err)
+			m.log.Error("agent is drained and cannot be marked gone, trying again", "agent_id", a.id, "err", err, "dur", finishPause)
+			m.finishLater(a, r)
 			return
 		}
 		m.keepThen(docs, then)
@@ -297,6 +298,7 @@ func (m *Master) finishDrain(a *agent, r *restriction) {
 	doc, err := encodeDoc(prefixAgents+a.id, &restrictionDoc{Format: docFormat, Drain: &drained})
 	if err != nil {
 		m.log.Error("cannot encode document", "agent_id", a.id, "err", err)
+		m.finishLater(a, r)
 		return
 	}
 	m.keepThen([]keptDoc{doc}, func() {
@@ -304,6 +306,23 @@ func (m *Master) finishDrain(a *agent, r *restriction) {
 		if m.restrictions[a.id] == r {
 			r.doc = &restrictionDoc{Format: docFormat, Drain: &drained}
 			m.log.Info("agent drained", "agent_id", a.id, "hostname", a.node.GetHostname())
+		}
+	})
+}
+
+// finishPause is when the end of a drain that could not be stored is tried again.
+const finishPause = time.Minute
+
+// finishLater has the end of a drain tried again, unless an operator has decided something else by then.
+func (m *Master) finishLater(a *agent, r *restriction) {
+	t := m.term
+	m.after(finishPause, func() {
+		if m.term != t || m.restrictions[a.id] != r {
+			return
+		}
+		r.finishing = false
+		if now := m.agents[a.id]; now != nil {
+			m.syncDrain(now)
 		}
 	})
 }

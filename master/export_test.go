@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"starling/master/mesos/resources"
+	"starling/master/store"
 )
 
 // CheckBooks returns what does not add up in the master's lists, and in the allocator's books.
@@ -123,6 +124,42 @@ func (m *Master) HeldKills(ctx context.Context) (n int, err error) {
 // SetMaxGone changes how many agents are remembered that are gone for good.
 func (m *Master) SetMaxGone(ctx context.Context, most int) {
 	_ = m.do(ctx, func() { m.gone.most = most })
+}
+
+// FillGone fills the document that would hold an agent that is gone for good, until it is too large with it; ids are as many.
+func (m *Master) FillGone(ctx context.Context, id string) (ids int) {
+	_ = m.do(ctx, func() {
+		for n := 0; ; n++ {
+			other := fmt.Sprintf("%01000d", n)
+			if goneBucket(other) != goneBucket(id) {
+				continue
+			}
+			m.gone.add(other, int64(n))
+			if ids++; ids*1000 > store.MaxSize {
+				return
+			}
+		}
+	})
+	return ids
+}
+
+// EmptyGone forgets all that FillGone has listed.
+func (m *Master) EmptyGone(ctx context.Context, id string) {
+	_ = m.do(ctx, func() {
+		m.gone.count -= len(m.gone.buckets[goneBucket(id)])
+		m.gone.buckets[goneBucket(id)] = nil
+	})
+}
+
+// GoneCount counts the agents that are gone for good, as they are listed and as they are counted.
+func (m *Master) GoneCount(ctx context.Context) (listed, counted int) {
+	_ = m.do(ctx, func() {
+		for _, bucket := range m.gone.buckets {
+			listed += len(bucket)
+		}
+		counted = m.gone.count
+	})
+	return listed, counted
 }
 
 // GoneDocuments returns how large the largest document of agents is that are gone, and all of them, once they are full.

@@ -52,25 +52,35 @@ func (g *goneAgents) has(id string) bool {
 	return ok && !g.marking[id]
 }
 
-// add notes an id, forgets the oldest where there are too many, and returns which documents changed.
-func (g *goneAgents) add(id string, now int64) []int {
-	changed := []int{goneBucket(id)}
+// add notes an id, forgets the oldest where there are too many, and returns which documents changed, and what takes that back.
+func (g *goneAgents) add(id string, now int64) (changed []int, undo func()) {
+	bucket := goneBucket(id)
+	changed = []int{bucket}
+	forgotten, since := "", int64(0)
 	if g.count >= g.most {
 		if oldest, ok := g.oldest(); ok {
-			bucket := goneBucket(oldest)
-			delete(g.buckets[bucket], oldest)
+			from := goneBucket(oldest)
+			forgotten, since = oldest, g.buckets[from][oldest]
+			delete(g.buckets[from], oldest)
 			g.count--
-			if bucket != changed[0] {
-				changed = append(changed, bucket)
+			if from != bucket {
+				changed = append(changed, from)
 			}
 		}
 	}
-	if g.buckets[changed[0]] == nil {
-		g.buckets[changed[0]] = make(map[string]int64)
+	if g.buckets[bucket] == nil {
+		g.buckets[bucket] = make(map[string]int64)
 	}
-	g.buckets[changed[0]][id] = now
+	g.buckets[bucket][id] = now
 	g.count++
-	return changed
+	return changed, func() {
+		delete(g.buckets[bucket], id)
+		g.count--
+		if forgotten != "" {
+			g.buckets[goneBucket(forgotten)][forgotten] = since
+			g.count++
+		}
+	}
 }
 
 // oldest returns the id that was marked first, of those whose documents can be replaced.
@@ -152,9 +162,11 @@ func (m *Master) markGone(id string) ([]keptDoc, func(), error) {
 		return nil, nil, err
 	}
 	var docs []keptDoc
-	for _, bucket := range m.gone.add(id, m.now().Unix()) {
+	changed, undo := m.gone.add(id, m.now().Unix())
+	for _, bucket := range changed {
 		doc, err := encodeDoc(prefixGone+strconv.Itoa(bucket), goneDoc{Format: docFormat, Agents: m.gone.buckets[bucket]})
 		if err != nil {
+			undo()
 			return nil, nil, err
 		}
 		docs = append(docs, doc)

@@ -315,6 +315,36 @@ func TestGoneDocuments(t *testing.T) {
 	}
 }
 
+// An agent whose id does not fit into its document is not gone, however often that is asked for, and nobody is forgotten for it. The
+// end of a drain that meets this is tried again.
+func TestGoneThatCannotBeKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c, a := leading(t, nil)
+		ctx := context.Background()
+		ids := c.Master.FillGone(ctx, a.ID)
+		c.Master.SetMaxGone(ctx, ids) // the oldest would have to go
+		for range 2 {
+			wantRefusal(t, c.Master.MarkAgentGone(ctx, a.ID), master.Invalid, "can be kept")
+			if listed, counted := c.Master.GoneCount(ctx); listed != ids || counted != ids {
+				t.Errorf("%d are listed and %d counted, of %d", listed, counted, ids)
+			}
+		}
+		if err := c.Master.DrainAgent(ctx, a.ID, nil, true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		if agentView(t, c, a.ID) == nil {
+			t.Fatal("it is gone all the same")
+		}
+		c.Master.EmptyGone(ctx, a.ID)
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if _, told := a.Draining(); !told || agentView(t, c, a.ID) != nil {
+			t.Errorf("told %v, listed %v", told, agentView(t, c, a.ID))
+		}
+	})
+}
+
 // The ids that are remembered are bounded, and the oldest go first.
 func TestGoneAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
