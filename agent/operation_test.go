@@ -596,3 +596,24 @@ func TestAnEndedFrameworkIsToldNothingOfOperations(t *testing.T) {
 		t.Errorf("got %v, and %s", got.Operations, got.Total)
 	}
 }
+
+// A framework that only waits for the end of an operation is described: a leader that does not know it meets it by that.
+func TestAFrameworkWhoseOperationWaitsIsDescribed(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil)
+	defer w.end()
+	described := func() int {
+		return len(w.mustCall(&nodeapi.Call{Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}}}).GetDescription().GetFrameworks())
+	}
+	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
+	w.waitState("t1", mesos.TaskState_TASK_RUNNING)
+	m.exit("t1", 0)
+	w.waitGone("t1")
+	w.wait("a framework without tasks that is not described", func() bool { return described() == 0 })
+	st := w.apply(named("op", reserveOp(reserved(t, "cpus:1")...)))[0]
+	if got := described(); got != 1 {
+		t.Errorf("%d frameworks are described while the operation waits, want 1", got)
+	}
+	w.mustCall(ackOperation(st.GetUuid().GetValue()))
+	w.wait("a framework that waits for nothing and is not described", func() bool { return described() == 0 })
+}

@@ -100,9 +100,13 @@ func (a *Agent) describe(d *nodeapi.Describe) *nodeapi.Description {
 	for _, id := range d.GetFrameworkIds() {
 		wanted[id.GetValue()] = true
 	}
+	awaited := map[string]bool{} // by operations whose end is not acknowledged
+	for _, op := range a.made.doc.GetPending() {
+		awaited[op.GetFrameworkId().GetValue()] = true
+	}
 	out := &nodeapi.Description{}
 	for _, id := range slices.Sorted(maps.Keys(a.frameworks)) {
-		if f := a.frameworks[id]; f.tasks > 0 && (len(wanted) == 0 || wanted[id]) {
+		if f := a.frameworks[id]; (f.tasks > 0 || awaited[id]) && (len(wanted) == 0 || wanted[id]) {
 			out.Frameworks = append(out.Frameworks, f.info)
 		}
 	}

@@ -31,6 +31,8 @@ type operation struct {
 	// over is set once no further attempt will be made to have it carried out; asked while the agent was asked afterwards what
 	// it knows.
 	over, asked bool
+	// awaited is set while it waits for a framework that nobody here knows.
+	awaited bool
 	// gone is set once nobody wants to hear of it any more: it stays listed only while something is held for it.
 	gone bool
 	// latest is the newest status; nil while it is pending.
@@ -249,7 +251,35 @@ func (m *Master) adoptOperation(a *agent, told *mesos.Operation) *operation {
 		m.countOperation(o.info, told.GetLatestStatus().GetState())
 	}
 	o.latest, o.gone = told.GetLatestStatus(), false
+	m.awaitFramework(o)
 	return o
+}
+
+// awaitFramework bounds how long the end of an operation waits for a framework that nobody here knows: the store may have been
+// lost, and the agent runs none of its tasks, by which it would be met. It has as long to come back as one that is met. Then the
+// end is acknowledged in its place, else it would keep the agent from being drained for ever. What the operation made stays.
+func (m *Master) awaitFramework(o *operation) {
+	if o.awaited || o.framework == "" || m.frameworks[o.framework] != nil || m.term == nil {
+		return
+	}
+	o.awaited = true
+	t := m.term
+	m.after(m.cfg.ReregisterTimeout, func() {
+		if m.term != t || m.operations[o.uuid] != o {
+			return
+		}
+		o.awaited = false
+		a := m.agents[o.agent]
+		if m.frameworks[o.framework] != nil || o.gone || a == nil || !a.alive() {
+			return // an agent that returns tells of it again
+		}
+		m.log.Warn("operation of a framework that nobody knows, acknowledged in its place", "framework_id", o.framework, "agent_id", a.id,
+			"operation", o.kind(), "state", o.latest.GetState().String())
+		m.acknowledgeTo(a, &nodeapi.Call{Call: &nodeapi.Call_AcknowledgeOperation{AcknowledgeOperation: &nodeapi.AcknowledgeOperation{
+			FrameworkId: &mesos.FrameworkID{Value: proto.String(o.framework)}, OperationId: o.info.GetId(), Uuid: o.latest.GetUuid().GetValue(),
+		}}})
+		m.dropOperation(o)
+	})
 }
 
 // operationsDescribed compares the list with what an agent knows of: what it does not know was not carried out, or is
