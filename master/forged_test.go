@@ -37,7 +37,6 @@ func TestRecordOfAnotherNode(t *testing.T) {
 		client := &forgingClient{}
 		c, a, f := withTask(t, func(cfg *master.Config) { client.NodeClient, cfg.Client = cfg.Client, client })
 		b := c.AddAgent(2, "cpus:1;mem:32")
-		b.Report = nil // its update is told by the test
 		synctest.Wait()
 		forged := func(node string, generation uint64) []byte {
 			own := record.NewMap(node, generation)
