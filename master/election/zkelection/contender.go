@@ -105,6 +105,9 @@ func (c *Contender) Run(ctx context.Context, candidate election.Candidate, lead 
 			pause = firstPause
 		}
 		wait := pause/2 + rand.N(pause)
+		if errors.Is(err, zookeeper.ErrNoAuth) {
+			err = fmt.Errorf("user and password of the ZooKeeper URL, or the lack of them, do not fit: %w", err)
+		}
 		if err != nil {
 			c.log.Warn("standing for election again", "err", err, "dur", wait)
 		}

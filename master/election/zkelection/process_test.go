@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -153,6 +155,45 @@ func BenchmarkKill(b *testing.B) {
 		two.stop()
 	}
 	report(b, all)
+}
+
+// lines is a log whose lines can be waited for.
+type lines chan string
+
+func (l lines) Write(line []byte) (int, error) {
+	select {
+	case l <- string(line):
+	default: // the test has seen enough
+	}
+	return len(line), nil
+}
+
+func TestWrongCredentialsAreNamed(t *testing.T) {
+	e := zktest.Start(t, zktest.Options{})
+	open := func(credentials string) *zookeeper.Client {
+		client, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://"+credentials+"@"+e.Hosts()+"/mesos"), SessionTimeout: sessionTimeout})
+		runClient(t, client, err)
+		return client
+	}
+	owner := open("user:pass")
+	stand(t, owner, zkstore.New(owner), "owner").leads()
+	told, other := make(lines, 64), open("user:guess")
+	st := stander{t: t, client: other, terms: make(chan leading, 16)}
+	st.run(New(Config{Client: other, Store: zkstore.New(other), Log: slog.New(slog.NewTextHandler(told, nil))}), "other")
+	late := time.After(patience)
+	for {
+		select {
+		case line := <-told:
+			if strings.Contains(line, "guess") {
+				t.Fatalf("the log tells the password: %s", line)
+			}
+			if strings.Contains(line, "user and password") {
+				return
+			}
+		case <-late:
+			t.Fatal("the log does not tell that the credentials are wrong")
+		}
+	}
 }
 
 func TestRealServersMayFailInAnyWay(t *testing.T) {
