@@ -79,4 +79,3 @@ func TestForgedRecordOfAnAgent(t *testing.T) {
 		})
 	}
 }
-
