@@ -30,8 +30,9 @@ const (
 	lastPause  = 5 * time.Second
 	// raisePatience is how long raising the epoch may take. Who can't do it for so long lets another try.
 	raisePatience = 10 * time.Second
-	// farewell is how long a contender that stops tries to take its node away. Its session goes a little later anyway.
-	farewell = 3 * time.Second
+	// farewell is how long a contender that stops tries to take its node away. Its session goes a little later anyway, and who
+	// stops a master does not wait for much longer.
+	farewell = 2 * time.Second
 )
 
 // errGone is the end of a candidacy whose node somebody took away.
