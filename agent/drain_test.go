@@ -245,7 +245,7 @@ func TestGoneGoesOnAfterRestart(t *testing.T) {
 	w := m.start(nil)
 	w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t", "cpus:1;mem:32")))
 	w.waitState("t", mesos.TaskState_TASK_RUNNING)
-	w.epoch = 2
+	w.leads(2)
 	w.mustCall(killCall("none"))
 	stale := goneCall()
 	stale.Epoch = 1

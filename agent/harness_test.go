@@ -293,6 +293,13 @@ func (l *leaderSide) Report(_ context.Context, addr string, r *nodeapi.Report) e
 	return nil
 }
 
+// leads has it lead under an epoch from now on.
+func (l *leaderSide) leads(epoch uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.epoch = epoch
+}
+
 func acknowledgeCall(epoch uint64, u *nodeapi.StatusUpdate) *nodeapi.Call {
 	return &nodeapi.Call{Epoch: epoch, Leader: "127.0.0.1:5050", AgentId: testAgent, Call: &nodeapi.Call_Acknowledge{Acknowledge: &nodeapi.Acknowledge{
 		FrameworkId: u.GetFrameworkId(), TaskId: u.GetStatus().GetTaskId(), Uuid: u.GetStatus().GetUuid(),

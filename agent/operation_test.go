@@ -319,7 +319,7 @@ func TestTheEndOfAnOperationIsRepeated(t *testing.T) {
 		if got := count("good"); got != 5 {
 			t.Errorf("in the next life it was told %d times, want 5", got)
 		}
-		w.epoch = 2
+		w.leads(2)
 		w.mesh.lead(t, "master-2", 2)
 		synctest.Wait()
 		if got := count("good"); got != 6 {
