@@ -189,9 +189,9 @@ func TestLaunchScaleAndRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.settled("web", 0)
-	if keys := append(r.store.Keys("marathon/instances/"), r.store.Keys("marathon/apps/")...); len(keys) > 0 {
-		t.Errorf("left in the store: %v", keys)
-	}
+	r.eventually("nothing of it is left in the store", func() bool {
+		return len(r.store.Keys("marathon/instances/"))+len(r.store.Keys("marathon/apps/")) == 0
+	})
 }
 
 func TestRestartTouchesNoTask(t *testing.T) {
