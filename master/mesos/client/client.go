@@ -89,6 +89,9 @@ type Config struct {
 	Scheme string
 	// Authorize, if set, puts credentials on a request.
 	Authorize func(*http.Request)
+	// Permit, if set, is asked right before each request goes out; its error is that of the call. It is for those who may lose
+	// the right to speak while a call waits.
+	Permit func() error
 	// Log gets what went wrong on the way to a leader. None: it is dropped.
 	Log *slog.Logger
 
@@ -288,6 +291,11 @@ func (c *Client) post(ctx context.Context, master string, body []byte, streamID 
 	}
 	if c.Authorize != nil {
 		c.Authorize(req)
+	}
+	if c.Permit != nil {
+		if err := c.Permit(); err != nil {
+			return nil, err
+		}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,8 +197,7 @@ func answer(status int, header, value, text string) http.HandlerFunc {
 func TestSubscribeFindsTheLeader(t *testing.T) {
 	leader := newMaster(t)
 	leader.events = []*scheduler.Event{subscribed(15)}
-	dead := httptest.NewServer(nil)
-	dead.Close()
+	const dead = "127.0.0.1:1" // nobody is given that port
 	for _, tc := range []struct {
 		name    string
 		respond http.HandlerFunc
@@ -207,7 +207,7 @@ func TestSubscribeFindsTheLeader(t *testing.T) {
 		{"no leader elected", answer(503, "", "", "No leader elected")},
 		{"too many requests", answer(429, "", "", "")},
 		{"an answer that is no stream", answer(200, "", "", "hello")},
-		{"a redirect to nowhere", answer(307, "Location", "//"+strings.TrimPrefix(dead.URL, "http://"), "")},
+		{"a redirect to nowhere", answer(307, "Location", "//"+dead, "")},
 		{"a redirect to itself", func(w http.ResponseWriter, r *http.Request) {
 			answer(307, "Location", "//"+r.Host+client.Path, "")(w, r)
 		}},
@@ -215,9 +215,7 @@ func TestSubscribeFindsTheLeader(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			other := newMaster(t)
 			other.respond = tc.respond
-			cl := newClient(t, client.Config{Masters: []string{
-				strings.TrimPrefix(dead.URL, "http://"), other.addr, leader.addr,
-			}})
+			cl := newClient(t, client.Config{Masters: []string{dead, other.addr, leader.addr}})
 			stream := mustSubscribe(t, cl)
 			if stream.Master() != leader.addr {
 				t.Errorf("subscribed at %s, want %s", stream.Master(), leader.addr)
@@ -286,7 +284,7 @@ func TestSubscribeGivesUp(t *testing.T) {
 		t.Errorf("Subscribe() = %v, want the cause alone, as nobody was asked", err)
 	}
 
-	ctx, done := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	ctx, done := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer done()
 	if _, err := newClient(t, client.Config{}).Subscribe(ctx, subscribe); err == nil || !strings.Contains(err.Error(), "no masters are configured") {
 		t.Errorf("Subscribe() = %v without masters", err)
@@ -354,12 +352,12 @@ func is(want error) func(error) bool { return func(err error) bool { return erro
 // Heartbeats are missed by a caller that waits, not by one that is busy.
 func TestSlowCallerMissesNothing(t *testing.T) {
 	m := newMaster(t)
-	m.events = []*scheduler.Event{subscribed(0.005), {Type: scheduler.Event_HEARTBEAT.Enum()}}
+	m.events = []*scheduler.Event{subscribed(0.1), {Type: scheduler.Event_HEARTBEAT.Enum()}}
 	stream := mustSubscribe(t, newClient(t, client.Config{Masters: []string{m.addr}}))
 	if _, err := stream.Next(); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(60 * time.Millisecond) // busy for more than five intervals
+	<-time.After(600 * time.Millisecond) // busy for more than five intervals
 	if e, err := stream.Next(); err != nil || e.GetType() != scheduler.Event_HEARTBEAT {
 		t.Errorf("Next() = %v, %v; want the heartbeat that was there all the time", e, err)
 	}
@@ -407,7 +405,7 @@ func TestCloseAndCancel(t *testing.T) {
 func TestCallErrors(t *testing.T) {
 	m := newMaster(t)
 	m.events = []*scheduler.Event{subscribed(60)}
-	stream := mustSubscribe(t, newClient(t, client.Config{Masters: []string{m.addr}, CallTimeout: 50 * time.Millisecond}))
+	stream := mustSubscribe(t, newClient(t, client.Config{Masters: []string{m.addr}}))
 
 	m.onCall = answer(403, "", "", "Framework is not subscribed")
 	err := stream.Call(t.Context(), revive)
@@ -421,12 +419,48 @@ func TestCallErrors(t *testing.T) {
 		t.Errorf("Call() = %v, want the name of the leader", err)
 	}
 	m.onCall = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
-	if err := stream.Call(t.Context(), revive); !errors.Is(err, context.DeadlineExceeded) {
+	impatient := mustSubscribe(t, newClient(t, client.Config{Masters: []string{m.addr}, CallTimeout: 50 * time.Millisecond}))
+	if err := impatient.Call(t.Context(), revive); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Call() = %v, want a deadline", err)
 	}
 	if err := stream.Call(t.Context(), &scheduler.Call{Kill: &scheduler.Call_Kill{}}); err == nil ||
 		!strings.Contains(err.Error(), "Missing required fields: kill.task_id") {
 		t.Errorf("Call() = %v", err)
+	}
+}
+
+// Who may speak no more does not, whatever was under way.
+func TestNoCallWithoutPermission(t *testing.T) {
+	m := newMaster(t)
+	m.events = []*scheduler.Event{subscribed(60)}
+	over := errors.New("the term is over")
+	var ended atomic.Bool
+	asked := 0
+	c := newClient(t, client.Config{
+		Permit: func() error {
+			if ended.Load() {
+				return over
+			}
+			return nil
+		},
+		Resolve: func(context.Context) ([]string, error) {
+			if asked++; asked > 1 {
+				ended.Store(true) // while it is found out who leads
+			}
+			return []string{m.addr}, nil
+		},
+	})
+	stream := mustSubscribe(t, c)
+	ended.Store(true)
+	if err := stream.Call(t.Context(), revive); !errors.Is(err, over) {
+		t.Errorf("Call() = %v, want %v", err, over)
+	}
+	ended.Store(false)
+	m.respond = func(http.ResponseWriter, *http.Request) { t.Error("a master was asked") }
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond) // it tries till then
+	defer cancel()
+	if _, err := c.Subscribe(ctx, subscribe); !errors.Is(err, over) {
+		t.Errorf("Subscribe() = %v, want %v", err, over)
 	}
 }
 

@@ -73,11 +73,9 @@ func raw(t *testing.T, addr, text string) string {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(patience))
-	if _, err := io.WriteString(conn, text); err != nil {
-		t.Fatal(err)
-	}
+	_, sent := io.WriteString(conn, text)
 	all, err := io.ReadAll(conn)
-	if err != nil && len(all) == 0 {
+	if err = errors.Join(sent, err); err != nil && len(all) == 0 {
 		t.Fatal(err)
 	}
 	return string(all)
@@ -210,15 +208,16 @@ func TestLimits(t *testing.T) {
 					name: "headers within the limit", header: http.Header{"X-Token": {strings.Repeat("t", 60<<10)}},
 					body: strings.NewReader("x"), status: 200, length: 1,
 				},
-				{
-					name: "headers above the limit", header: http.Header{"X-Token": {strings.Repeat("t", 70<<10)}},
-					status: 431,
-				},
 			} {
 				resp, body := do(t, "POST", url, tc.header, tc.body)
 				if resp.StatusCode != tc.status || tc.status == 200 && len(body) != tc.length {
 					t.Errorf("%s: %d with %d bytes, want %d with %d", tc.name, resp.StatusCode, len(body), tc.status, tc.length)
 				}
+			}
+			// Go's client gives up where the connection ends before all is sent, and does not read the answer.
+			long := raw(t, addr, "POST /echo HTTP/1.1\r\nHost: x\r\nX-Token: "+strings.Repeat("t", 70<<10)+"\r\n\r\n")
+			if !strings.HasPrefix(long, "HTTP/1.1 431 ") {
+				t.Errorf("headers above the limit: %q", long)
 			}
 		})
 	}

@@ -54,6 +54,40 @@ func Stream(c *fiber.Ctx, header map[string]string, serve func(ctx context.Conte
 	return nil
 }
 
+// Events is a stream of messages for one client.
+type Events[E proto.Message] interface {
+	// Next waits for the next one. io.EOF is the end of the stream, and no fault.
+	Next(ctx context.Context) (E, error)
+	// Close is called once, when the client gets no more of it.
+	Close()
+}
+
+// StreamEvents answers with messages as they come, encoded by cd, as [Stream] does, until their end. header is what the answer
+// has beside the type of its content; nil for nothing.
+func StreamEvents[E proto.Message](c *fiber.Ctx, header map[string]string, cd codec.Codec, events Events[E]) error {
+	all := map[string]string{fiber.HeaderContentType: cd.ContentType()}
+	maps.Copy(all, header)
+	err := Stream(c, all, func(ctx context.Context, w *StreamWriter) error {
+		defer events.Close()
+		for {
+			event, err := events.Next(ctx)
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if err := w.WriteMessage(cd, event); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		events.Close()
+	}
+	return err
+}
+
 // streamHead writes the head of the answer. No answer lasts beyond its connection.
 func streamHead(header map[string]string, chunked bool) []byte {
 	head := []byte("HTTP/1.1 200 OK\r\n")

@@ -102,11 +102,13 @@ func TestStreamTowardsHTTP10HasNoChunks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go stop()
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); stop() }()
 	all, err := io.ReadAll(resp.Body)
 	if err != nil || string(all) != "20\n"+`{"type":"HEARTBEAT"}` {
 		t.Errorf("body %q, %v", all, err)
 	}
+	<-stopped
 }
 
 // A stop ends streams in a way that clients can tell from a lost connection, and does not wait out the grace.
