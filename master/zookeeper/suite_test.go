@@ -28,7 +28,7 @@ type link interface {
 }
 
 // patience is how long something may take that has to happen.
-const patience = 30 * time.Second
+const patience = zktest.Patience
 
 // Sessions of sessionTimeout are to expire in a test, or to be given up; those of longSession are not, however slow the
 // machine is.
@@ -394,6 +394,7 @@ func stopped(t *testing.T, e ensemble) {
 	session, _ := c.Session()
 	e.stop()
 	e.start()
+	ctx = soon(t) // the start took its time
 	if now, _ := c.Session(); now != session {
 		t.Errorf("want session %#x, got %#x", session, now)
 	}
@@ -411,6 +412,7 @@ func wiped(t *testing.T, e ensemble) {
 	e.stop()
 	e.wipe()
 	e.start()
+	ctx = soon(t) // the start took its time
 	select {
 	case <-lease.Done():
 	case <-ctx.Done():

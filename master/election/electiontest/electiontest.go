@@ -19,7 +19,7 @@ type Election struct {
 	Single bool
 	// Expire ends the lease of a contender that leads; nil where nothing can.
 	Expire func(t *testing.T, c election.Contender)
-	// Patience is how long something may take that has to happen; 0 is 10 s.
+	// Patience is how long something may take that has to happen; 0 is a minute.
 	Patience time.Duration
 }
 
@@ -44,7 +44,7 @@ func Run(t *testing.T, open func(t *testing.T) Election) {
 		t.Run(tt.name, func(t *testing.T) {
 			e := open(t)
 			if e.Patience == 0 {
-				e.Patience = 10 * time.Second
+				e.Patience = time.Minute
 			}
 			if tt.many && e.Single || tt.lease && e.Expire == nil {
 				return // cannot happen to this one

@@ -35,6 +35,16 @@ var (
 // Contender adds a contender, which stands once its Run is called.
 func (f *Fake) Contender() *FakeContender { return &FakeContender{fake: f} }
 
+// Rival adds a contender to the election of this one.
+func (c *FakeContender) Rival() *FakeContender { return c.fake.Contender() }
+
+// Stands tells whether the contender leads, or is in the row of those who will.
+func (c *FakeContender) Stands() bool {
+	c.fake.mu.Lock()
+	defer c.fake.mu.Unlock()
+	return c.fake.leader == c || slices.Contains(c.fake.queue, c)
+}
+
 // wait returns a channel that is closed at the next change; f.mu is held.
 func (f *Fake) wait() <-chan struct{} {
 	if f.changed == nil {

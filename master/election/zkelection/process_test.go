@@ -22,8 +22,12 @@ import (
 	"starling/master/zookeeper/zktest"
 )
 
-// contenderURL is set in the environment of a process that is a contender of a test.
-const contenderURL = "STARLING_TEST_CONTENDER"
+// contenderURL is set in the environment of a process that is a contender of a test, and contenderSession to how long its
+// session lasts.
+const (
+	contenderURL     = "STARLING_TEST_CONTENDER"
+	contenderSession = "STARLING_TEST_CONTENDER_SESSION"
+)
 
 func TestMain(m *testing.M) {
 	if url := os.Getenv(contenderURL); url != "" {
@@ -42,7 +46,11 @@ func contend(url string) error {
 	if err != nil {
 		return err
 	}
-	client, err := zookeeper.New(zookeeper.Config{URL: u, SessionTimeout: sessionTimeout})
+	timeout, err := time.ParseDuration(os.Getenv(contenderSession))
+	if err != nil {
+		return err
+	}
+	client, err := zookeeper.New(zookeeper.Config{URL: u, SessionTimeout: timeout})
 	if err != nil {
 		return err
 	}
@@ -74,10 +82,10 @@ type process struct {
 	last map[uint64]int64 // when it worked last in each term, Unix nanoseconds
 }
 
-func startProcess(t testing.TB, url string) *process {
+func startProcess(t testing.TB, url string, session time.Duration) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command(os.Args[0]), last: make(map[uint64]int64)}
-	p.cmd.Env = append(os.Environ(), contenderURL+"="+url)
+	p.cmd.Env = append(os.Environ(), contenderURL+"="+url, contenderSession+"="+session.String())
 	p.cmd.Stderr = os.Stderr
 	_, err := p.cmd.StdinPipe() // closed by Wait
 	must(t, err)
@@ -108,11 +116,11 @@ func startProcess(t testing.TB, url string) *process {
 
 func TestAFrozenLeaderDoesNothingAfterItsThaw(t *testing.T) {
 	e := zktest.Start(t, zktest.Options{})
-	p := startProcess(t, e.URL("/mesos"))
+	p := startProcess(t, e.URL("/mesos"), slowSession)
 	await(t, "the process to lead", func() bool { return p.term.Load() == 1 })
 
 	u := parse(t, e.URL("/mesos"))
-	client, err := zookeeper.New(zookeeper.Config{URL: u, SessionTimeout: sessionTimeout})
+	client, err := zookeeper.New(zookeeper.Config{URL: u, SessionTimeout: slowSession})
 	runClient(t, client, err)
 	two := stand(t, client, zkstore.New(client), "two")
 	until(t, NewDetector(client, nil), nil, "process")
@@ -143,7 +151,7 @@ func BenchmarkKill(b *testing.B) {
 	var all []time.Duration
 	for b.Loop() {
 		path := fmt.Sprintf("/mesos%d", len(all))
-		p := startProcess(b, e.URL(path))
+		p := startProcess(b, e.URL(path), sessionTimeout)
 		await(b, "the process to lead", func() bool { return p.term.Load() == 1 })
 		client, err := zookeeper.New(zookeeper.Config{URL: parse(b, e.URL(path)), SessionTimeout: sessionTimeout})
 		runClient(b, client, err)
@@ -171,7 +179,7 @@ func (l lines) Write(line []byte) (int, error) {
 func TestWrongCredentialsAreNamed(t *testing.T) {
 	e := zktest.Start(t, zktest.Options{})
 	open := func(credentials string) *zookeeper.Client {
-		client, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://"+credentials+"@"+e.Hosts()+"/mesos"), SessionTimeout: sessionTimeout})
+		client, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://"+credentials+"@"+e.Hosts()+"/mesos"), SessionTimeout: slowSession})
 		runClient(t, client, err)
 		return client
 	}
@@ -199,7 +207,7 @@ func TestWrongCredentialsAreNamed(t *testing.T) {
 func TestRealServersMayFailInAnyWay(t *testing.T) {
 	e := zktest.Start(t, zktest.Options{})
 	e.Kill() // not there at the start
-	client, err := zookeeper.New(zookeeper.Config{URL: parse(t, e.URL("/some/mesos")), SessionTimeout: sessionTimeout})
+	client, err := zookeeper.New(zookeeper.Config{URL: parse(t, e.URL("/some/mesos")), SessionTimeout: slowSession})
 	runClient(t, client, err)
 	var heard atomic.Uint64
 	one := stander{t: t, client: client, terms: make(chan leading, 16)}

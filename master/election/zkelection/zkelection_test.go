@@ -23,9 +23,13 @@ import (
 	"starling/master/zookeeper/zktest"
 )
 
+// Sessions of sessionTimeout are to expire in a test, on the fake. Those of slowSession are to as well, on real servers, and not
+// before: a busy machine may take a second for a heartbeat. Those of longSession are not to expire at all.
 const (
-	patience       = 30 * time.Second
+	patience       = time.Minute
 	sessionTimeout = 2 * time.Second
+	slowSession    = 6 * time.Second
+	longSession    = 30 * time.Second
 )
 
 func testLog(t testing.TB) *slog.Logger {
@@ -69,7 +73,7 @@ func TestElectionOnTheFake(t *testing.T) {
 		clients := map[election.Contender]*zookeeper.Client{}
 		return electiontest.Election{
 			Join: func(t *testing.T) (election.Contender, election.Detector) {
-				c, err := f.New(zookeeper.Config{URL: parse(t, "zk://h/some/mesos"), SessionTimeout: sessionTimeout})
+				c, err := f.New(zookeeper.Config{URL: parse(t, "zk://h/some/mesos"), SessionTimeout: longSession})
 				runClient(t, c, err)
 				contender := New(Config{Client: c, Store: s})
 				clients[contender] = c
@@ -92,7 +96,7 @@ func TestElectionOnARealServer(t *testing.T) {
 			Patience: patience,
 			Join: func(t *testing.T) (election.Contender, election.Detector) {
 				p := zktest.NewProxy(t, servers)
-				c, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://u:p@"+p.Addr()+path), SessionTimeout: sessionTimeout})
+				c, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://u:p@"+p.Addr()+path), SessionTimeout: longSession})
 				runClient(t, c, err)
 				contender := New(Config{Client: c, Store: s, Log: testLog(t)})
 				proxies[contender] = p
@@ -544,7 +548,7 @@ func TestTheSessionTimeoutOfALeaderBoundsTheGap(t *testing.T) {
 	s := new(storetest.Fake)
 	join := func(name string) (*stander, *zktest.Proxy) {
 		p := zktest.NewProxy(t, e)
-		c, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://"+p.Addr()+"/mesos"), SessionTimeout: 3 * sessionTimeout})
+		c, err := zookeeper.New(zookeeper.Config{URL: parse(t, "zk://"+p.Addr()+"/mesos"), SessionTimeout: slowSession})
 		runClient(t, c, err)
 		return stand(t, c, s, name), p
 	}

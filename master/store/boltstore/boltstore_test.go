@@ -96,7 +96,7 @@ func TestOfManyThatMakeAStoreOneHasIt(t *testing.T) {
 	opened := make(chan *Store, 8)
 	for range cap(opened) {
 		group.Go(func() {
-			s, err := open(path, 10*time.Second)
+			s, err := open(path, time.Minute)
 			if err != nil {
 				t.Error(err)
 				return

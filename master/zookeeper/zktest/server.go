@@ -62,6 +62,9 @@ func (s *Server) Addr() string { return net.JoinHostPort(s.address, strconv.Itoa
 
 // launch starts the process, and does not wait for it.
 func (s *Server) launch() error {
+	if err := s.dropHeadless(); err != nil {
+		return err
+	}
 	out, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
@@ -87,6 +90,28 @@ func (s *Server) launch() error {
 		close(ended)
 	}()
 	s.cmd, s.ended, s.paused = cmd, ended, false
+	return nil
+}
+
+// logHead is the size in bytes of what a log of transactions begins with.
+const logHead = 16
+
+// dropHeadless removes logs that have not even that: the server was killed as it began one, and refuses to start with it.
+// Nothing was promised of what was to be in there.
+func (s *Server) dropHeadless() error {
+	logs, err := filepath.Glob(filepath.Join(s.data(), "version-2", "log.*"))
+	if err != nil {
+		return err
+	}
+	for _, log := range logs {
+		info, err := os.Stat(log)
+		if err == nil && info.Size() < logHead {
+			err = os.Remove(log)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -239,14 +239,14 @@ func (e *Ensemble) end() {
 
 // ask sends one of the four-letter words to a server, and returns its answer.
 func (e *Ensemble) ask(address, word string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	c, err := e.opts.Dial(ctx, "tcp", address)
 	if err != nil {
 		return "", err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, word); err != nil {

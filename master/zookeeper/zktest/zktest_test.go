@@ -26,6 +26,13 @@ func TestALoneServerIsKilledAndWiped(t *testing.T) {
 	if _, err := os.Stat(s.data() + "/version-2"); err != nil {
 		t.Errorf("want data of the server: %v", err)
 	}
+	// As one leaves it that is killed when it begins the next log.
+	if err := os.WriteFile(s.data()+"/version-2/log.7fffffff", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	s.Wait()
+	s.Kill()
 	s.Wipe()
 	if _, err := os.Stat(s.data() + "/version-2"); !os.IsNotExist(err) {
 		t.Errorf("want no data of the server, got %v", err)
