@@ -64,9 +64,9 @@ type Config struct {
 	StateDir string
 	// ReapAfter is how long a dead or departed node's record is kept. Default 24 h.
 	ReapAfter time.Duration
-	// GossipRate bounds what telling of changes may take, in bytes a second sent by this node: half of it for hot deltas, the
-	// other for rounds of anti-entropy and repairs of what is on its way. Default 15 KiB/s: with probes and exchanges of members, a
-	// busy node of a mesh of 20 stays below 20.
+	// GossipRate bounds what telling of changes may take, in bytes a second sent by this node: half of it for hot deltas, of which
+	// 4 seconds' worth may go at once, the other for rounds of anti-entropy and repairs of what is on its way. Default 15 KiB/s:
+	// with probes and exchanges of members, a busy node of a mesh of 20 stays below 20.
 	GossipRate int
 	// RepairRate bounds what this node sends to newcomers and to peers that missed something for long, and of values too large for a
 	// datagram, in bytes a second. It may send 64 seconds' worth at once. Default 128 KiB/s.

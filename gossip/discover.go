@@ -55,6 +55,8 @@ func (m *Mesh) discover(ctx context.Context) {
 		for _, addr := range found {
 			m.found(ctx, addr)
 		}
+		m.synced.unfound.Store(true)
+		wake(m.synced.progress)
 		if err = errors.Join(err, qerr); err != nil && ctx.Err() == nil && !warned {
 			m.log.Warn("discovery by mDNS does not work here", "addr", m.host, "interface", on, "err", err)
 			warned = true

@@ -347,6 +347,27 @@ func TestAGracefulLeave(t *testing.T) {
 	})
 }
 
+// Who joins later was not there to hear the goodbye, and is told of it.
+func TestALeaveIsToldToWhoJoinsLater(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		f.form(4)
+		f.nodes[2].stop()
+		if err := <-f.nodes[2].result; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+		f.nodes[2].result <- nil
+		time.Sleep(time.Minute)
+		late := f.start(4)
+		f.within(3*reconcileEvery, "known to have left, to one who came later", func() bool { return late.liveness("node-002") == record.Left })
+		f.start(2)
+		f.within(3*reconcileEvery, "back for him as well", func() bool { return late.liveness("node-002") == record.Alive })
+		time.Sleep(time.Minute)
+		if l := late.liveness("node-002"); l != record.Alive {
+			t.Errorf("it is %v a minute later, want alive", l)
+		}
+	})
+}
+
 func TestALongSplitHeals(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
 		f.form(6)

@@ -241,7 +241,8 @@ func refusedMessages(t *testing.T, n *node) float64 {
 	return m.GetCounter().GetValue()
 }
 
-// A seed that takes connections and says nothing does not hold up the end.
+// A seed that takes connections and says nothing does not hold up the end. How soon that is the next test holds, where time does not depend on
+// what else the machine does; here nothing but the end itself ends the wait for the seed.
 func TestStoppingDoesNotWaitForOthers(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -265,6 +266,7 @@ func TestStoppingDoesNotWaitForOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.conf.TCPTimeout, m.transport.timeout = time.Hour, time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
@@ -276,13 +278,12 @@ func TestStoppingDoesNotWaitForOthers(t *testing.T) {
 		t.Fatal("the seed is not tried")
 	}
 	cancel()
-	start := time.Now()
 	select {
 	case err := <-done:
-		if took := time.Since(start); err != nil || took > 2500*time.Millisecond {
-			t.Errorf("Run returned %v after %v, want nil within 2.5 s", err, took)
+		if err != nil {
+			t.Errorf("Run returned %v, want nil", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("Run does not return")
 	}
 	closeQuietly(l)
@@ -291,7 +292,24 @@ func TestStoppingDoesNotWaitForOthers(t *testing.T) {
 	}
 }
 
-// The same in virtual time, with one that cannot be reached at all.
+// The same in virtual time: with one that takes connections and says nothing, and with others that cannot be reached at all.
+func TestStoppingDoesNotWaitForTheSilent(t *testing.T) {
+	bubble(t, func(t *testing.T, f *flock) {
+		silent := f.net.Host(memnet.Addr(0))
+		n := f.start(1)
+		c := <-silent.StreamCh()
+		time.Sleep(100 * time.Millisecond)
+		start := time.Now()
+		n.stop()
+		err := <-n.result
+		n.result <- nil
+		if took := time.Since(start); err != nil || took > 2500*time.Millisecond {
+			t.Errorf("Run returned %v after %v, want nil within 2.5 s", err, took)
+		}
+		closeQuietly(c)
+	})
+}
+
 func TestStoppingDoesNotWaitForTheUnreachable(t *testing.T) {
 	bubble(t, func(t *testing.T, f *flock) {
 		f.form(3)

@@ -35,6 +35,7 @@ const (
 func (m *Mesh) join(ctx context.Context) {
 	pause, alone := firstJoin, time.Now()
 	var seedsNext, sayNext time.Time
+	first := true
 	for {
 		now := time.Now()
 		if m.peers.countAlive() == 0 {
@@ -42,6 +43,11 @@ func (m *Mesh) join(ctx context.Context) {
 			for _, p := range m.peers.due(now, maxAddresses, true) {
 				tried = append(tried, p.Address())
 			}
+			if first && len(tried) == 0 && len(missing) == 0 {
+				m.synced.unnamed.Store(true)
+				wake(m.synced.progress)
+			}
+			first = false
 			if m.tryAll(ctx, tried) || m.tryOtherKey(ctx, tried) {
 				pause = firstJoin
 				m.log.Info("mesh joined", "dur", time.Since(alone).Round(time.Millisecond))

@@ -95,6 +95,7 @@ type Mesh struct {
 	announceAt time.Time // when to look whether the own record may be told; belongs to watch
 
 	members *members
+	synced  *synced
 	damper  *damper
 	flaps   int // returns that were not believed since the last word about it; belongs to watch
 
@@ -138,7 +139,7 @@ func New(cfg Config) (*Mesh, error) {
 		inbox: make(chan []byte, 4096), events: make(chan *event, 4096), outbox: make(chan parcel, 256),
 		bulk: make(chan parcel),
 		kick: make(chan struct{}, 1), rejoin: make(chan struct{}, 1), callers: make(chan string, 16), conflicts: make(chan string, 16), claims: make(chan *message, 16),
-		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(), members: newMembers(), resolve: net.DefaultResolver.LookupIPAddr,
+		ahead: make(chan uint64, 1), buried: make(chan string, 64), damper: newDamper(), members: newMembers(), synced: newSynced(cfg.Discover), resolve: net.DefaultResolver.LookupIPAddr,
 	}
 	m.rotation.start = make(chan keyring.Request, 1)
 	m.challenges.init()
@@ -194,9 +195,7 @@ func (m *Mesh) configure() (err error) {
 	m.freight = newFreight(m.records, float64(m.cfg.RepairRate), float64(m.cfg.GossipRate)/2)
 	inner := m.cfg.Transport
 	if inner == nil {
-		nt, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
-			BindAddrs: []string{m.cfg.BindAddr}, BindPort: m.cfg.BindPort, Logger: conf.Logger,
-		})
+		nt, err := bind(&memberlist.NetTransportConfig{BindAddrs: []string{m.cfg.BindAddr}, BindPort: m.cfg.BindPort, Logger: conf.Logger})
 		if err != nil {
 			return fmt.Errorf("cannot listen for the mesh on %s: %w", net.JoinHostPort(m.cfg.BindAddr, strconv.Itoa(m.cfg.BindPort)), err)
 		}
@@ -212,6 +211,20 @@ func (m *Mesh) configure() (err error) {
 	}
 	m.conf = conf
 	return nil
+}
+
+// bindTries is how many ports are tried where any will do.
+const bindTries = 10
+
+// bind binds the sockets of a node. Where any port will do, the system chooses one that is free for TCP, which somebody may have for UDP: then
+// it chooses again.
+func bind(c *memberlist.NetTransportConfig) (nt *memberlist.NetTransport, err error) {
+	for range bindTries {
+		if nt, err = memberlist.NewNetTransport(c); err == nil || c.BindPort != 0 {
+			break
+		}
+	}
+	return nt, err
 }
 
 // advertise decides what others are told to reach this node at.

@@ -22,7 +22,7 @@ import (
 //	claim    name, nonce, uptime in ms, address     "are you another one of my name?"
 //	held     name, nonce, uptime in ms, address     "yes, and so old": the answer, with the nonce of the claim
 //	keys     name, serial, repeated secret          the cluster's keyring, to a node that is behind; only where all is encrypted
-//	ask      name, nonce, address, name asked       "are you there?"
+//	ask      name, nonce, address, name asked       "are you there?"; to another node: "did it say goodbye?", which a bye answers
 //	answer   name, nonce of the question            "I am"
 //
 // Unknown kinds are counted and dropped, so a later release may add some; a kind itself never changes. Unknown bits of flags are

@@ -134,8 +134,9 @@ func TestQueueIsBoundedInEntriesAndRate(t *testing.T) {
 		own.Set(now, assign("k0", now.String()+strings.Repeat("x", 500)))
 		q.push("n", 1, []string{"k0"})
 	}
-	if sent < 8000 || sent > 14000 {
-		t.Errorf("%d bytes in ten seconds, want about 1,000 a second and a start of 2,000", sent)
+	// Up to one datagram more: what is left of the credit may be less than the last one takes.
+	if want := 1000 * (10 + hotBurst); sent < want-2000 || sent > want+1300 {
+		t.Errorf("%d bytes in ten seconds, want about %d: 1,000 a second and the credit of the start", sent, want)
 	}
 }
 

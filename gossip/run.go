@@ -48,6 +48,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	group.Go(func() error { m.watch(groupCtx); return nil })
 	group.Go(func() error { m.join(groupCtx); return nil })
 	group.Go(func() error { m.locate(groupCtx); return nil })
+	group.Go(func() error { m.awaitSync(groupCtx); return nil })
 	for range revivers {
 		group.Go(func() error { m.reviveAll(groupCtx); return nil })
 	}
@@ -170,6 +171,7 @@ func (m *Mesh) receive(ctx context.Context) {
 		case b := <-m.inbox:
 			m.pending.Add(-int64(len(b)))
 			m.handle(b)
+			wake(m.synced.progress)
 		}
 	}
 }
@@ -197,6 +199,9 @@ func (m *Mesh) handle(b []byte) {
 		m.onSummary(msg)
 	case kindDigests: // they answer what this node said, or came over a stream
 		m.lives(msg.node)
+		if msg.mask == ^uint64(0) {
+			m.synced.showed(msg.digests)
+		}
 		m.onDigests(msg)
 	case kindBye:
 		m.onBye(msg, b)

@@ -181,17 +181,31 @@ func (m *Mesh) question(name string) {
 	if !ok {
 		return
 	}
-	msg := &message{kind: kindAsk, node: m.cfg.NodeID, number: m.nonce, addr: m.self(), to: name}
+	m.askAbout(to, name)
+}
+
+// askAbout sends a question about a node to that node, or to another one.
+func (m *Mesh) askAbout(to memberlist.Node, about string) {
+	msg := &message{kind: kindAsk, node: m.cfg.NodeID, number: m.nonce, addr: m.self(), to: about}
 	_ = m.ml.Load().SendBestEffort(&to, msg.append(nil))
 }
 
-// onAsk answers, to the address that the question names: the asker may be unknown here.
+// onAsk answers, to the address that the question names: the asker may be unknown here. Of another node all that is told is its
+// goodbye, if there was one.
 func (m *Mesh) onAsk(msg *message) {
 	to, ok := nodeAt(msg.node, msg.addr)
-	if !ok || msg.to != m.cfg.NodeID || msg.node == m.cfg.NodeID {
+	if !ok || msg.node == m.cfg.NodeID {
 		return
 	}
-	_ = m.ml.Load().SendBestEffort(&to, (&message{kind: kindAnswer, node: m.cfg.NodeID, number: msg.number}).append(nil))
+	answer := &message{kind: kindAnswer, node: m.cfg.NodeID, number: msg.number}
+	if msg.to != m.cfg.NodeID {
+		generation, gone := m.goodbyeOf(msg.to)
+		if !gone {
+			return
+		}
+		answer = &message{kind: kindBye, node: msg.to, number: generation}
+	}
+	_ = m.ml.Load().SendBestEffort(&to, answer.append(nil))
 }
 
 // self is the address of this node, as others know it.

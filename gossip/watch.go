@@ -68,6 +68,7 @@ func (m *Mesh) watch(ctx context.Context) {
 			return
 		case e := <-m.events:
 			m.onEvent(*e)
+			wake(m.synced.progress)
 		case <-alarm.C:
 			now := time.Now()
 			for _, name := range m.damper.over(now) {
@@ -275,6 +276,24 @@ func (m *Mesh) reconcile() {
 			m.onEvent(event{eventLeave, memberlist.Node{Name: s.Node()}})
 		}
 	}
+	m.inquire(now)
+}
+
+// inquire asks others about the nodes of which there is but a record, lately: one that said goodbye before this node was there to
+// hear it has left, and is not dead.
+func (m *Mesh) inquire(now time.Time) {
+	asked := 0
+	for s := range m.records.Snapshots() {
+		if s.Node() == m.cfg.NodeID || s.Liveness() != record.Unknown || now.Sub(s.Since()) >= strangerFor {
+			continue
+		}
+		for _, p := range m.peers.random(1, s.Node()) {
+			m.askAbout(p, s.Node())
+		}
+		if asked++; asked == asksAtOnce {
+			return
+		}
+	}
 }
 
 // forget drops what was kept of nodes that were reaped: the goodbyes, lest they fill the room for others', and the addresses of those
@@ -294,9 +313,16 @@ func (m *Mesh) forget(nodes []string) {
 
 // saidBye tells whether a node left on purpose and was not seen again since.
 func (m *Mesh) saidBye(name string) bool {
+	_, gone := m.goodbyeOf(name)
+	return gone
+}
+
+// goodbyeOf is saidBye, with the generation of the life that ended so.
+func (m *Mesh) goodbyeOf(name string) (generation uint64, gone bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.byes[name].gone
+	b := m.byes[name]
+	return b.generation, b.gone
 }
 
 // outlived tells whether a record is of a later life than the one that ended with the node's last goodbye.

@@ -4,11 +4,13 @@
 //	GET /mesh/members       every node that is known here: []Member, in order of names
 //	GET /mesh/nodes/NAME    one node's whole record: Node. NAME is a name, a host name that one node alone has, or
 //	                        what one name alone begins with
+//	GET /mesh/tasks         the tasks of all nodes, as their records tell of them: []Task
 //	GET /mesh/watch         what changes from now on, as it does: a stream of Event, each a line of JSON. A heartbeat comes
 //	                        when nothing changes; a reader that is too slow is told that it missed something, and one
 //	                        that does not read at all is cut off
 //	GET /mesh/rtt?a=A&b=B   how far two nodes are from each other: RTT. They are named as above; without one of them,
 //	                        the node that answers is meant
+//	GET /mesh/places        where every node is in the network: []Place
 //	GET /mesh/keys          which keys the nodes have, by fingerprint, and how a rotation goes that was begun here: Keys
 //	POST /mesh/keys         begins a rotation: a RotationRequest, which answers the challenge of the GET and is sealed with
 //	                        the present key; the answer is 202 with the Rotation
@@ -61,8 +63,10 @@ var _ Mesh = (*gossip.Mesh)(nil)
 const (
 	PathMembers = "/mesh/members"
 	PathNodes   = "/mesh/nodes/" // followed by a name
+	PathTasks   = "/mesh/tasks"
 	PathWatch   = "/mesh/watch"
 	PathRTT     = "/mesh/rtt"
+	PathPlaces  = "/mesh/places"
 	PathKeys    = "/mesh/keys"
 )
 
@@ -80,7 +84,9 @@ func Mount(m Mesh) func(*fiber.App) {
 	return func(app *fiber.App) {
 		app.All(PathMembers, only(a.members, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathNodes+":name", only(a.node, fiber.MethodGet, fiber.MethodHead))
+		app.All(PathTasks, only(a.tasks, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathRTT, only(a.rtt, fiber.MethodGet, fiber.MethodHead))
+		app.All(PathPlaces, only(a.places, fiber.MethodGet, fiber.MethodHead))
 		app.All(PathKeys, only(a.keys, fiber.MethodGet, fiber.MethodHead, fiber.MethodPost))
 		app.All(PathWatch, only(a.watch, fiber.MethodGet))
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
 	"starling/gossip"
@@ -319,6 +320,15 @@ func TestRTTBetweenNodes(t *testing.T) {
 		if status, body := request(t, "GET", base+"/mesh/rtt?"+query, &got); status != 200 || got != want {
 			t.Errorf("%q: %d %s, want %+v", query, status, body, want)
 		}
+	}
+	var places []Place
+	want := []Place{
+		{Name: "edge1", Hostname: "one.example", AgentID: "a", Coordinate: json.RawMessage(`{"vector":[-4000],"height":0,"adjustment":0,"error":0}`)},
+		{Name: "edge2", Coordinate: json.RawMessage(`{"vector":[8250],"height":50,"adjustment":0,"error":0}`)},
+		{Name: "self", Coordinate: json.RawMessage(`{"vector":[0],"height":0,"adjustment":0,"error":0}`)},
+	}
+	if status, body := request(t, "GET", base+"/mesh/places", &places); status != 200 || !cmp.Equal(places, want) {
+		t.Errorf("places: %d %s, want %s", status, body, want)
 	}
 	for query, want := range map[string]string{
 		"a=edge1&b=nobody": `no node "nobody" is known here`, "a=nobody": `no node "nobody" is known here`, "b=new": "no network coordinate yet",

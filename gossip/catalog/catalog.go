@@ -2,7 +2,7 @@
 //
 // A record is a map of keys to opaque values (package record); every value here is one small protobuf message of our
 // own with plain scalars, so that neither the mesh nor DNS links the Mesos messages. The agent writes node, res, health
-// and its tasks; a leading master writes leader; the mesh itself writes coord and keys; everyone else only reads. Nothing starts, ends
+// and its tasks and executors; a leading master writes leader and frameworks; the mesh itself writes coord and keys; everyone else only reads. Nothing starts, ends
 // or is deleted because of a record alone.
 //
 // A value that does not decode is to be treated as absent, and counted by the reader.
@@ -23,6 +23,10 @@ const (
 	KeyKeys       = "keys"
 	// PrefixTask begins the key of every task.
 	PrefixTask = "task/"
+	// PrefixExecutor begins the key of every executor that is not a command task's own.
+	PrefixExecutor = "exec/"
+	// PrefixFramework begins the key of every framework, which ends with the framework's id, and is by itself the key of Frameworks.
+	PrefixFramework = "fw/"
 )
 
 // The roles that a node may have.
@@ -36,6 +40,20 @@ const (
 // rules for Mesos ids guarantee.
 func TaskKey(frameworkID, taskID string) string {
 	return PrefixTask + frameworkID + "/" + taskID
+}
+
+// ExecutorKey is the key of an executor: as a task's, its id is unique within its framework only.
+func ExecutorKey(frameworkID, executorID string) string {
+	return PrefixExecutor + frameworkID + "/" + executorID
+}
+
+// ParseExecutorKey takes apart what ExecutorKey made; ok is false for any other key.
+func ParseExecutorKey(key string) (frameworkID, executorID string, ok bool) {
+	rest, ok := strings.CutPrefix(key, PrefixExecutor)
+	if !ok {
+		return "", "", false
+	}
+	return strings.Cut(rest, "/")
 }
 
 // ParseTaskKey takes apart what TaskKey made; ok is false for any other key.

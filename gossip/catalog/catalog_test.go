@@ -38,6 +38,16 @@ func messages() map[string]proto.Message {
 			Addresses: []string{"172.17.0.2", "fd00::2"}, Resources: resources, Role: "a/b", ContainerId: "c", Launched: 1793534400000000001, Checked: true,
 			Discovery: &Discovery{Name: "web", Visibility: 2, Environment: "prod", Location: "l", Version: "1", Ports: []*Port{{Number: 31000, Name: "http", Protocol: "tcp"}}},
 		},
+		"task-addresses": &Task{
+			TaskId: "web.1", FrameworkId: "f-0001", FrameworkName: "marathon", Name: "web", State: 1, Healthy: proto.Bool(true), Addresses: []string{"172.17.0.2"},
+			Checked: true, Published: true, MesosAddresses: []string{"10.9.0.1"}, DockerAddresses: []string{"172.17.0.2", "fd00::2"},
+			WasHealthy: true, Changed: 1793534400,
+		},
+		"framework":  &Framework{Name: "marathon", Addresses: []string{"10.0.0.9", "fd00::9"}, Port: 31500},
+		"frameworks": &Frameworks{Epoch: 7, Count: 2},
+		"executor": &Executor{
+			FrameworkId: "f-0001", ExecutorId: "e", Resources: resources, Role: "a/b", ContainerId: "c", Launched: 1793534400000000001,
+		},
 		"coord":  &Coordinate{Vector: []int32{-40000, 12, 0, 1, -1, 300, 7, 40000}, Height: 10, Adjustment: -25, Error: 120},
 		"keys":   &Keys{Serial: 300, Fingerprints: [][]byte{{1, 2, 3, 4, 5, 6, 7, 8}, {0xff, 2, 3, 4, 5, 6, 7, 8}}},
 		"leader": &Leader{Epoch: 7, Hostname: "m1", Address: "10.0.0.9", Port: 5050, MasterId: "m"},
