@@ -31,6 +31,11 @@ func (s *server) adopt(pidfds map[string]handedPidfd) error {
 			// Whoever has that number and start time now is somebody else.
 			r.PID, r.Ticks = 0, 0
 		}
+		if r.Launcher && r.PID == 0 && r.Exit == nil {
+			// What the launcher was to start never ran: for whoever asked for it, it was never there.
+			s.undo(&r.Container, r.Boot == s.boot)
+			continue
+		}
 		c := &container{record: *r, pidfd: -1}
 		s.containers[r.ID] = c
 		if r.Exit != nil {
@@ -88,11 +93,12 @@ func (s *server) refind(r *record, procs []proc) int {
 
 // lose ends a container whose process is gone, nobody knows how. What is left of it goes too.
 func (s *server) lose(c *container) {
+	before := make(struck)
 	for range 3 {
 		if c.Boot != s.boot {
 			break
 		}
-		if n, err := killOnce(&c.Container, s.spawner.mark, nil); n == 0 || err != nil {
+		if n, err := killOnce(&c.Container, s.spawner.mark, nil, before); n == 0 || err != nil {
 			break
 		}
 	}

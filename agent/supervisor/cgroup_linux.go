@@ -1,14 +1,13 @@
 package supervisor
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,21 +118,32 @@ func killByNumber(dir string, pids []int) {
 	}
 }
 
-// oomKills tells how many processes the memory limit of the cgroups has ended.
-func oomKills(dirs []string) int {
+// OOMKilled tells whether the OOM killer ended a container, by what its cgroups count and the wait status of its first
+// process, 0 while that runs. In a cgroup of the first version, which counts its own processes only, the OOM killer ends a
+// single one, and whoever watches ends the rest: there the count is enough. In one of the second version it ends all of
+// them, and the count holds what was ended in cgroups that the container itself made: there the first process must have
+// been killed too.
+func OOMKilled(dirs []string, status int) bool {
+	ws := syscall.WaitStatus(status)
+	killed := ws.Signaled() && ws.Signal() == syscall.SIGKILL
 	for _, dir := range dirs {
-		for _, name := range []string{"memory.events", "memory.oom_control"} {
-			text, err := readFile(filepath.Join(dir, name), make([]byte, 1024))
-			if err != nil {
-				continue
-			}
-			lines := bufio.NewScanner(bytes.NewReader(text))
-			for lines.Scan() {
-				if v, ok := strings.CutPrefix(lines.Text(), "oom_kill "); ok {
-					n, _ := strconv.Atoi(strings.TrimSpace(v))
-					return n
-				}
-			}
+		if oomKills(filepath.Join(dir, "memory.oom_control")) > 0 || killed && oomKills(filepath.Join(dir, "memory.events")) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// oomKills reads how many processes the OOM killer has ended.
+func oomKills(file string) int {
+	text, err := readFile(file, make([]byte, 1024))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if v, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			n, _ := strconv.Atoi(strings.TrimSpace(v))
+			return n
 		}
 	}
 	return 0

@@ -14,6 +14,11 @@
 // who watch. The socket has mode 0600, in a folder of mode 0700, and the peer's credentials must be those of the
 // supervisor's user or of root.
 //
+// The first process may also be started by a launcher, a program that makes namespaces and a root file system for it (see
+// [Launcher]): a child of the supervisor that starts it, waits until it is written down, lets it run, and ends. The
+// process is the supervisor's own child then. A launch that fails, or takes too long, or whose supervisor dies before
+// the process is written down, leaves nothing.
+//
 // # What survives what
 //
 //   - The death of the agent, in any way: everything. The supervisor has its own session, was forked twice, holds no

@@ -81,3 +81,19 @@ func replaceFile(temp, path string, text []byte, sync bool) error {
 	}
 	return nil
 }
+
+// overwriteFile writes text in the place of what a file holds, which takes no more room than that.
+func overwriteFile(path string, text []byte, sync bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err == nil {
+		err = f.Truncate(int64(len(text)))
+	}
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}

@@ -62,14 +62,17 @@ func members(procs []proc, c *Container, mark string, sessions map[int]bool) []p
 	return found
 }
 
-// killMembers sends SIGKILL to all that members finds and returns how many of them were alive.
-func killMembers(procs []proc, c *Container, mark string, sessions map[int]bool) int {
-	alive := 0
+// struck are processes that were sent SIGKILL, with their start times. One that is dying gives up its memory, and with that its
+// mark, before its files: it is not found any more, and holds its ports still.
+type struck map[int]uint64
+
+// killMembers sends SIGKILL to all that members finds and returns how many of them, and of those struck before, were alive.
+func killMembers(procs []proc, c *Container, mark string, sessions map[int]bool, before struck) int {
 	for _, p := range members(procs, c, mark, sessions) {
 		if p.zombie() {
 			continue
 		}
-		alive++
+		before[p.pid] = p.ticks
 		fd, err := openPidfd(p.pid, p.ticks)
 		if err != nil {
 			continue
@@ -77,11 +80,17 @@ func killMembers(procs []proc, c *Container, mark string, sessions map[int]bool)
 		_ = unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 		unix.Close(fd)
 	}
+	alive := 0
+	for _, p := range procs {
+		if ticks, ok := before[p.pid]; ok && ticks == p.ticks && !p.zombie() {
+			alive++
+		}
+	}
 	return alive
 }
 
-// killOnce sends SIGKILL to all processes of the container and returns how many were alive before.
-func killOnce(c *Container, mark string, sessions map[int]bool) (int, error) {
+// killOnce sends SIGKILL to all processes of the container and returns how many were alive before, those struck included.
+func killOnce(c *Container, mark string, sessions map[int]bool, before struck) (int, error) {
 	if dir := trackingCgroup(c.Cgroups); dir != "" {
 		return cgroupKill(dir)
 	}
@@ -89,7 +98,7 @@ func killOnce(c *Container, mark string, sessions map[int]bool) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return killMembers(procs, c, mark, sessions), nil
+	return killMembers(procs, c, mark, sessions, before), nil
 }
 
 // KillProcesses ends all processes of a container of the supervisor of dir without asking the supervisor: for when that
@@ -99,13 +108,13 @@ func KillProcesses(ctx context.Context, dir string, c Container) error {
 	if err != nil {
 		return err
 	}
-	return killUntilGone(ctx, &c, markOf(dir), nil)
+	return killUntilGone(ctx, &c, markOf(dir), nil, make(struck))
 }
 
-func killUntilGone(ctx context.Context, c *Container, mark string, sessions map[int]bool) error {
+func killUntilGone(ctx context.Context, c *Container, mark string, sessions map[int]bool, before struck) error {
 	pause := time.Millisecond
 	for {
-		alive, err := killOnce(c, mark, sessions)
+		alive, err := killOnce(c, mark, sessions, before)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot find the processes of container %q: %w", c.ID, err)
 		}

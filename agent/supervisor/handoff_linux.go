@@ -40,7 +40,10 @@ func (s *server) upgrade(argv []string) error {
 	if err := unix.Access(argv[0], unix.X_OK); err != nil {
 		return refuse("cannot_run", "cannot run %q: %v", argv[0], err)
 	}
-	// The reaper first: it takes the lock of the forks now and then.
+	// No start is under way from here on, and none begins: a launcher may be waiting for us.
+	s.launches.Lock()
+	defer s.launches.Unlock()
+	// The reaper comes next: it takes the lock of the forks now and then.
 	p := pauseRequest{rested: make(chan struct{}), resume: make(chan struct{})}
 	select {
 	case s.pause <- p:
@@ -56,7 +59,6 @@ func (s *server) upgrade(argv []string) error {
 	case <-time.After(upgradeWait):
 		return refuse("timeout", "exits are still being written")
 	}
-	// No start is under way from here on, and none begins.
 	s.spawning.Lock()
 	defer s.spawning.Unlock()
 	s.mu.Lock()

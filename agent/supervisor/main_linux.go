@@ -47,8 +47,13 @@ type options struct {
 //	--cgroup=DIR,...  cgroups to move into, and to remove at the end
 //	--detach          start the supervisor as a process of its own, return when it serves
 //
+// With --enter alone it is no supervisor, but a process on its way into a container: see EnterCommand.
+//
 // It returns the exit code. SIGTERM ends a supervisor without running containers; others ignore it.
 func Main(args []string) int {
+	if len(args) == 1 && args[0] == "--enter" {
+		return enter()
+	}
 	var o options
 	flags := flag.NewFlagSet("supervisor", flag.ContinueOnError)
 	flags.StringVar(&o.dir, "dir", "", "`folder` of the supervisor")
@@ -139,12 +144,13 @@ func newServer(o *options, given *handoff, log *slog.Logger) (*server, error) {
 		return nil, err
 	}
 	s := &server{
-		dir: o.dir, boot: boot, idle: o.idleExit, log: log,
+		dir: o.dir, boot: boot, build: Build("/proc/self/exe"), idle: o.idleExit, log: log,
 		records:    records{dir: filepath.Join(o.dir, containersName), quarantine: filepath.Join(o.dir, "quarantine")},
 		spawner:    &spawner{mark: markOf(o.dir)},
 		containers: make(map[string]*container),
 		byPidfd:    make(map[int]*container),
 		byPID:      make(map[int]*container),
+		reserved:   make(map[int]bool),
 		conns:      make(map[*conn]struct{}),
 		pause:      make(chan pauseRequest, 1),
 		stop:       make(chan struct{}),
@@ -215,6 +221,12 @@ func (s *server) settleProcess() {
 	}
 }
 
+// leaveTries is how often the end tries to remove a cgroup that is in use, and leavePause how long lies in between.
+const (
+	leaveTries = 50
+	leavePause = 20 * time.Millisecond
+)
+
 // leaveCgroups takes our own cgroups with us when we end for good, and their folders if those are empty: nobody else
 // could, since a process can't be in no cgroup. It is no fault if that does not work.
 func (s *server) leaveCgroups() {
@@ -229,9 +241,16 @@ func (s *server) leaveCgroups() {
 				break
 			}
 		}
-		if os.Remove(dir) == nil {
-			_ = os.Remove(filepath.Dir(dir))
+		// An orphan of a task may be about to end there.
+		for range leaveTries {
+			err := os.Remove(dir)
+			if !errors.Is(err, unix.EBUSY) {
+				break
+			}
+			_, _ = unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			time.Sleep(leavePause)
 		}
+		_ = os.Remove(filepath.Dir(dir))
 	}
 }
 

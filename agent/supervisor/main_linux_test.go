@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(roleEnv) == "supervisor" {
 		os.Exit(Main(os.Args[1:]))
 	}
+	if os.Getenv(roleEnv) == "launcher" {
+		os.Exit(runLauncher())
+	}
 	os.Exit(m.Run())
 }
 
@@ -47,7 +50,7 @@ func newNode(t testing.TB) *node {
 }
 
 func (n *node) clean() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c, err := Ensure(ctx, n.cfg)
 	if err != nil {
@@ -100,9 +103,16 @@ type client struct {
 	found []Container
 }
 
+// ensure is Ensure with all the time that a busy machine may take for a start.
+func (n *node) ensure() (*Client, error) {
+	ctx, cancel := context.WithTimeout(n.t.Context(), time.Minute)
+	defer cancel()
+	return Ensure(ctx, n.cfg)
+}
+
 func (n *node) connect() *client {
 	n.t.Helper()
-	sc, err := Ensure(n.t.Context(), n.cfg)
+	sc, err := n.ensure()
 	if err != nil {
 		n.t.Fatalf("ensure: %v", err)
 	}
@@ -215,7 +225,7 @@ func (n *node) pidsIn(id string, count int) []int {
 
 func waitFor(t testing.TB, what string, ready func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ready() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)

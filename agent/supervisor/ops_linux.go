@@ -54,6 +54,7 @@ func (s *server) hello() *Hello {
 	defer s.mu.Unlock()
 	running := s.runningLocked()
 	return &Hello{
+		Build:    s.build,
 		Protocol: protocolVersion, PID: os.Getpid(), Generation: s.generation,
 		Running: running, Ended: len(s.containers) - running,
 	}
@@ -127,11 +128,20 @@ func (s *server) joinStart(ctx context.Context, c *container, started chan struc
 // launch does the work of a start. The intent comes first, so that a supervisor that dies halfway leaves a trace for
 // the next one to follow; neither write is synced, see the package comment.
 func (s *server) launch(c *container, spec *Spec, intent record) (Container, error) {
-	s.spawning.RLock()
-	defer s.spawning.RUnlock()
+	s.launches.RLock()
+	defer s.launches.RUnlock()
+	intent.Launcher = spec.LaunchWithin > 0
+	if !roomForMore() {
+		return Container{}, refuse("cannot_run", "cannot run %q: %v", spec.Path, unix.EAGAIN)
+	}
 	if err := s.records.write(&intent, false); err != nil {
 		return Container{}, refuse("internal", "cannot write the record of container %q: %v", spec.ID, err)
 	}
+	if intent.Launcher {
+		return s.launchBy(c, spec, intent)
+	}
+	s.spawning.RLock()
+	defer s.spawning.RUnlock()
 	p, err := s.spawner.spawn(spec)
 	if err != nil {
 		_ = s.records.remove(spec.ID)
@@ -146,7 +156,7 @@ func (s *server) launch(c *container, spec *Spec, intent record) (Container, err
 		return full.Container, nil
 	}
 	_ = unix.PidfdSendSignal(p.pidfd, unix.SIGKILL, nil, 0)
-	_, _ = killOnce(&full.Container, s.spawner.mark, nil)
+	_, _ = killOnce(&full.Container, s.spawner.mark, nil, make(struck))
 	abandon(p.pid)
 	unix.Close(p.pidfd)
 	_ = s.records.remove(spec.ID)
@@ -186,19 +196,46 @@ func (s *server) signal(req *request) error {
 	if req.Signal <= 0 || req.Signal > 64 {
 		return refuse("invalid", "signal %d is not between 1 and 64", req.Signal)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c, ok := s.containers[req.ID]
-	if !ok {
-		return refuse("unknown", "unknown container %q", req.ID)
-	}
-	if c.Exit != nil || c.pidfd < 0 {
-		return nil
-	}
-	if err := signalGroup(c.pidfd, c.PID, syscall.Signal(req.Signal)); err != nil {
-		return fmt.Errorf("cannot signal container %q: %w", req.ID, err)
+	signal := syscall.Signal(req.Signal)
+	for look := 0; look < judgeLooks; look++ {
+		if look > 0 {
+			time.Sleep(judgePause)
+		}
+		if again, err := s.signalOnce(req.ID, signal, look); !again || err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// signalOnce sends a signal, or SIGKILL where that has to do; not at once while it is blocked. It reports whether to look
+// again.
+func (s *server) signalOnce(id string, signal syscall.Signal, look int) (again bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.containers[id]
+	if !ok {
+		return false, refuse("unknown", "unknown container %q", id)
+	}
+	if c.Exit != nil || c.pidfd < 0 {
+		return false, nil
+	}
+	// All in its namespace go with it: whoever got the signal before could make it end in another way.
+	found := judge(c.PID, signal)
+	if found == delivered && look <= judgeSend || found == undecided && look == judgeSend {
+		if err := signalGroup(c.pidfd, c.PID, signal); err != nil {
+			return false, fmt.Errorf("cannot signal container %q: %w", id, err)
+		}
+	}
+	switch found {
+	case undecided:
+		return true, nil
+	case needsKill:
+		if unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0) == nil {
+			c.meant = signal
+		}
+	}
+	return false, nil
 }
 
 // kill ends all processes of a container and waits for its exit to be on disk.
@@ -233,26 +270,39 @@ func (s *server) kill(ctx context.Context, req *request) (*Container, error) {
 	case <-ctx.Done():
 	case <-time.After(50 * time.Millisecond):
 	}
-	s.mu.Lock()
-	swept, sessions := c.swept, s.sessionsLocked(c.PID)
-	s.mu.Unlock()
-	if !swept {
-		if err := killUntilGone(ctx, got, s.spawner.mark, sessions); err != nil {
-			if errors.Is(err, ErrTimeout) {
-				return nil, refuse("timeout", "%v", err)
-			}
-			return nil, err
-		}
+	if err := s.killRest(ctx, c, got); err != nil {
+		return nil, err
 	}
 	select {
 	case <-ended:
 	case <-ctx.Done():
 		return nil, refuse("timeout", "container %q is dead, but its exit is not on disk yet", req.ID)
 	}
+	// What the sweep has killed meanwhile may be dying still.
+	if err := s.killRest(ctx, c, got); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	last := c.Container
 	return &last, nil
+}
+
+// killRest ends all processes of a container, unless its end has shown that none is left.
+func (s *server) killRest(ctx context.Context, c *container, got *Container) error {
+	s.mu.Lock()
+	swept, sessions := c.swept, s.sessionsLocked(c.PID)
+	before := make(struck)
+	maps.Copy(before, c.struck)
+	s.mu.Unlock()
+	if swept {
+		return nil
+	}
+	err := killUntilGone(ctx, got, s.spawner.mark, sessions, before)
+	if errors.Is(err, ErrTimeout) {
+		return refuse("timeout", "%v", err)
+	}
+	return err
 }
 
 // endedLocked returns a channel that is closed when the exit of c is told. Called with mu held.
@@ -342,16 +392,15 @@ func (s *server) persist(r *record) error {
 	return s.records.syncDir()
 }
 
-// watch makes c hear of every exit from now on, and returns all containers as of now.
+// watch makes c hear of every exit from now on, and returns all containers as of now; those that are being started have
+// no PID.
 func (s *server) watch(c *conn) []Container {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.watching = true
 	all := make([]Container, 0, len(s.containers))
 	for _, id := range slices.Sorted(maps.Keys(s.containers)) {
-		if k := s.containers[id]; k.PID != 0 || k.Exit != nil {
-			all = append(all, k.Container)
-		}
+		all = append(all, s.containers[id].Container)
 	}
 	return all
 }

@@ -20,6 +20,9 @@ func Main([]string) int {
 	return 1
 }
 
+// Build knows nothing on this system.
+func Build(string) string { return "" }
+
 // Ensure returns an error on this system.
 func Ensure(context.Context, Config) (*Client, error) { return nil, errSystem }
 
@@ -30,6 +33,9 @@ func KillProcesses(context.Context, string, Container) error { return errSystem 
 
 // Processes returns an error on this system.
 func Processes(string, Container) ([]int, error) { return nil, errSystem }
+
+// OOMKilled knows nothing on this system.
+func OOMKilled([]string, int) bool { return false }
 
 // Read returns an error on this system.
 func Read(string) ([]Container, error) { return nil, errSystem }

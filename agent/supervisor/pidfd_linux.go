@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -57,9 +58,25 @@ func (h *Handle) Signal(signal syscall.Signal) error {
 	return err
 }
 
-// SignalGroup sends a signal to the process group that the process leads. It does nothing once the process has ended.
+// SignalGroup sends a signal to the process group that the process leads. It does nothing once the process has ended. The
+// first process of a pid namespace ends by SIGKILL where the signal would have ended another one.
 func (h *Handle) SignalGroup(signal syscall.Signal) error {
-	return signalGroup(h.fd, h.pid, signal)
+	for look := 0; look < judgeLooks; look++ {
+		found := judge(h.pid, signal)
+		if found == needsKill {
+			return h.Signal(unix.SIGKILL)
+		}
+		if found == delivered && look <= judgeSend || found == undecided && look == judgeSend {
+			if err := signalGroup(h.fd, h.pid, signal); err != nil {
+				return err
+			}
+		}
+		if found == delivered {
+			return nil
+		}
+		time.Sleep(judgePause)
+	}
+	return nil
 }
 
 // Exit tells whether the process has ended, and with what wait status where that can be known. An answer with ended
@@ -68,9 +85,13 @@ func (h *Handle) Exit() (status int, known, ended bool) {
 	if !readable(h.fd) {
 		return 0, false, false
 	}
-	status, known, _ = reapedStatus(h.fd)
+	status, known, final := reapedStatus(h.fd)
 	if !known {
 		status, known = zombieStatus(h.pid, h.ticks)
+	}
+	if !known && !final {
+		// It may have been reaped between the two questions.
+		status, known, _ = reapedStatus(h.fd)
 	}
 	return status, known, true
 }

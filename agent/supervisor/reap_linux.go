@@ -23,8 +23,9 @@ type ending struct {
 	c *container
 	// record is that of c with the exit.
 	record record
-	// swept is set when nothing of the container is left.
-	swept bool
+	// swept is set when nothing of the container is left; struck are those that it left.
+	swept  bool
+	struck struck
 }
 
 // pauseRequest asks the reaper to rest between two rounds. It closes rested and goes on when resume is closed.
@@ -173,10 +174,13 @@ func hasEnding(endings []ending, c *container) bool {
 func (s *server) endingLocked(c *container, status int, known bool) *ending {
 	_ = unix.EpollCtl(s.epoll, unix.EPOLL_CTL_DEL, c.pidfd, nil)
 	e := &ending{c: c, record: c.record}
-	e.record.Exit = &Exit{Known: known, Status: status, At: time.Now()}
 	ws := syscall.WaitStatus(status)
-	if known && ws.Signaled() && ws.Signal() == syscall.SIGKILL {
-		e.record.Exit.OOM = oomKills(c.Cgroups) > 0
+	if known && ws.Signaled() && ws.Signal() == syscall.SIGKILL && c.meant != 0 {
+		ws = syscall.WaitStatus(c.meant)
+	}
+	e.record.Exit = &Exit{Known: known, Status: int(ws), At: time.Now()}
+	if known {
+		e.record.Exit.OOM = OOMKilled(c.Cgroups, int(ws))
 	}
 	return e
 }
@@ -190,6 +194,7 @@ func (s *server) sweep(endings []ending) {
 		dir := trackingCgroup(e.record.Cgroups)
 		if dir == "" {
 			plain = append(plain, e)
+			e.struck = make(struck)
 			continue
 		}
 		left, err := cgroupKill(dir)
@@ -216,7 +221,7 @@ func (s *server) sweep(endings []ending) {
 		left := plain[:0]
 		for _, e := range plain {
 			delete(sessions, e.record.PID)
-			if killMembers(procs, &e.record.Container, s.spawner.mark, sessions) > 0 {
+			if killMembers(procs, &e.record.Container, s.spawner.mark, sessions, e.struck) > 0 {
 				left = append(left, e)
 			} else {
 				e.swept = true
@@ -290,7 +295,9 @@ func (s *server) tellLocked(e ending) {
 	delete(s.byPID, c.PID)
 	unix.Close(c.pidfd)
 	c.pidfd = -1
-	c.record, c.swept = e.record, e.swept
+	if c.record, c.swept = e.record, e.swept; !e.swept {
+		c.struck = e.struck
+	}
 	if c.ended != nil {
 		close(c.ended)
 		c.ended = nil
@@ -315,6 +322,7 @@ func (s *server) reapOrphans() {
 		}
 		s.mu.Lock()
 		_, known := s.byPID[pid]
+		known = known || s.reserved[pid]
 		s.mu.Unlock()
 		if known {
 			// It hides the others; its own turn comes first, and after that we are called again.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A record is a line "starling-container 1 <crc32c of the rest, 8 hex digits>\n" and JSON. Its file is always replaced
@@ -19,13 +21,15 @@ import (
 //
 // History (fields are added, never given another meaning):
 //
-//	1  2026-11  first version; note
+//	1  2026-11  first version; note; launcher
 const recordMagic = "starling-container 1 "
 
 type record struct {
 	Container
 	// Boot is the boot id of the time when the process was started.
 	Boot string `json:"boot"`
+	// Launcher is set in an intent whose process, if there is any, is a launcher: what it was to start never ran.
+	Launcher bool `json:"launcher,omitempty"`
 }
 
 var errTorn = errors.New("record is damaged")
@@ -64,13 +68,21 @@ type records struct {
 
 func (s records) path(id string) string { return filepath.Join(s.dir, id+".c") }
 
-// write replaces the record. With sync its content is on the disk afterwards, but its name only after syncDir.
+// write replaces the record. With sync its content is on the disk afterwards, but its name only after syncDir. On a full disk
+// it is written over the one that there is, which has its block already: a crash in that moment damages it, which is told,
+// and an exit that can't be written for hours is told to nobody.
 func (s records) write(r *record, sync bool) error {
 	text, err := r.encode()
 	if err != nil {
 		return err
 	}
-	return replaceFile(filepath.Join(s.dir, r.ID+".t"), s.path(r.ID), text, sync)
+	err = replaceFile(filepath.Join(s.dir, r.ID+".t"), s.path(r.ID), text, sync)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		if overwriteFile(s.path(r.ID), text, sync) == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 func (s records) syncDir() error {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"starling/agent/testenv"
 )
 
 // kernelTells reports whether the kernel tells a pidfd's holder the exit of a process that somebody else reaped.
@@ -67,7 +69,7 @@ func TestSupervisorDiesAndTasksLive(t *testing.T) {
 	begin := time.Now()
 	c = n.connect()
 	// It is to take 3 s at most; the rest is for what else runs on the machine.
-	if took := time.Since(begin); took > 10*time.Second {
+	if took := time.Since(begin); took > 20*time.Second {
 		t.Errorf("adoption took %v", took)
 	}
 	if k := c.find("before"); k.Exit == nil || k.Exit.Status != exited(77) {
@@ -152,13 +154,14 @@ func TestExitInTheGap(t *testing.T) {
 	}
 }
 
-// A record that names a process which is another one by now leads to no signal.
+// D7: a record that names a process which is another one by now leads to no signal, in a thousand tries.
 func TestReusedPIDIsLeftAlone(t *testing.T) {
 	n := newNode(t)
 	c := n.connect()
 	k := c.start(n.gated("victim", 4))
 	n.killSupervisor(c)
 	r := readRecord(t, n, "victim")
+	const rounds = 125 // of four tries for each of two records
 	for name, change := range map[string]func(*record){
 		"other start time": func(r *record) { r.Ticks-- },
 		"other boot":       func(r *record) { r.Boot = "00000000-0000-0000-0000-000000000000" },
@@ -171,6 +174,7 @@ func TestReusedPIDIsLeftAlone(t *testing.T) {
 		}
 	}
 	c = n.connect()
+	tries := 0
 	for _, id := range []string{"other-start-time", "other-boot"} {
 		if got := c.find(id); got.Exit == nil || got.Exit.Known {
 			t.Errorf("%s: got %+v, want an unknown exit", id, got.Exit)
@@ -181,18 +185,22 @@ func TestReusedPIDIsLeftAlone(t *testing.T) {
 			func() error {
 				return KillProcesses(t.Context(), n.dir, Container{ID: id, PID: k.PID, Ticks: k.Ticks - 1})
 			},
+			func() error {
+				if h, err := OpenHandle(k.PID, k.Ticks-1); !errors.Is(err, ErrGone) {
+					return fmt.Errorf("got %v, %w, want ErrGone", h, err)
+				}
+				return nil
+			},
 		} {
-			if err := op(); err != nil {
-				t.Error(err)
+			for range rounds {
+				tries++
+				if err := op(); err != nil || !alive(k.PID) {
+					t.Fatalf("%s: try %d: %v; another process lives: %v", id, tries, err, alive(k.PID))
+				}
 			}
 		}
 	}
-	if _, err := OpenHandle(k.PID, k.Ticks-1); !errors.Is(err, ErrGone) {
-		t.Errorf("got %v, want ErrGone", err)
-	}
-	if !alive(k.PID) {
-		t.Error("another process was killed")
-	}
+	t.Logf("0 wrong kills in %d tries", tries)
 }
 
 func (n *node) records() records {
@@ -334,7 +342,7 @@ func TestUpgradeLosesNothing(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			sc, err := Ensure(t.Context(), n.cfg)
+			sc, err := n.ensure()
 			if err != nil {
 				t.Error(err)
 				return
@@ -378,7 +386,7 @@ func TestUpgradeLosesNothing(t *testing.T) {
 			if !due() {
 				continue
 			}
-			sc, err := Ensure(t.Context(), n.cfg)
+			sc, err := n.ensure()
 			if err != nil {
 				t.Error(err)
 				return
@@ -391,7 +399,7 @@ func TestUpgradeLosesNothing(t *testing.T) {
 			sc.Close()
 		}
 	}()
-	sc, err := Ensure(t.Context(), n.cfg)
+	sc, err := n.ensure()
 	for i := range count {
 		spec := n.shell(fmt.Sprintf("u%d", i), fmt.Sprintf("exit %d", i%200))
 		spec.Stdout, spec.Stderr = "", ""
@@ -399,7 +407,7 @@ func TestUpgradeLosesNothing(t *testing.T) {
 			if sc != nil {
 				sc.Close()
 			}
-			sc, err = Ensure(t.Context(), n.cfg)
+			sc, err = n.ensure()
 		}
 	}
 	sc.Close()
@@ -437,15 +445,13 @@ func startOnce(t *testing.T, c *Client, spec Spec) error {
 
 // A disk that can't take an exit holds it up; it is told once it was written.
 func TestExitWaitsForTheDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		lacking(t, "an immutable folder takes root")
-	}
+	testenv.NeedRoot(t, "to mount")
 	n := newNode(t)
 	c := n.connect()
 	k := c.start(n.gated("w", 5))
 	dir := filepath.Join(n.dir, "containers")
 	if err := unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY, ""); err != nil {
-		lacking(t, "cannot mount: %v", err)
+		testenv.Lacks(t, "cannot mount: %v", err)
 	}
 	mounted := true
 	defer func() {
@@ -467,9 +473,14 @@ func TestExitWaitsForTheDisk(t *testing.T) {
 	if p, err := readProc(k.PID); err != nil || !p.zombie() {
 		t.Errorf("the process was reaped: %+v, %v", p, err)
 	}
-	if err := unix.Unmount(dir, 0); err != nil {
-		t.Fatal(err)
-	}
+	// It is busy while the supervisor tries.
+	waitFor(t, "the disk to be let go", func() bool {
+		err := unix.Unmount(dir, 0)
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	mounted = false
 	if e := c.awaitExit("w"); e.Status != exited(5) {
 		t.Errorf("got %s, want exit 5", statusText(e.Status))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,8 +28,13 @@ type container struct {
 	started chan struct{}
 	// ended is made on demand, and closed when the exit is told.
 	ended chan struct{}
+	// meant is the signal in whose name the process was killed; zero where SIGKILL is what was meant. It is not on disk: the
+	// next supervisor tells SIGKILL.
+	meant syscall.Signal
 	// swept is set when the container has ended and a look at the process table found nothing that it left.
 	swept bool
+	// struck are those that it left where that look found some. It does not change.
+	struck struck
 	// failed is why the start failed; such a container is not in the books any more.
 	failed error
 	// reapBy is when to stop waiting for somebody else to reap an adopted process that has ended. Only the reaper
@@ -42,8 +48,10 @@ func (c *container) running() bool { return c.Exit == nil }
 // server is the supervisor. Its goroutines: one accepts connections, two serve each (reads, writes), one for each
 // request, one reaps, one turns signals into wake-ups of the reaper. No goroutine belongs to a container.
 type server struct {
-	dir        string
-	boot       string
+	dir  string
+	boot string
+	// build is that of the program that runs.
+	build      string
 	records    records
 	spawner    *spawner
 	log        *slog.Logger
@@ -59,12 +67,17 @@ type server struct {
 	// spawning is held for reading from before a fork until the reaper knows the child, and for writing by who reaps
 	// children that nobody knows, or re-executes us.
 	spawning sync.RWMutex
+	// launches is held for reading by each start, from its intent to its end, and for writing by who re-executes us. It
+	// comes before spawning.
+	launches sync.RWMutex
 
 	mu         sync.Mutex
 	containers map[string]*container
 	byPidfd    map[int]*container
 	byPID      map[int]*container
-	conns      map[*conn]struct{}
+	// reserved are the launchers, and what they have started as long as the reaper does not hold it: no orphans.
+	reserved map[int]bool
+	conns    map[*conn]struct{}
 	// starting counts the containers that have no process yet.
 	starting int
 	// met is set once a client has come.

@@ -31,9 +31,9 @@ type spawned struct {
 	ticks      uint64
 }
 
-// spawn starts the first process of a container. The caller keeps all others from reaping meanwhile. Errors are
-// refusals with words for people.
-func (s *spawner) spawn(spec *Spec) (spawned, error) {
+// spawn starts the first process of a container, or its launcher, which gets extra as further descriptors from 3 on. The
+// caller keeps all others from reaping meanwhile. Errors are refusals with words for people.
+func (s *spawner) spawn(spec *Spec, extra ...int) (spawned, error) {
 	if err := checkDir(spec); err != nil {
 		return spawned{}, err
 	}
@@ -64,10 +64,16 @@ func (s *spawner) spawn(spec *Spec) (spawned, error) {
 		Files: []uintptr{uintptr(null), uintptr(stdout), uintptr(stderr)},
 		Sys:   &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
 	}
-	if c := spec.Credential; c != nil {
+	for _, fd := range extra {
+		attr.Files = append(attr.Files, uintptr(fd))
+	}
+	cgroups := spec.Cgroups
+	if spec.LaunchWithin > 0 {
+		cgroups = nil
+	} else if c := spec.Credential; c != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
 	}
-	unified, legacy := splitCgroups(spec.Cgroups)
+	unified, legacy := splitCgroups(cgroups)
 	if unified != "" {
 		fd, err := unix.Open(unified, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -229,38 +235,36 @@ func cause(err error) error {
 	return err
 }
 
-// openOutput opens a file for the output of a task. The folder may belong to the task's user, who may have put anything
-// there: links are not followed, and nothing is opened that could hang or act. A new file is given to that user.
+// openOutput opens a file for the output of a task. The folder, and some of those above it, may belong to the task's user,
+// who may have put anything there: no link is followed, what has other names is not written to, and nothing is opened
+// that could hang or act. A new file is given to that user.
 func openOutput(path string, user *Credential) (int, error) {
 	fail := func(err error) (int, error) {
-		if errors.Is(err, unix.ELOOP) {
+		switch {
+		case errors.Is(err, unix.ELOOP):
 			err = errors.New("is a symbolic link")
+		case errors.Is(err, unix.ENOTDIR):
+			err = errors.New("a part of its path is no folder, or a symbolic link")
 		}
 		return -1, refuse("cannot_run", "cannot open output file %q: %v", path, cause(err))
 	}
-	flags := unix.O_WRONLY | unix.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
-	fd, err := unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, 0o644)
-	created := err == nil
-	if errors.Is(err, unix.EEXIST) {
-		fd, err = unix.Open(path, flags, 0)
-	}
+	dir, err := openDir(filepath.Dir(path))
 	if err != nil {
 		return fail(err)
 	}
-	if created && user != nil {
-		if err := unix.Fchown(fd, int(user.UID), int(user.GID)); err != nil {
+	defer unix.Close(dir)
+	flags := unix.O_WRONLY | unix.O_APPEND | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, filepath.Base(path), flags|unix.O_CREAT|unix.O_EXCL, 0o644)
+	if err == nil && user != nil {
+		if err = unix.Fchown(fd, int(user.UID), int(user.GID)); err != nil {
 			unix.Close(fd)
-			return fail(err)
 		}
 	}
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		unix.Close(fd)
-		return fail(err)
+	if errors.Is(err, unix.EEXIST) {
+		fd, err = openExisting(dir, filepath.Base(path), path == os.DevNull, flags)
 	}
-	if stat.Mode&unix.S_IFMT != unix.S_IFREG && path != os.DevNull {
-		unix.Close(fd)
-		return fail(errors.New("is not a regular file"))
+	if err != nil {
+		return fail(err)
 	}
 	// The task gets it blocking, as programs expect.
 	if err := unix.SetNonblock(fd, false); err != nil {
@@ -268,6 +272,45 @@ func openOutput(path string, user *Credential) (int, error) {
 		return fail(err)
 	}
 	return fd, nil
+}
+
+// openExisting looks at what there is before it opens that.
+func openExisting(dir int, name string, device bool, flags int) (int, error) {
+	at, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	var stat unix.Stat_t
+	if err := unix.Fstat(at, &stat); err != nil {
+		return -1, err
+	}
+	switch kind := stat.Mode & unix.S_IFMT; {
+	case kind == unix.S_IFLNK:
+		return -1, unix.ELOOP
+	case kind == unix.S_IFDIR:
+		return -1, unix.EISDIR
+	case kind != unix.S_IFREG && !device:
+		return -1, errors.New("is not a regular file")
+	case kind == unix.S_IFREG && stat.Nlink > 1:
+		return -1, errors.New("has other names, maybe outside of the sandbox")
+	}
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(at), flags, 0)
+}
+
+// openDir enters a folder step by step, so that no part of its path is a link.
+func openDir(path string) (int, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Open("/", flags, 0)
+	for part := range strings.SplitSeq(strings.Trim(filepath.Clean(path), "/"), "/") {
+		if err != nil || part == "" {
+			break
+		}
+		above := fd
+		fd, err = unix.Openat(above, part, flags, 0)
+		unix.Close(above)
+	}
+	return fd, err
 }
 
 func setOOMScore(score int) error {

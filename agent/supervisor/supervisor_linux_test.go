@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"starling/agent/testenv"
 )
 
 func TestExitsAreTrue(t *testing.T) {
@@ -56,6 +58,25 @@ func TestCannotRunLeavesNothing(t *testing.T) {
 	if err := os.Symlink("/etc/hostname", link); err != nil {
 		t.Fatal(err)
 	}
+	// Folders above an output are a task's own where its sandbox lies in that of another container.
+	away := t.TempDir()
+	if err := os.Symlink(away, filepath.Join(dir, "containers")); err != nil {
+		t.Fatal(err)
+	}
+	below := filepath.Join(dir, "containers", "out")
+	other := filepath.Join(dir, "other")
+	if err := os.Link(write("foreign", "", 0o644), other); err != nil {
+		t.Fatal(err)
+	}
+	// A device acts when it is opened. There is none of this number: to open it would fail, to look at it does not.
+	special := filepath.Join(dir, "special")
+	kind, number := uint32(unix.S_IFIFO), 0
+	if os.Geteuid() == 0 {
+		kind, number = unix.S_IFCHR, int(unix.Mkdev(511, 200))
+	}
+	if err := unix.Mknod(special, kind|0o600, number); err != nil {
+		t.Fatal(err)
+	}
 	for name, tt := range map[string]struct {
 		change func(*Spec)
 		want   string
@@ -69,6 +90,9 @@ func TestCannotRunLeavesNothing(t *testing.T) {
 		"no folder":          {func(s *Spec) { s.Dir = "/no/such" }, `cannot use working directory "/no/such": no such file or directory`, ErrCannotRun},
 		"folder is a file":   {func(s *Spec) { s.Dir = "/etc/passwd" }, "not a directory", ErrCannotRun},
 		"output is a link":   {func(s *Spec) { s.Stdout = link }, "symbolic link", ErrCannotRun},
+		"output by a link":   {func(s *Spec) { s.Stdout = below }, "symbolic link", ErrCannotRun},
+		"output is another":  {func(s *Spec) { s.Stdout = other }, "other names", ErrCannotRun},
+		"output is special":  {func(s *Spec) { s.Stdout = special }, "is not a regular file", ErrCannotRun},
 		"output is a folder": {func(s *Spec) { s.Stderr = dir }, "is a directory", ErrCannotRun},
 		"cgroup lacks":       {func(s *Spec) { s.Cgroups = []string{"/no/such"} }, `cannot join cgroup "/no/such": no such file or directory`, ErrCannotRun},
 		"relative folder":    {func(s *Spec) { s.Dir = "x" }, "not an absolute path", ErrInvalid},
@@ -89,6 +113,9 @@ func TestCannotRunLeavesNothing(t *testing.T) {
 				t.Errorf("%d files are left", len(files))
 			}
 		})
+	}
+	if made, err := os.ReadDir(away); err != nil || len(made) != 0 {
+		t.Errorf("output was made behind a link: %v, %v", made, err)
 	}
 	if h, err := c.Hello(t.Context()); err != nil || h.Running+h.Ended != 0 {
 		t.Errorf("hello says %+v, %v", h, err)
@@ -300,7 +327,7 @@ func TestSecondSupervisorEnds(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 5 {
 		wg.Go(func() {
-			other, err := Ensure(t.Context(), n.cfg)
+			other, err := n.ensure()
 			if err != nil {
 				t.Error(err)
 				return
@@ -349,9 +376,7 @@ func TestLongPath(t *testing.T) {
 }
 
 func TestStrangerIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		lacking(t, "becoming somebody else takes root")
-	}
+	testenv.NeedRoot(t, "to become somebody else")
 	n := newNode(t)
 	n.connect()
 	// The modes keep strangers out already; the check of the peer must do so alone.
@@ -466,13 +491,4 @@ func TestFolderMustBeOurs(t *testing.T) {
 	if _, err := Ensure(t.Context(), Config{Dir: filepath.Join(dir, "sv"), Command: []string{"/no/such"}}); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("missing command: got %v", err)
 	}
-}
-
-// lacking skips a test for want of something, and says why. In CI, where everything should be there, that is a failure.
-func lacking(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
 }

@@ -17,6 +17,9 @@ const (
 // MaxNote is the longest note in bytes.
 const MaxNote = 1 << 10
 
+// maxLaunch is the longest time that a launcher may be given.
+const maxLaunch = 5 * time.Minute
+
 // maxID is the longest id in bytes; the name of a record's file is two bytes longer and must fit in 255.
 const maxID = 250
 
@@ -32,13 +35,16 @@ type Spec struct {
 	// Dir is the working directory, absolute; it exists.
 	Dir string
 	// Stdout and Stderr are absolute paths of files, opened for appending and made where they lack. Empty means
-	// /dev/null. The last element may not be a symbolic link.
+	// /dev/null. No part of them may be a symbolic link: some of the folders may belong to the task's user.
 	Stdout, Stderr string
 	// Credential is the user to become; nil means the supervisor's own.
 	Credential *Credential
 	// Cgroups are folders of cgroups, made by the client, that the first process is born in. They hold nobody else.
 	// The memory limit's verdict is read from them, and all processes in them are killed with the container.
 	Cgroups []string
+	// LaunchWithin, if it is not zero, says that the program is a launcher, and how long it may take: see [Launcher]. It runs
+	// as the supervisor's own user and outside of Cgroups; Credential then only owns the outputs that are made.
+	LaunchWithin time.Duration
 	// Note is kept with the container and means nothing here; MaxNote bytes are allowed.
 	Note []byte
 }
@@ -88,7 +94,7 @@ type Exit struct {
 	Known bool `json:"known"`
 	// Status is the wait status as wait(2) tells it.
 	Status int `json:"status"`
-	// OOM is set when the process was killed and the memory limit of its cgroup had ended a process.
+	// OOM is set when the OOM killer ended a process of the container: see OOMKilled.
 	OOM bool `json:"oom,omitempty"`
 	// At is when the supervisor learned of it, by the wall clock.
 	At time.Time `json:"at"`
@@ -176,6 +182,9 @@ func (s *Spec) validate() *Error {
 		if !strings.HasPrefix(dir, "/") {
 			faults = append(faults, fmt.Sprintf("cgroup %q is not an absolute path", dir))
 		}
+	}
+	if s.LaunchWithin < 0 || s.LaunchWithin > maxLaunch {
+		faults = append(faults, fmt.Sprintf("a launcher may take %v, not %v", maxLaunch, s.LaunchWithin))
 	}
 	if len(s.Note) > MaxNote {
 		faults = append(faults, fmt.Sprintf("note has %d bytes, %d are allowed", len(s.Note), MaxNote))

@@ -16,7 +16,7 @@ import (
 //
 // History (fields are added, never given another meaning; unknown ones are ignored):
 //
-//	1  2026-11  first version; note
+//	1  2026-11  first version; note; launch_millis
 const protocolVersion = 1
 
 // maxFrame bounds a frame. The arguments and the environment of a process are limited to 2 MiB by Linux' default, and
@@ -64,6 +64,8 @@ type Hello struct {
 	PID      int `json:"pid"`
 	// Generation counts the re-executions of this process.
 	Generation int `json:"generation"`
+	// Build tells its program from others, as Build does of a file; empty from one that does not know of that yet.
+	Build string `json:"build,omitempty"`
 	// Running and Ended count containers.
 	Running int `json:"running"`
 	Ended   int `json:"ended"`
@@ -80,13 +82,15 @@ type startWire struct {
 	Credential *Credential `json:"credential,omitempty"`
 	Cgroups    []string    `json:"cgroups,omitempty"`
 	Note       []byte      `json:"note,omitempty"`
+	// LaunchMillis is Spec.LaunchWithin.
+	LaunchMillis int64 `json:"launch_millis,omitempty"`
 }
 
 func (s *Spec) wire() *startWire {
 	return &startWire{
 		Path: []byte(s.Path), Args: s.Args, Env: s.Env, Dir: []byte(s.Dir),
 		Stdout: []byte(s.Stdout), Stderr: []byte(s.Stderr), Credential: s.Credential, Cgroups: s.Cgroups,
-		Note: s.Note,
+		Note: s.Note, LaunchMillis: s.LaunchWithin.Milliseconds(),
 	}
 }
 
@@ -94,7 +98,7 @@ func (w *startWire) spec(id string) Spec {
 	return Spec{
 		ID: id, Path: string(w.Path), Args: w.Args, Env: w.Env, Dir: string(w.Dir),
 		Stdout: string(w.Stdout), Stderr: string(w.Stderr), Credential: w.Credential, Cgroups: w.Cgroups,
-		Note: w.Note,
+		Note: w.Note, LaunchWithin: time.Duration(w.LaunchMillis) * time.Millisecond,
 	}
 }
 
