@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"starling/agent/checkpoint"
+	"starling/agent/containerizer"
 	"starling/agent/executor"
 	"starling/agent/ledger"
 	"starling/agent/sandbox"
@@ -24,6 +26,8 @@ type Agent struct {
 	cfg       Config
 	layout    sandbox.Layout
 	collector *sandbox.Collector
+	rotator   *sandbox.Rotator
+	meter     *sandbox.Meter // nil where nobody asks for the disk
 	executor  executor.Config
 	started   time.Time
 
@@ -42,18 +46,21 @@ type Agent struct {
 	crash chan struct{}
 
 	// launches and control bound the work on containers. They are two so that a container that does not die can't hold up
-	// the start of others.
-	launches, control pool
+	// the start of others; slowLaunches are those that may wait for a network.
+	launches, slowLaunches, control pool
 	// checking holds the goroutines that check tasks, at most two for each; work ends them at the latest.
 	checking sync.WaitGroup
 
 	// loop
-	epoch        epochs
-	leader       leader
-	otherLeader  leader // to try where leader does not take reports: one that has called, while leader is a hint, or the reverse
-	reports      reports
-	tasks        map[status.Key]*task
-	containers   map[string]*task
+	epoch       epochs
+	leader      leader
+	otherLeader leader // to try where leader does not take reports: one that has called, while leader is a hint, or the reverse
+	reports     reports
+	tasks       map[status.Key]*task
+	containers  map[string]*task // those of tasks, by id
+	// runs are the executors that are not command tasks' own, runIDs all runs of such that are not over, by container.
+	runs         map[runKey]*run
+	runIDs       map[string]*run
 	frameworks   map[string]*framework
 	ledger       *ledger.Ledger
 	made         reservations
@@ -77,6 +84,13 @@ type Agent struct {
 	leaving  bool
 	// orphans are running containers that are no tasks.
 	orphans map[string]struct{}
+	// nested are the containers that were launched over the API, by name; waiting those who wait for the end of one, waiters in
+	// all; inputs the containers whose input somebody is attached to.
+	nested         map[string]*nested
+	nestedSequence uint64
+	waiting        map[string][]chan containerizer.Exit
+	waiters        int
+	inputs         map[string]bool
 	// stopping is set once Run is to end, impatient once it waited for tasks long enough.
 	stopping, impatient bool
 	// ending is set when tasks are to end before Run does.
@@ -91,6 +105,14 @@ func New(cfg Config) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("cannot configure agent: %w", err)
 	}
+	// What is opened in sandboxes is opened without following links, those included that are the operator's.
+	err := os.MkdirAll(cfg.WorkDir, 0o755)
+	if err == nil {
+		cfg.WorkDir, err = filepath.EvalSymlinks(cfg.WorkDir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot use work directory: %w", err)
+	}
 	store, loaded, err := checkpoint.Open(filepath.Join(cfg.WorkDir, "meta"), checkpoint.Options{
 		AgentID: cfg.ID, BootID: bootID(), Reserve: cfg.DiskReserve, Now: cfg.Now,
 	})
@@ -104,22 +126,24 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, layout: layout, started: cfg.Now(), store: store, committer: checkpoint.NewCommitter(store),
 		collector: sandbox.NewCollector(sandbox.CollectorConfig{
-			Layout: layout, Delay: cfg.GCDelay, Headroom: cfg.GCHeadroom, Log: cfg.Log, Now: cfg.Now,
+			Layout: layout, Delay: cfg.GCDelay, Headroom: cfg.GCHeadroom, Interval: cfg.GCInterval, Log: cfg.Log,
 		}),
 		executor: executor.Config{
 			AgentID: cfg.ID, Address: cfg.Address, Port: cfg.Port, ShutdownGrace: cfg.ShutdownGrace,
-			RecoveryTimeout: 15 * time.Minute, SubscriptionBackoff: 2 * time.Second,
-			Environment: cfg.ExecutorEnvironment, SwitchUser: cfg.SwitchUser,
+			RecoveryTimeout: cfg.RecoveryTimeout, SubscriptionBackoff: cfg.ExecutorReregistrationTimeout,
+			Environment: cfg.ExecutorEnvironment, SwitchUser: cfg.SwitchUser, SandboxDirectory: cfg.SandboxDirectory,
 		},
 		inbox: make(chan func(), 256), done: make(chan struct{}), crash: make(chan struct{}),
-		launches: pool{max: 8}, control: pool{max: 16},
-		tasks: map[status.Key]*task{}, containers: map[string]*task{}, frameworks: map[string]*framework{},
+		launches: pool{max: 8}, slowLaunches: pool{max: 64}, control: pool{max: 16},
+		tasks: map[status.Key]*task{}, containers: map[string]*task{}, runs: map[runKey]*run{}, runIDs: map[string]*run{}, frameworks: map[string]*framework{},
 		ledger: ledger.New(cfg.Resources), streams: status.New(cfg.RetryFirst, cfg.RetryMax), ended: loaded.Ended,
 		lost: loaded.Lost, rebooted: loaded.Rebooted, problems: map[string]string{}, unsaved: map[*task]struct{}{},
-		changed: changes{tasks: map[status.Key]*task{}}, orphans: map[string]struct{}{},
+		changed: changes{tasks: map[status.Key]*task{}, runs: map[runKey]*run{}}, orphans: map[string]struct{}{},
 		draining: loaded.Drain, leaving: loaded.Gone,
+		nested: map[string]*nested{}, waiting: map[string][]chan containerizer.Exit{}, inputs: map[string]bool{},
 		made: reservations{running: map[status.UUID]*operation{}, updates: status.New(cfg.RetryFirst, cfg.RetryMax)},
 	}
+	a.newBounds()
 	a.epoch.obeyed, a.epoch.durable = loaded.Epoch, loaded.Epoch
 	for i, p := range cfg.Problems {
 		a.problems[fmt.Sprintf("config %d", i)] = p
@@ -131,6 +155,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a.restoreReservations(loaded.Resources)
 	a.restore(loaded)
+	a.restoreNested(loaded.Nested)
 	if store.Low() {
 		a.diskWorks()
 	}
@@ -184,10 +209,15 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	var helpers sync.WaitGroup
 	help, endHelp := context.WithCancel(ctx)
 	helpers.Go(func() { a.collector.Run(help) })
+	helpers.Go(func() { a.rotator.Run(help) })
+	if a.meter != nil {
+		helpers.Go(func() { a.meter.Run(help) })
+	}
 	helpers.Go(func() { a.watchLeader(help) })
 	degraded := a.degraded
 	helpers.Go(func() { a.watchContainerizer(help, degraded) })
 	a.removeDestroyed()
+	a.awaitExecutors()
 	a.ready.Store(true)
 	a.cfg.Log.Info("agent is ready", "agent_id", a.cfg.ID, "tasks", len(a.tasks), "epoch", a.epoch.obeyed)
 
@@ -197,6 +227,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	for _, t := range a.tasks {
 		a.stopChecks(t)
 	}
+	a.closeSessions()
 	endHelp()
 	a.stopWorkers(endWork)
 	helpers.Wait()
@@ -215,6 +246,7 @@ func (a *Agent) stopWorkers(endWork func()) {
 	cut := time.AfterFunc(patience, endWork)
 	defer cut.Stop()
 	a.launches.drop()
+	a.slowLaunches.drop()
 	a.control.drop()
 	a.reports.wg.Wait()
 	a.checking.Wait()
@@ -302,10 +334,15 @@ func (a *Agent) stop(cause error) {
 		return
 	}
 	now := time.Now()
+	half := a.cfg.StopTimeout / 2
+	for _, r := range a.runIDs {
+		a.shutdownRun(r, &half)
+	}
 	for _, t := range a.tasks {
 		a.perform(t, t.cmd.Kill(now, nil))
 	}
-	a.timers.at(now.Add(a.cfg.StopTimeout/2), func() {
+	a.endAllNested()
+	a.timers.at(now.Add(half), func() {
 		for _, t := range a.tasks {
 			a.perform(t, t.cmd.Kill(time.Now(), noGrace))
 		}
@@ -316,6 +353,16 @@ func (a *Agent) stop(cause error) {
 func (a *Agent) allEnded() bool {
 	for _, t := range a.tasks {
 		if !t.cmd.Ended() || !t.clean {
+			return false
+		}
+	}
+	for _, r := range a.runIDs {
+		if !r.clean {
+			return false
+		}
+	}
+	for _, n := range a.nested {
+		if n.exit == nil {
 			return false
 		}
 	}

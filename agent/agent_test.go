@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/agent/containerizer"
+	"starling/agent/status"
 	"starling/gossip/catalog"
 	"starling/gossip/record"
 	"starling/master/mesos"
@@ -115,7 +115,7 @@ func TestRefusals(t *testing.T) {
 			"URIs", func(i *mesos.TaskInfo) {
 				i.Command.Uris = []*mesos.CommandInfo_URI{{Value: proto.String("http://example.com/x.tgz")}}
 			}, false,
-			mesos.TaskState_TASK_FAILED, mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED, "URIs are not supported",
+			mesos.TaskState_TASK_FAILED, mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED, "this agent has nothing to fetch with",
 		},
 		{
 			"docker", func(i *mesos.TaskInfo) {
@@ -124,8 +124,8 @@ func TestRefusals(t *testing.T) {
 			mesos.TaskState_TASK_FAILED, mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED, "container type not supported",
 		},
 		{
-			"a group", func(*mesos.TaskInfo) {}, true,
-			mesos.TaskState_TASK_FAILED, mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED, "task groups",
+			"a group of an executor that has no command", func(*mesos.TaskInfo) {}, true,
+			mesos.TaskState_TASK_ERROR, mesos.TaskStatus_REASON_TASK_GROUP_INVALID, "'ExecutorInfo.command' must be set",
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -148,8 +148,8 @@ func TestRefusals(t *testing.T) {
 			if last.GetSource() != mesos.TaskStatus_SOURCE_AGENT {
 				t.Errorf("source: got %s", last.GetSource())
 			}
-			if len(m.launches) != 0 {
-				t.Errorf("launched: %v", m.launches)
+			if n := m.started("t1"); n != 0 {
+				t.Errorf("started %d times", n)
 			}
 			if got, want := w.free().String(), w.agent.cfg.Resources.String(); got != want {
 				t.Errorf("free: got %s, want %s", got, want)
@@ -210,7 +210,7 @@ func TestATaskIsStartedOnce(t *testing.T) {
 	defer w.end()
 	w.mustCall(proto.CloneOf(launch)) // when it ended in another life
 	w.wait("a word about the repetition", func() bool { return w.last("t1").GetState() == mesos.TaskState_TASK_ERROR })
-	if got := m.launches["t1"]; got != 1 {
+	if got := m.started("t1"); got != 1 {
 		t.Errorf("started %d times", got)
 	}
 }
@@ -435,64 +435,29 @@ func TestEndTasksAtStop(t *testing.T) {
 	}
 }
 
-func TestAContainerThatDoesNotDieKeepsItsResources(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMachine(t)
-		m.stubborn, m.undying = true, true
-		w := m.start(nil)
-		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "t1", "cpus:1;mem:32")))
-		w.waitState("t1", mesos.TaskState_TASK_RUNNING)
-		w.mustCall(killCall("t1"))
-		time.Sleep(time.Minute)
-		if p := w.published("t1"); p.GetState() != int32(mesos.TaskState_TASK_RUNNING) || w.free().Equal(w.agent.cfg.Resources) {
-			t.Errorf("got %v with %s free", p, w.free())
+// What executors put into updates may be much: it goes in several reports, each of which a leader takes.
+func TestLargeUpdatesGoInSeveralReports(t *testing.T) {
+	large := status.Update{Payload: &mesos.TaskStatus{Data: make([]byte, reportBytes/2-1024)}}
+	huge := status.Update{Payload: &mesos.TaskStatus{Data: make([]byte, 2*reportBytes)}}
+	streams := status.New(0, 0)
+	now := time.Now()
+	for i, u := range []status.Update{large, large, huge, large} {
+		u.UUID = status.UUID{byte(i + 1)}
+		key := status.Key{Framework: "f", Task: fmt.Sprint(i)}
+		streams.Push(key, u)
+		streams.Durable(now.Add(time.Duration(i)), key, u.UUID)
+	}
+	var got []int
+	for now = now.Add(time.Second); ; {
+		due := streams.Take(now, room())
+		if len(due) == 0 {
+			break
 		}
-		if got := strings.Join(w.problems(), "; "); !strings.Contains(got, `cannot end task "t1"`) {
-			t.Errorf("problems: got %q", got)
-		}
-		m.mu.Lock()
-		m.undying = false
-		m.mu.Unlock()
-		w.waitGone("t1")
-		if len(w.problems()) != 0 || !w.free().Equal(w.agent.cfg.Resources) {
-			t.Errorf("in the end: problems %q, free %s", w.problems(), w.free())
-		}
-		w.end()
-	})
-}
-
-func TestABrokenContainerizerIsSaid(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := newMachine(t)
-		var said strings.Builder
-		w := m.start(nil, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&said, nil)) })
-		say := func(err error, want int) {
-			m.mu.Lock()
-			m.broken = err
-			m.mu.Unlock()
-			time.Sleep(5 * time.Second)
-			if got := w.problems(); len(got) != want {
-				t.Errorf("problems: got %q, want %d", got, want)
-			}
-			if s, err := w.agent.State(t.Context()); err != nil || (s.Degraded != "") != (want > 0) {
-				t.Errorf("state: %v, degraded %q", err, s.Degraded)
-			}
-		}
-		say(errors.New("the supervisor hangs"), 1)
-		w.mustCall(launchCall(frameworkInfo(), taskInfo(t, "late", "cpus:1;mem:32")))
-		w.waitGone("late")
-		const want = "Failed to launch container: containers cannot be started or ended properly: the supervisor hangs"
-		if last := w.last("late"); last.GetMessage() != want || last.GetState() != mesos.TaskState_TASK_FAILED {
-			t.Errorf("told %v, want %q", last, want)
-		}
-		say(nil, 0)
-		w.end()
-		for _, text := range []string{"containerizer does not answer", "containerizer answers again"} {
-			if n := strings.Count(said.String(), text); n != 1 {
-				t.Errorf("the log says %q %d times, want once", text, n)
-			}
-		}
-	})
+		got = append(got, len(due))
+	}
+	if want := []int{2, 1, 1}; !slices.Equal(got, want) {
+		t.Errorf("updates in reports: got %v, want %v", got, want)
+	}
 }
 
 // TestRunningReachesTheMeshAtOnce holds the budget from the start of a process to the record of the node. A leader that
@@ -509,4 +474,34 @@ func TestRunningReachesTheMeshAtOnce(t *testing.T) {
 		}
 		w.end()
 	})
+}
+
+// TestWithoutRootThereIsOneUser has an agent that may not change users refuse those who name another one.
+func TestWithoutRootThereIsOneUser(t *testing.T) {
+	m := newMachine(t)
+	m.docker = true
+	w := m.start(nil, func(c *Config) { c.SwitchUser, c.OnlyUser = false, "joe" })
+	defer w.end()
+	run := func(id, user string, container *mesos.ContainerInfo) {
+		info := taskInfo(t, id, "cpus:0.1;mem:32")
+		info.Container = container
+		if user != "" {
+			info.Command.User = &user
+		}
+		w.mustCall(launchCall(frameworkInfo(), info))
+	}
+	run("none", "", nil)
+	run("same", "joe", nil)
+	run("docker", "daemon", &mesos.ContainerInfo{
+		Type: mesos.ContainerInfo_DOCKER.Enum(), Docker: &mesos.ContainerInfo_DockerInfo{Image: proto.String("web:1")},
+	})
+	run("other", "daemon", nil)
+	for _, id := range []string{"none", "same", "docker"} {
+		w.waitState(id, mesos.TaskState_TASK_RUNNING)
+	}
+	w.waitGone("other")
+	const want = `Failed to launch container: cannot run as user "daemon": only root may change the user, the agent is "joe"`
+	if last := w.last("other"); last.GetMessage() != want || last.GetState() != mesos.TaskState_TASK_FAILED {
+		t.Errorf("told %v, want %q", last, want)
+	}
 }

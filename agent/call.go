@@ -79,9 +79,16 @@ func (a *Agent) called(c *call) {
 		a.obey(c)
 		return
 	}
+	if len(a.epoch.waiting) >= waitingMax {
+		a.refuse(c, fmt.Errorf("cannot remember epoch %d soon: %d calls wait for the disk", c.GetEpoch(), waitingMax))
+		return
+	}
 	a.epoch.waiting = append(a.epoch.waiting, c)
 	a.writeEpoch()
 }
+
+// waitingMax bounds the calls that wait for an epoch to be on disk; whoever called tries again.
+const waitingMax = 1024
 
 func (a *Agent) writeEpoch() {
 	if a.epoch.writing {
@@ -137,16 +144,17 @@ func (a *Agent) obey(c *call) {
 	case *nodeapi.Call_Acknowledge:
 		a.acknowledge(keyOf(k.Acknowledge), status.UUID(k.Acknowledge.GetUuid()))
 	case *nodeapi.Call_ShutdownExecutor:
-		// A command executor's id is its task's. Without such a task the executor is gone, which is what was asked for.
+		// A command executor's id is its task's. Without one of that id the executor is gone, which is what was asked for.
 		key := status.Key{Framework: k.ShutdownExecutor.GetFrameworkId().GetValue(), Task: k.ShutdownExecutor.GetExecutorId().GetValue()}
-		if t := a.tasks[key]; t != nil {
+		if r := a.runs[runKey{key.Framework, key.Task}]; r != nil {
+			a.shutdownRun(r, nil)
+		} else if t := a.tasks[key]; t != nil && t.run == nil {
 			a.perform(t, t.cmd.Kill(time.Now(), nil))
 		}
 	case *nodeapi.Call_ShutdownFramework:
 		a.shutdownFramework(k.ShutdownFramework.GetFrameworkId().GetValue())
 	case *nodeapi.Call_Message:
-		// No executor that runs here takes messages, and delivery is best effort.
-		a.counters.InvalidMessages++
+		a.executorMessage(k.Message)
 	case *nodeapi.Call_Describe:
 		// The leader will take what its copy of the record lacks for what there is not.
 		switch s := a.cfg.Mesh.Snapshot(a.cfg.ID); {

@@ -2,11 +2,13 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"syscall"
 	"time"
 
 	"starling/agent/check"
+	"starling/agent/containerizer"
 	"starling/agent/executor"
 	"starling/agent/sandbox"
 	"starling/master/mesos"
@@ -38,9 +40,7 @@ func (a *Agent) startChecks(t *task) {
 	if !t.cmd.Running() || t.checks != nil || t.info.GetHealthCheck() == nil && t.info.GetCheck() == nil {
 		return
 	}
-	prober := &check.Prober{
-		Env: a.executor.Spec(t.framework.info, t.info, t.res, t.container, t.sandbox).Env, Dir: t.sandbox,
-	}
+	prober := a.prober(t)
 	if a.cfg.SwitchUser {
 		if name := executor.User(t.framework.info, t.info); name != "" {
 			uid, gid, err := sandbox.Lookup(name)
@@ -66,6 +66,29 @@ func (a *Agent) startChecks(t *task) {
 			a.check(ctx, t, spec, age, prober, func(r check.Result) { a.perform(t, t.cmd.CheckResult(spec.Status(r))) })
 		}
 	}
+}
+
+// prober is what probes a task: in its network, and its commands in its container, with its limits and ended with it.
+func (a *Agent) prober(t *task) *check.Prober {
+	spec := a.specOf(t)
+	p := &check.Prober{Env: spec.Env, Dir: t.sandbox, Plain: len(containerizer.Demands(spec.Container)) == 0 && len(t.networks) == 0}
+	p.Exec = func(ctx context.Context, process containerizer.Process) (containerizer.Session, error) {
+		return a.cfg.Containerizer.Exec(ctx, t.container, process)
+	}
+	if p.Plain {
+		return p // in the node's network
+	}
+	if t.pid > 0 {
+		p.Namespace = fmt.Sprintf("/proc/%d/ns/net", t.pid)
+	}
+	for _, network := range t.networks {
+		for _, address := range network.GetIpAddresses() {
+			if p.Address == "" {
+				p.Address = address.GetIpAddress()
+			}
+		}
+	}
+	return p
 }
 
 // check runs one check; each result is taken on the loop, unless checking has ended by then.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"starling/agent/containerizer"
+	"starling/agent/fetcher"
+	"starling/agent/inventory"
 	"starling/agent/sandbox"
 	"starling/gossip/record"
 	"starling/master/mesos"
@@ -29,6 +31,12 @@ type Mesh interface {
 // Reporter sends reports to a leader; *nodeapi.Client is one.
 type Reporter interface {
 	Report(ctx context.Context, addr string, report *nodeapi.Report) error
+}
+
+// Fetcher brings the URIs of commands into sandboxes; *fetcher.Fetcher is one.
+type Fetcher interface {
+	// Fetch returns when all is there, or at the first failure; it ends with ctx, at once.
+	Fetch(ctx context.Context, req fetcher.Request) error
 }
 
 // Config of an agent. Start from DefaultConfig.
@@ -53,14 +61,27 @@ type Config struct {
 	Resources  resources.Resources
 	Attributes []*mesos.Attribute
 
+	// GPUs gives containers the GPUs of their resources; nil refuses tasks that ask for any.
+	GPUs *inventory.Allotter
+
 	Mesh          Mesh
 	Reporter      Reporter
 	Containerizer containerizer.Containerizer
+	// Fetcher may be nil: then tasks with URIs are refused.
+	Fetcher Fetcher
 
 	// SwitchUser runs tasks as the user they name, which takes root. Default: true.
 	SwitchUser bool
+	// OnlyUser is the user of the agent where users were to be switched and it is not root: what names another one by its
+	// command, and is not Docker's to run, is refused. The user of a framework does not count there. Empty refuses none.
+	OnlyUser string
 	// ExecutorEnvironment is added to the environment of every task.
 	ExecutorEnvironment map[string]string
+	// DefaultContainer is the container of tasks that name none; nil is no container.
+	DefaultContainer *mesos.ContainerInfo
+	// SandboxDirectory is where containers with a root file system of their own see their sandbox. Default:
+	// /mnt/mesos/sandbox.
+	SandboxDirectory string
 	// EndTasksAtStop ends all tasks when the agent stops, instead of leaving them running; not where the cause is ErrGone: that is
 	// of another agent in this process, and this one is going to be back. Default: false.
 	EndTasksAtStop bool
@@ -69,6 +90,12 @@ type Config struct {
 
 	// ShutdownGrace is the grace period of executors. Default: 5 s.
 	ShutdownGrace time.Duration
+	// ExecutorRegistrationTimeout is how long an executor of others may take to subscribe after its start. Default: 1 min.
+	ExecutorRegistrationTimeout time.Duration
+	// ExecutorReregistrationTimeout is how long it may take to subscribe again after a start of the agent. Default: 2 s; at most 15 s.
+	ExecutorReregistrationTimeout time.Duration
+	// RecoveryTimeout is how long an executor that lost its agent is told to wait for it. Default: 15 min.
+	RecoveryTimeout time.Duration
 	// LaunchTimeout bounds the start of one container. Default: 1 min.
 	LaunchTimeout time.Duration
 	// RetryFirst and RetryMax are the pace at which updates are sent again. Defaults: 10 s, 10 min.
@@ -77,6 +104,20 @@ type Config struct {
 	GCDelay time.Duration
 	// GCHeadroom is the part of the disk to be kept free. Default: 0.1.
 	GCHeadroom float64
+	// GCInterval is the time between two looks at what has to go. Default: 1 min.
+	GCInterval time.Duration
+	// LogMaxBytes is how large stdout and stderr of a container may become before what is in them is put aside, in bytes;
+	// 0 is no limit. LogFiles is how many files are kept of each, the one that is written to included. Defaults: 10 MiB, 10.
+	LogMaxBytes int64
+	LogFiles    int
+	// EnforceDiskQuota ends tasks that hold more on disk than they were given, which is looked at every DiskQuotaInterval.
+	// Defaults: false, 15 s.
+	EnforceDiskQuota  bool
+	DiskQuotaInterval time.Duration
+	// MaxCompletedExecutors is how many ended executors are remembered of a framework, for people. Default: 150.
+	MaxCompletedExecutors int
+	// LogFile is the agent's own log, to be shown as /slave/log; empty where there is none.
+	LogFile string
 	// DiskReserve is set aside so that exits can be noted on a full disk, in bytes. Default: 16 MiB; 0 means none.
 	DiskReserve int64
 
@@ -93,11 +134,14 @@ type Config struct {
 // DefaultConfig returns a configuration with all defaults, which lacks what only the caller knows.
 func DefaultConfig() Config {
 	return Config{
-		Roles: []string{"agent"}, SwitchUser: true,
+		Roles: []string{"agent"}, SwitchUser: true, SandboxDirectory: "/mnt/mesos/sandbox",
 		StopTimeout: 8 * time.Second, ShutdownGrace: 5 * time.Second, LaunchTimeout: time.Minute,
+		ExecutorRegistrationTimeout: time.Minute, ExecutorReregistrationTimeout: 2 * time.Second, RecoveryTimeout: 15 * time.Minute,
 		RetryFirst: 10 * time.Second, RetryMax: 10 * time.Minute,
-		GCDelay: 7 * 24 * time.Hour, GCHeadroom: 0.1, DiskReserve: 16 << 20,
-		Now: time.Now,
+		GCDelay: 7 * 24 * time.Hour, GCHeadroom: 0.1, GCInterval: time.Minute,
+		LogMaxBytes: 10 << 20, LogFiles: 10, DiskQuotaInterval: 15 * time.Second, MaxCompletedExecutors: 150,
+		DiskReserve: 16 << 20,
+		Now:         time.Now,
 	}
 }
 
@@ -127,13 +171,22 @@ func (c *Config) Validate() error {
 		{"stop timeout", c.StopTimeout},
 		{"shutdown grace", c.ShutdownGrace},
 		{"launch timeout", c.LaunchTimeout},
+		{"executor registration timeout", c.ExecutorRegistrationTimeout},
+		{"executor reregistration timeout", c.ExecutorReregistrationTimeout},
+		{"recovery timeout", c.RecoveryTimeout},
 		{"first retry", c.RetryFirst},
 		{"longest retry", c.RetryMax},
 		{"gc delay", c.GCDelay},
+		{"gc interval", c.GCInterval},
+		{"disk quota interval", c.DiskQuotaInterval},
 	} {
 		need(d.d > 0, "%s %v is not positive", d.name, d.d)
 	}
+	need(c.ExecutorReregistrationTimeout <= 15*time.Second, "executor reregistration timeout %v is longer than 15s", c.ExecutorReregistrationTimeout)
 	need(c.GCHeadroom >= 0 && c.GCHeadroom < 1, "gc headroom %v is not between 0 and 1", c.GCHeadroom)
+	need(c.LogMaxBytes >= 0, "largest output file %d is negative", c.LogMaxBytes)
+	need(c.LogFiles >= 1, "number of output files %d is less than 1", c.LogFiles)
+	need(c.MaxCompletedExecutors >= 0, "number of ended executors %d is negative", c.MaxCompletedExecutors)
 	need(c.DiskReserve >= 0, "disk reserve %d is negative", c.DiskReserve)
 	return errors.Join(faults...)
 }

@@ -21,7 +21,19 @@
 //	operation.go operations on reservations and volumes: judged by the books, to disk, into the books; reported until
 //	             acknowledged
 //	reserve.go   what operations have made: on disk, brought together with the node's resources at a start; volumes
+//	nested.go    containers that people launch over the API, nested in others or standalone; session.go processes that a client
+//	             talks to; lookup.go finds containers of any kind by their ids
 //	report.go    updates to the leader, whom leader.go finds in the mesh
+//
+// A command task is its own executor. All other executors are runs (executor.go): one at a time for each framework and
+// executor id, with an intent on disk, a container id, a sandbox and resources of its own. There are two kinds:
+//
+//	executor.go         a run is found or made for a task, started, given limits and tasks
+//	executorcall.go     executors of others, processes that speak the v1 executor API: subscription, updates, messages;
+//	executorstream.go   what waits for such an executor, within bounds
+//	nest.go             the default executor, which has no process: each task of its groups has a container within the run's group
+//	executorend.go      shutdown, exit, the container destroyed, resources free, the framework told
+//	recoverexecutor.go  the same from disk; an executor that does not subscribe again in time is ended
 //
 // Order is what makes a crash harmless. An intent is on disk before anything is started, so an id is started once at most:
 // a repeated launch finds the task, or the mark that its id is used up. A status is on disk before it is sent, and its
@@ -31,7 +43,7 @@
 // because it is no longer a task (its terminal status is known) and still has a process.
 //
 // What the agent cannot find again is out of its reach: with the whole work directory gone (or its folder "supervisor"),
-// tasks run on with nobody to report or end them. They carry MESOS_EXECUTOR_ID (the task's id), MESOS_FRAMEWORK_ID and
+// tasks run on with nobody to report or end them. They carry MESOS_EXECUTOR_ID (the task's id, but for those of other executors), MESOS_FRAMEWORK_ID and
 // STARLING_SUPERVISOR in their environment; by these an operator finds and ends them.
 //
 // The package talks to others through what Config hands it: the mesh, a client for reports, a containerizer. It is served

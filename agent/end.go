@@ -52,6 +52,11 @@ func (a *Agent) shutdownFramework(id string) {
 			a.discharge(t, func() executor.Step { return t.cmd.Kill(time.Now(), nil) })
 		}
 	}
+	for _, r := range a.runIDs {
+		if r.key.framework == id {
+			a.dischargeRun(r, nil)
+		}
+	}
 }
 
 // signal sends a signal to a task's container.
@@ -125,6 +130,7 @@ func (a *Agent) cleaned(t *task) {
 	}
 	a.free(t)
 	a.changed.tasks[t.key] = t
+	a.unboundTask(t)
 	a.control.run(func() { a.collector.Release(t.sandbox, t.container) })
 	a.letGo(t)
 	a.tidy(t)
@@ -132,6 +138,15 @@ func (a *Agent) cleaned(t *task) {
 
 // exited takes an exit from the containerizer.
 func (a *Agent) exited(exit containerizer.Exit) {
+	if a.exitedNested(exit) {
+		return
+	}
+	a.tellEnd(exit.ID, exit)
+	a.endNested(exit.ID)
+	if r := a.runIDs[exit.ID]; r != nil {
+		a.exitedRun(r, exit)
+		return
+	}
 	t := a.containers[exit.ID]
 	if t == nil {
 		// A container without a task, left alone until now, ended by itself: nobody will ask for it.

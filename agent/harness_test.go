@@ -26,6 +26,9 @@ const (
 	testFramework = "5d7f2b7e-3c4b-4c55-9f6e-7d0f3a1b2c3d-0000"
 )
 
+// patience is how long anything may take that is waited for: a machine may have much else to do.
+const patience = time.Minute
+
 // machine is what outlives an agent in a test: its disk and its containers.
 type machine struct {
 	t   *testing.T
@@ -42,8 +45,22 @@ type machine struct {
 	stubborn bool
 	undying  bool
 	// broken is what the containerizer says of itself.
-	broken  error
-	signals []int
+	broken error
+	// dockerBroken is what it says of its part for the Docker engine.
+	dockerBroken error
+	// docker makes it take containers of the Docker engine; networks, data and disk are what its containers have.
+	docker bool
+	// pulling, if set, keeps containers with an image from being launched until it is closed.
+	pulling  chan struct{}
+	networks []*mesos.NetworkInfo
+	data     []byte
+	disk     []string
+	signals  []int
+	// groups are those that are there; nil where the containerizer has none. sizes are the last limits of containers and groups,
+	// and resizeError what comes of the next ones.
+	groups      map[string]containerizer.Group
+	sizes       map[string]containerizer.Limits
+	resizeError error
 
 	generation uint64
 }
@@ -61,6 +78,8 @@ func newMachine(t *testing.T) *machine {
 
 // life is the containerizer of one life of the agent.
 type life struct {
+	containerizer.Without
+
 	m     *machine
 	exits chan containerizer.Exit
 	dead  bool
@@ -88,7 +107,9 @@ func (l *life) Recover(context.Context) ([]containerizer.Container, error) {
 	defer l.m.mu.Unlock()
 	var out []containerizer.Container
 	for id, c := range l.m.containers {
-		out = append(out, containerizer.Container{ID: id, PID: c.pid, Started: c.started, Exit: c.exit, Note: c.spec.Note})
+		out = append(out, containerizer.Container{
+			ID: id, PID: c.pid, Started: c.started, Exit: c.exit, Note: c.spec.Note, Networks: l.m.networks, Data: l.m.data, Disk: l.m.disk,
+		})
 		if c.exit != nil {
 			l.exits <- *c.exit
 		}
@@ -99,8 +120,15 @@ func (l *life) Recover(context.Context) ([]containerizer.Container, error) {
 	return out, nil
 }
 
-func (l *life) Launch(_ context.Context, spec containerizer.Spec) (containerizer.Container, error) {
+func (l *life) Launch(ctx context.Context, spec containerizer.Spec) (containerizer.Container, error) {
 	m := l.m
+	if m.pulling != nil && containerizer.OwnRoot(spec.Container) {
+		select {
+		case <-m.pulling:
+		case <-ctx.Done():
+			return containerizer.Container{}, ctx.Err()
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if l.dead {
@@ -118,7 +146,22 @@ func (l *life) Launch(_ context.Context, spec containerizer.Spec) (containerizer
 	m.launches[envOf(spec, "MESOS_EXECUTOR_ID")]++
 	c := &fakeContainer{spec: spec, pid: m.nextPID, started: time.Now()}
 	m.containers[spec.ID] = c
-	return containerizer.Container{ID: spec.ID, PID: c.pid, Started: c.started}, nil
+	return containerizer.Container{ID: spec.ID, PID: c.pid, Started: c.started, Networks: m.networks, Data: m.data, Disk: m.disk}, nil
+}
+
+func (l *life) Usable(c *mesos.ContainerInfo) error {
+	l.m.mu.Lock()
+	defer l.m.mu.Unlock()
+	if containerizer.IsDocker(c) && !l.m.docker {
+		return fmt.Errorf("%w: DOCKER", containerizer.ErrType)
+	}
+	if l.m.broken != nil {
+		return fmt.Errorf("%w: %w", containerizer.ErrDegraded, l.m.broken)
+	}
+	if containerizer.IsDocker(c) && l.m.dockerBroken != nil {
+		return fmt.Errorf("%w: %w", containerizer.ErrDegraded, l.m.dockerBroken)
+	}
+	return nil
 }
 
 func (l *life) Signal(_ context.Context, id string, signal int) error {
@@ -150,7 +193,7 @@ func (l *life) Destroy(_ context.Context, id string) error {
 func (l *life) Check(context.Context) error {
 	l.m.mu.Lock()
 	defer l.m.mu.Unlock()
-	return l.m.broken
+	return errors.Join(l.m.broken, l.m.dockerBroken)
 }
 
 func (l *life) Exits() <-chan containerizer.Exit { return l.exits }
@@ -167,6 +210,13 @@ func (l *life) Remove(_ context.Context, id string) error {
 
 func (l *life) Usage(context.Context, string) (containerizer.Usage, error) {
 	return containerizer.Usage{CPUUser: time.Second, MemBytes: 1 << 20, Processes: 1}, nil
+}
+
+// pid is the process id of a container that is there.
+func (m *machine) pid(id string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.containers[id].pid
 }
 
 // end ends a container with a raw wait status; m.mu is held.
@@ -206,6 +256,13 @@ func (m *machine) running() int {
 		}
 	}
 	return n
+}
+
+// started is how often a task was started.
+func (m *machine) started(task string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.launches[task]
 }
 
 // fakeMesh is a mesh of one node, plus whatever a test puts into the map.
@@ -413,7 +470,7 @@ func (w *world) call(c *nodeapi.Call) (*nodeapi.Reply, error) {
 	if c.Epoch == 0 {
 		c.Epoch = w.epoch
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return w.agent.Call(ctx, c)
 }
@@ -485,20 +542,23 @@ func (w *world) free() resources.Resources {
 	return nodeapi.ResourcesFromCatalog(out.GetFree())
 }
 
-func (w *world) problems() []string {
+func (w *world) problems() []string { return w.health().GetProblems() }
+
+// health is what the record says of the node.
+func (w *world) health() *catalog.Health {
 	w.t.Helper()
 	value, _ := w.mesh.Snapshot(testAgent).Get(catalog.KeyHealth)
 	out := &catalog.Health{}
 	if err := proto.Unmarshal(value, out); err != nil {
 		w.t.Fatal(err)
 	}
-	return out.GetProblems()
+	return out
 }
 
 // wait waits until a condition holds.
 func (w *world) wait(what string, holds func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("waited in vain for: %s", what)

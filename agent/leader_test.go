@@ -2,6 +2,7 @@ package agent
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,4 +85,34 @@ func TestLiarInTheMeshThatKeepsReports(t *testing.T) {
 			t.Errorf("it reported to %v", side.asked)
 		}
 	})
+}
+
+// I9: calls that wait for the disk are bounded.
+func TestCallsOfANewEpochDoNotPileUp(t *testing.T) {
+	m := newMachine(t)
+	w := m.start(nil)
+	defer w.end()
+	w.wait("ready", w.agent.Ready)
+	answers := make(chan answer, waitingMax+2)
+	err := w.agent.do(t.Context(), func() {
+		w.agent.epoch.writing = true // and the disk does not answer
+		for range waitingMax + 1 {
+			c := &nodeapi.Call{Epoch: 7, Leader: "127.0.0.1:5050", AgentId: testAgent, Call: &nodeapi.Call_Describe{Describe: &nodeapi.Describe{}}}
+			w.agent.called(&call{Call: c, answer: answers})
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := <-answers; r.err == nil || !strings.Contains(r.err.Error(), "wait for the disk") {
+		t.Errorf("the call too many: got %+v", r)
+	}
+	if err := w.agent.do(t.Context(), func() { w.agent.epochWritten(7, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	for range waitingMax {
+		if r := <-answers; r.err != nil {
+			t.Fatal(r.err)
+		}
+	}
 }

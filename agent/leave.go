@@ -53,6 +53,7 @@ func (a *Agent) leave() {
 	a.changed.health = true
 	a.forgetOperations(func(*mesos.Operation) bool { return true })
 	a.dischargeAll(leaveGrace)
+	a.endNestedIn("")
 	for id := range a.orphans {
 		a.endOrphan(id)
 	}
@@ -62,6 +63,9 @@ func (a *Agent) leave() {
 func (a *Agent) dischargeAll(longest time.Duration) {
 	for _, t := range a.tasks {
 		a.discharge(t, func() executor.Step { return t.cmd.Drain(time.Now(), &longest, false) })
+	}
+	for _, r := range a.runIDs {
+		a.dischargeRun(r, &longest)
 	}
 }
 
@@ -99,7 +103,12 @@ func (a *Agent) endOrphan(id string) {
 
 // left tells whether nothing is left of an agent that is gone.
 func (a *Agent) left() bool {
-	return a.leaving && len(a.tasks) == 0 && len(a.orphans) == 0 && len(a.made.doc.GetPending()) == 0
+	for _, n := range a.nested {
+		if n.session == nil { // those end with what they are in
+			return false
+		}
+	}
+	return a.leaving && len(a.tasks) == 0 && len(a.runIDs) == 0 && len(a.orphans) == 0 && len(a.made.doc.GetPending()) == 0
 }
 
 // renew gives the folder to the agent that comes after this one. Nothing else writes there any more.

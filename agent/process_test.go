@@ -46,7 +46,7 @@ func newRealNode(t *testing.T) *realNode {
 		machine: m, side: &leaderSide{epoch: 1, arrived: make(chan struct{}, 1), acknowledge: true},
 		cfg: process.Config{
 			Dir: filepath.Join(m.dir, "supervisor"), Supervisor: []string{exe}, Env: []string{roleEnv + "=supervisor"},
-			NoCgroups: true, Log: slog.New(slog.DiscardHandler),
+			NoCgroups: true, Log: slog.New(slog.DiscardHandler), RecoverWithin: time.Minute,
 		},
 	}
 	t.Cleanup(n.clean)
@@ -87,7 +87,7 @@ func (n *realNode) start() (*world, func()) {
 
 // clean ends whatever runs and the supervisor.
 func (n *realNode) clean() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	client, err := supervisor.Dial(ctx, n.cfg.Dir)
 	if err != nil {
@@ -198,6 +198,26 @@ func TestRealProcesses(t *testing.T) {
 	}
 	w.wait("process group gone", func() bool { return syscall.Kill(-stubborn, 0) != nil })
 	w.wait("free", func() bool { return w.free().Equal(w.agent.cfg.Resources) })
+	end()
+}
+
+// The operator's work directory may lead through links, while those that tasks make are not followed.
+func TestWorkDirectoryByALink(t *testing.T) {
+	n := newRealNode(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(n.dir, link); err != nil {
+		t.Fatal(err)
+	}
+	n.dir = link
+	w, end := n.start()
+	info := taskInfo(t, "greets", "cpus:0.1;mem:32")
+	script := "echo hello"
+	info.Command.Value = &script
+	w.mustCall(launchCall(frameworkInfo(), info))
+	w.waitGone("greets")
+	if got := w.last("greets"); got.GetState() != mesos.TaskState_TASK_FINISHED {
+		t.Errorf("got %v", got)
+	}
 	end()
 }
 

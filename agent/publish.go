@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"maps"
 	"net"
 	"slices"
@@ -19,6 +20,8 @@ import (
 type changes struct {
 	// tasks holds those that changed; nil for one that is gone.
 	tasks map[status.Key]*task
+	// runs holds the executors that changed; nil for one that is gone.
+	runs map[runKey]*run
 	// all asks for everything, which happens once.
 	all, resources, health bool
 }
@@ -41,6 +44,7 @@ func (a *Agent) publish() {
 	if a.changed.all {
 		put(catalog.KeyNode, a.node())
 		maps.Copy(a.changed.tasks, a.tasks)
+		maps.Copy(a.changed.runs, a.runs)
 	}
 	for key, t := range a.changed.tasks {
 		name := catalog.TaskKey(key.Framework, key.Task)
@@ -50,20 +54,42 @@ func (a *Agent) publish() {
 		}
 		put(name, a.summary(t))
 	}
+	for key, r := range a.changed.runs {
+		name := catalog.ExecutorKey(key.framework, key.executor)
+		if r == nil {
+			out = append(out, record.Assignment{Key: name})
+			continue
+		}
+		put(name, a.runSummary(r))
+	}
 	if a.changed.all || a.changed.resources {
+		a.tellOver()
 		put(catalog.KeyResources, &catalog.Resources{
 			Total: nodeapi.ResourcesToCatalog(a.ledger.Total()), Free: nodeapi.ResourcesToCatalog(a.ledger.Free()),
 		})
 	}
 	if a.changed.all || a.changed.health {
-		put(catalog.KeyHealth, &catalog.Health{Draining: a.draining != nil || a.leaving, Problems: slices.Sorted(maps.Values(a.problems))})
+		put(catalog.KeyHealth, &catalog.Health{Draining: a.draining != nil || a.leaving, Problems: slices.Sorted(maps.Values(a.problems)), Degraded: a.useless()})
 	}
 	clear(a.changed.tasks)
+	clear(a.changed.runs)
 	a.changed.all, a.changed.resources, a.changed.health = false, false, false
 	if len(out) > 0 {
 		slices.SortFunc(out, func(x, y record.Assignment) int { return strings.Compare(x.Key, y.Key) })
 		a.cfg.Mesh.Set(out...)
 	}
+}
+
+// tellOver tells of tasks that hold more than the node has: its resources were made less while they ran.
+func (a *Agent) tellOver() {
+	text := ""
+	if over := a.ledger.Over(); !over.Empty() {
+		text = fmt.Sprintf("running tasks hold %s beyond what this agent has by its present configuration: they keep it, and none of it is offered until they have ended", over)
+	}
+	if before := a.problems["over"]; before != text && text != "" {
+		a.cfg.Log.Warn("running tasks hold more than this agent has", "over", a.ledger.Over().String(), "total", a.ledger.Total().String())
+	}
+	a.problem("over", text)
 }
 
 func (a *Agent) node() *catalog.Node {
@@ -78,13 +104,14 @@ func (a *Agent) node() *catalog.Node {
 // summary is what the mesh is told of a task, and what stands in for its intent should that not read any more.
 func (a *Agent) summary(t *task) *catalog.Task {
 	s := &catalog.Task{
-		TaskId: t.key.Task, FrameworkId: t.key.Framework, FrameworkName: strings.ToValidUTF8(t.framework.info.GetName(), "\uFFFD"), ExecutorId: t.key.Task,
+		TaskId: t.key.Task, FrameworkId: t.key.Framework, FrameworkName: strings.ToValidUTF8(t.framework.info.GetName(), "\uFFFD"), ExecutorId: t.executorID(),
 		Name: t.info.GetName(), State: int32(t.state), Discovery: nodeapi.DiscoveryToCatalog(t.info.GetDiscovery()),
-		ContainerId: t.container, Launched: t.launched.UnixNano(), Checked: t.info.GetHealthCheck() != nil,
+		ContainerId: t.within(), Launched: t.launched.UnixNano(), Checked: t.info.GetHealthCheck() != nil,
 	}
 	if n := len(t.updates); n > 0 {
-		s.Healthy = t.updates[n-1].Healthy
+		s.Changed = uint32(max(0, t.updates[n-1].GetTimestamp()))
 	}
+	t.facts.put(s)
 	if roles := t.res.Allocations(); len(roles) > 0 {
 		s.Role = roles[0]
 	}
@@ -115,14 +142,28 @@ func (a *Agent) describe(d *nodeapi.Describe) *nodeapi.Description {
 			out.Tasks = append(out.Tasks, a.proto(t))
 		}
 	}
+	for _, r := range a.sortedRuns() {
+		if a.runs[r.key] == r && (len(wanted) == 0 || wanted[r.key.framework]) {
+			out.Executors = append(out.Executors, &nodeapi.Executor{FrameworkId: r.framework.info.GetId(), Info: r.info})
+		}
+	}
 	out.Operations = a.made.doc.GetPending()
 	return out
 }
 
 // sorted returns the tasks in order of their keys.
 func (a *Agent) sorted() []*task {
-	return slices.SortedFunc(maps.Values(a.tasks), func(x, y *task) int {
-		return strings.Compare(x.key.Framework+"\x00"+x.key.Task, y.key.Framework+"\x00"+y.key.Task)
+	return slices.SortedFunc(maps.Values(a.tasks), compareTasks)
+}
+
+func compareTasks(x, y *task) int {
+	return strings.Compare(x.key.Framework+"\x00"+x.key.Task, y.key.Framework+"\x00"+y.key.Task)
+}
+
+// sortedRuns returns the runs of executors in order of their keys.
+func (a *Agent) sortedRuns() []*run {
+	return slices.SortedFunc(maps.Values(a.runIDs), func(x, y *run) int {
+		return strings.Compare(x.key.framework+"\x00"+x.key.executor+"\x00"+x.container, y.key.framework+"\x00"+y.key.executor+"\x00"+y.container)
 	})
 }
 
@@ -130,7 +171,7 @@ func (a *Agent) sorted() []*task {
 func (a *Agent) proto(t *task) *mesos.Task {
 	out := &mesos.Task{
 		Name: t.info.Name, TaskId: t.info.GetTaskId(), FrameworkId: &mesos.FrameworkID{Value: &t.key.Framework},
-		ExecutorId: &mesos.ExecutorID{Value: &t.key.Task}, AgentId: &mesos.AgentID{Value: &a.cfg.ID}, State: t.state.Enum(),
+		ExecutorId: &mesos.ExecutorID{Value: proto.String(t.executorID())}, AgentId: &mesos.AgentID{Value: &a.cfg.ID}, State: t.state.Enum(),
 		Resources: t.res.Proto(), Statuses: slices.Clone(t.updates), Labels: t.info.GetLabels(), Discovery: t.info.GetDiscovery(),
 		Container: t.info.GetContainer(), HealthCheck: t.info.GetHealthCheck(), KillPolicy: t.info.GetKillPolicy(), Limits: t.info.GetLimits(),
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,6 +26,11 @@ const recoverTimeout = time.Minute
 
 // restore makes the tasks of an earlier life from what was on disk, as they were last known.
 func (a *Agent) restore(l *checkpoint.Loaded) {
+	a.restoreRuns(l)
+	damaged := map[string]bool{} // containers whose state did not read
+	for _, p := range l.Problems {
+		damaged[strings.TrimSuffix(filepath.Base(p.Path), ".state")] = true
+	}
 	for _, item := range l.Items {
 		t := a.rebuild(item)
 		if t == nil || a.tasks[t.key] != nil || l.Ended.Has(t.key.Framework, t.key.Task) {
@@ -33,6 +39,11 @@ func (a *Agent) restore(l *checkpoint.Loaded) {
 			continue
 		}
 		a.enter(t)
+		if item.State == nil && !t.contained() && damaged[item.ContainerID] {
+			// Its executor may have told more of it than is left: it is not taken for one that was never given.
+			t.state = mesos.TaskState_TASK_STARTING
+			a.save(t, nil)
+		}
 		if terminal(t.state) {
 			t.cmd.Conclude()
 			t.saved = true
@@ -52,7 +63,17 @@ func (a *Agent) restore(l *checkpoint.Loaded) {
 // enter puts a task that was rebuilt into the books.
 func (a *Agent) enter(t *task) {
 	t.framework.tasks++
-	a.tasks[t.key], a.containers[t.container] = t, t
+	a.tasks[t.key] = t
+	if t.contained() {
+		a.containers[t.container] = t
+	}
+	if t.run != nil {
+		t.run.tasks[t] = struct{}{}
+		if t.group != nil {
+			t.group.tasks = append(t.group.tasks, t)
+		}
+		t.counted = terminal(t.state)
+	}
 	if !terminal(t.state) {
 		a.ledger.Adopt(t.holder(), t.res)
 	}
@@ -88,17 +109,19 @@ func (a *Agent) rebuild(item checkpoint.Item) *task {
 	}
 	t := &task{
 		key: key, framework: f, info: info, container: item.ContainerID, durable: true,
-		sandbox: a.layout.Dir(key.Framework, key.Task, item.ContainerID),
-		cmd:     executor.NewCommand(framework, info), pid: int(state.GetPid()), launched: time.Unix(0, summary.GetLaunched()),
+		pid: int(state.GetPid()), launched: time.Unix(0, summary.GetLaunched()),
 		state: mesos.TaskState(summary.GetState()), acked: int(state.GetAcknowledged()), dropped: int(state.GetDropped()),
-		forgotten: state.GetForgotten(),
+		forgotten: state.GetForgotten(), facts: factsOf(summary),
 	}
+	a.rejoin(t, item, summary)
+	a.place(t)
 	if s := state.GetStarted(); s != 0 {
 		t.started = time.Unix(0, s)
 	}
 	for _, st := range state.GetUpdates() {
 		if len(st.GetUuid()) == len(status.UUID{}) {
 			t.updates = append(t.updates, st)
+			t.learn(st)
 		}
 	}
 	t.acked = min(t.acked, len(t.updates))
@@ -147,18 +170,32 @@ func (a *Agent) recover(ctx context.Context) error {
 	for _, c := range found {
 		left[c.ID] = c
 	}
+	groups, err := a.cfg.Containerizer.ListGroups(ctx)
+	if err != nil {
+		return fmt.Errorf("cannot recover groups of containers: %w", err)
+	}
+	a.regroup(ctx, groups)
 	for _, t := range a.sorted() {
 		c, ok := left[t.container]
 		delete(left, t.container)
 		a.reunite(t, c, ok)
 	}
+	for _, r := range a.sortedRuns() {
+		c, ok := left[r.container]
+		delete(left, r.container)
+		a.reuniteRun(r, c, ok)
+	}
+	a.recoverNested(left)
 	for _, c := range left {
-		if t := a.regain(c); t != nil {
+		if r := a.regainRun(c); r != nil {
+			a.reuniteRun(r, c, true)
+		} else if t := a.regain(c); t != nil {
 			a.reunite(t, c, true)
 		} else {
 			a.orphan(c)
 		}
 	}
+	a.closeGroups(groups, left)
 	switch {
 	case a.leaving:
 		a.leave()
@@ -173,8 +210,19 @@ func (a *Agent) recover(ctx context.Context) error {
 // reunite goes on with a task whose container is c, if it is there at all.
 func (a *Agent) reunite(t *task, c containerizer.Container, there bool) {
 	now := time.Now()
-	a.collector.Keep(t.container)
+	if t.contained() {
+		a.collector.Keep(t.container)
+	}
+	t.networks = networksOf(t, c)
+	if t.contained() {
+		a.learnNetworks(t, t.networks)
+	}
 	switch {
+	case !t.contained() && t.cmd.Ended():
+		t.clean = true
+		a.tidy(t)
+	case !t.contained():
+		// How it is, its executor says, or what became of that.
 	case t.cmd.Ended() && there:
 		// The task is over, so whatever still runs in its container is not it.
 		a.ledger.Adopt(t.holder(), t.res)
@@ -189,10 +237,13 @@ func (a *Agent) reunite(t *task, c containerizer.Container, there bool) {
 		if c.PID > 0 {
 			t.pid = c.PID
 		}
+		t.data, t.disk = c.Data, c.Disk
 		if !c.Started.IsZero() {
 			t.started = c.Started
 		}
+		a.boundTask(t)
 		a.perform(t, t.cmd.Launched(now, t.started))
+		t.data = nil // told by now, in this life or an earlier one
 		a.startChecks(t)
 	case t.pid > 0:
 		// It ran, and nobody knows how it ended.
@@ -204,10 +255,9 @@ func (a *Agent) reunite(t *task, c containerizer.Container, there bool) {
 		// The intent is on disk and nothing was started. It is not started now: the framework may long have another one.
 		a.free(t)
 		t.cmd.Conclude()
-		id := a.tell(t, (&executor.Refusal{
+		a.perform(t, executor.Step{Statuses: []*mesos.TaskStatus{(&executor.Refusal{
 			State: t.framework.dropped(), Reason: mesos.TaskStatus_REASON_AGENT_RESTARTED, Message: "Task launched during agent restart",
-		}).Status(t.info.GetTaskId()))
-		a.save(t, &id)
+		}).Status(t.info.GetTaskId())}})
 	}
 }
 
@@ -237,13 +287,17 @@ func (a *Agent) regain(c containerizer.Container) *task {
 		}
 		summary = &catalog.Task{FrameworkId: framework, TaskId: id, ExecutorId: id, Name: id, Launched: c.Started.UnixNano()}
 	}
+	parent, _, _ := strings.Cut(c.ID, ".")
+	if parent == c.ID {
+		parent = ""
+	}
 	summary.State, summary.Healthy = int32(mesos.TaskState_TASK_STARTING), nil
 	if a.tasks[status.Key{Framework: summary.GetFrameworkId(), Task: summary.GetTaskId()}] != nil ||
 		a.ended.Has(summary.GetFrameworkId(), summary.GetTaskId()) {
 		return nil
 	}
 	t := a.rebuild(checkpoint.Item{ContainerID: c.ID, State: &checkpoint.State{
-		ContainerId: c.ID, Summary: summary, Pid: int64(c.PID),
+		ContainerId: c.ID, Summary: summary, Pid: int64(c.PID), ExecutorRun: parent,
 	}})
 	if t == nil {
 		return nil
@@ -269,6 +323,14 @@ func (a *Agent) orphan(c containerizer.Container) {
 	a.collector.Keep(c.ID)
 	a.orphans[c.ID] = struct{}{}
 	a.counters.RecoveryErrors++
+	noted := &catalog.Task{}
+	if proto.Unmarshal(c.Note, noted) == nil && noted.GetTaskId() != "" && a.ended.Has(noted.GetFrameworkId(), noted.GetTaskId()) {
+		// It was told to have ended, and that was acknowledged: an earlier life died while it ended what it had not seen begin.
+		a.cfg.Log.Warn("container of a task that is over is ended", "framework_id", noted.GetFrameworkId(), "task_id", noted.GetTaskId(),
+			"container_id", c.ID, "pid", c.PID)
+		a.endOrphan(c.ID)
+		return
+	}
 	why := "has no checkpoint"
 	for _, id := range a.lost {
 		if id == c.ID {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"starling/agent/status"
 	"starling/master/mesos"
 	"starling/master/nodeapi"
@@ -15,8 +17,10 @@ import (
 
 const (
 	reportTimeout = 10 * time.Second
-	// reportMax is how many updates go in one report.
-	reportMax = 512
+	// reportMax is how many updates go in one report, reportBytes how much of them: executors may put much into one, and a
+	// leader takes no more than nodeapi.MaxBody with all the rest.
+	reportMax   = 512
+	reportBytes = 8 << 20
 	// onceMax bounds the updates that are sent once; the oldest are dropped.
 	onceMax = 1024
 
@@ -30,6 +34,9 @@ type reports struct {
 	sending bool
 	// once are updates without uuid: told once, kept until a leader took them.
 	once []*nodeapi.StatusUpdate
+	// messages are from executors to frameworks, exits tell of executors that ended: both are sent once too.
+	messages []*nodeapi.ExecutorMessage
+	exits    []*nodeapi.ExecutorExit
 	// version is that of the record when the leader last took a report; taken is set once it took one.
 	version uint64
 	taken   bool
@@ -43,7 +50,39 @@ type reports struct {
 type sent struct {
 	due, operations []status.Due
 	once            []*nodeapi.StatusUpdate
+	messages        []*nodeapi.ExecutorMessage
+	exits           []*nodeapi.ExecutorExit
 	version         uint64
+}
+
+// messageBytes bounds what of messages waits for the leader: to deliver them is best effort.
+const messageBytes = 8 << 20
+
+// message queues a message of an executor, unless too many wait.
+func (r *reports) message(m *nodeapi.ExecutorMessage, counters *Counters) {
+	size := len(m.GetData())
+	for _, waiting := range r.messages {
+		size += len(waiting.GetData())
+	}
+	if len(r.messages) == onceMax || size > messageBytes {
+		counters.InvalidMessages++
+		return
+	}
+	r.messages = append(r.messages, m)
+}
+
+// exit queues the news of the end of an executor; the oldest go first when there are too many.
+func (r *reports) exit(e *nodeapi.ExecutorExit) {
+	if len(r.exits) == onceMax {
+		r.exits = append(r.exits[:0], r.exits[1:]...)
+	}
+	r.exits = append(r.exits, e)
+}
+
+// exitsAgain puts back what a leader did not take.
+func (r *reports) exitsAgain(exits []*nodeapi.ExecutorExit) {
+	r.exits = append(exits, r.exits...)
+	r.exits = r.exits[max(0, len(r.exits)-onceMax):]
 }
 
 // reached forgets failures: there is a reason to believe that the next try works.
@@ -69,6 +108,19 @@ func (a *Agent) once(framework string, st *mesos.TaskStatus) {
 	})
 }
 
+// room tells whether a report takes another update; it takes one in any case.
+func room() func(status.Update) bool {
+	updates, bytes := 0, 0
+	return func(u status.Update) bool {
+		bytes += proto.Size(u.Payload.(proto.Message))
+		if updates == reportMax || updates > 0 && bytes > reportBytes {
+			return false
+		}
+		updates++
+		return true
+	}
+}
+
 func (a *Agent) canSend() bool { return a.leader.addr != "" && !a.reports.sending }
 
 // send begins a report if there is a leader, something due, and no other report under way.
@@ -76,17 +128,18 @@ func (a *Agent) send(now time.Time) {
 	if !a.canSend() || now.Before(a.reports.until) {
 		return
 	}
-	due := a.streams.Take(now, reportMax)
+	due := a.streams.Take(now, room())
 	once := a.reports.once
-	operations := a.made.updates.Take(now, reportMax)
-	if len(due) == 0 && len(once) == 0 && len(operations) == 0 {
+	operations := a.made.updates.Take(now, room())
+	messages, exits := a.reports.messages, a.reports.exits
+	if len(due) == 0 && len(once) == 0 && len(operations) == 0 && len(messages) == 0 && len(exits) == 0 {
 		return
 	}
 	if a.reports.taken && !a.leader.called && a.otherLeader.called && slices.ContainsFunc(due, again) {
 		// Who only claims to lead takes what it is told, and nothing comes of it: who has called may lead still.
 		a.swapLeaders()
 	}
-	report := &nodeapi.Report{Epoch: a.epoch.obeyed, AgentId: a.cfg.ID, Updates: once}
+	report := &nodeapi.Report{Epoch: a.epoch.obeyed, AgentId: a.cfg.ID, Updates: once, Messages: messages, Exits: exits}
 	for _, d := range due {
 		update := &nodeapi.StatusUpdate{
 			FrameworkId: &mesos.FrameworkID{Value: &d.Key.Framework}, Status: d.Update.Payload.(*mesos.TaskStatus),
@@ -104,14 +157,14 @@ func (a *Agent) send(now time.Time) {
 	if version > a.reports.version {
 		report.Delta = a.cfg.Mesh.Delta(a.reports.version)
 	}
-	a.reports.once = nil
+	a.reports.once, a.reports.messages, a.reports.exits = nil, nil, nil
 	a.reports.sending = true
 	to := a.leader
 	a.reports.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(a.work, reportTimeout)
 		defer cancel()
 		err := a.cfg.Reporter.Report(ctx, to.addr, report)
-		a.post(func() { a.reported(to, sent{due, operations, once, version}, err) })
+		a.post(func() { a.reported(to, sent{due, operations, once, messages, exits, version}, err) })
 	})
 }
 
@@ -142,9 +195,16 @@ func (a *Agent) reported(to leader, sent sent, err error) {
 		// Sending the same again is useless, so what is sent once is given up, and the rest waits for its usual time.
 		a.cfg.Log.Error("leader refused a report", "addr", to.addr, "err", err)
 		a.counters.DroppedUpdates += uint64(len(sent.once))
+		if errors.Is(err, nodeapi.ErrTooLarge) {
+			// It was for the rest.
+			a.reports.exitsAgain(sent.exits)
+		}
 		return
 	}
 	a.cfg.Log.Debug("cannot report to the leader", "addr", to.addr, "err", err)
+	a.reports.messages = append(sent.messages, a.reports.messages...)
+	a.reports.messages = a.reports.messages[:min(len(a.reports.messages), onceMax)]
+	a.reports.exitsAgain(sent.exits)
 	a.reports.once = append(sent.once, a.reports.once...)
 	if extra := len(a.reports.once) - onceMax; extra > 0 {
 		a.counters.DroppedUpdates += uint64(extra)

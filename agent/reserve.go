@@ -185,7 +185,8 @@ func (a *Agent) volume(r *mesos.Resource) (v sandbox.Volume, ok bool, err error)
 // mount is a volume and where a task sees it.
 type mount struct {
 	sandbox.Volume
-	path string
+	path     string
+	readOnly bool
 }
 
 // mounts lists the persistent volumes of a task.
@@ -199,11 +200,11 @@ func (a *Agent) mounts(res resources.Resources) ([]mount, error) {
 		if !ok {
 			continue
 		}
-		path := r.GetDisk().GetVolume().GetContainerPath()
-		if err := sandbox.CheckContainerPath(path); err != nil {
+		shown := r.GetDisk().GetVolume()
+		if err := sandbox.CheckContainerPath(shown.GetContainerPath()); err != nil {
 			return nil, fmt.Errorf("volume %q: %w", v.ID, err)
 		}
-		out = append(out, mount{v, path})
+		out = append(out, mount{v, shown.GetContainerPath(), shown.GetMode() == mesos.Volume_RO})
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -27,17 +28,29 @@ type task struct {
 	sandbox   string
 	// res is what the task was launched with, with its allocation role.
 	res resources.Resources
-	cmd *executor.Command
+	cmd taskLife
+	// run is the run of the executor that it is part of, group what it was launched with; both nil for a command task.
+	run   *run
+	group *group
 
-	pid               int
+	pid int
+	// networks are the container's own, data what its engine says of it until TASK_RUNNING has told that.
+	networks []*mesos.NetworkInfo
+	data     []byte
+	// disk are the folders beside its sandbox that hold what it writes.
+	disk              []string
 	launched, started time.Time
 	state             mesos.TaskState
+	// facts are what the mesh is told of them beyond the newest.
+	facts facts
 	// updates are the statuses told, oldest first; the first acked of them are acknowledged, dropped went before them.
 	updates        []*mesos.TaskStatus
 	acked, dropped int
 
 	// durable is set once the intent is on disk; starting while a worker starts the container.
 	durable, starting bool
+	// abandon gives a launch up; nil where none is under way.
+	abandon func()
 	// early is an exit that came before the result of the launch.
 	early *containerizer.Exit
 	// clean is set once no process of it is left and its resources are free; saved once its terminal status is on disk;
@@ -47,6 +60,10 @@ type task struct {
 	held *status.UUID
 	// forgotten is set when nobody is to be told of the task any more.
 	forgotten bool
+	// queued is set while the run has not got the task, counted once its end was seen to there.
+	queued, counted bool
+	// owed are the updates that the task's executor waits to have acknowledged by the agent.
+	owed []status.UUID
 	// unsavable is set after a failed write, until one succeeds.
 	unsavable bool
 
@@ -55,22 +72,60 @@ type task struct {
 	destroying bool
 }
 
+// taskLife is what becomes of a task: an *executor.Command where the agent runs it, an *executor.Remote where an executor of
+// others does.
+type taskLife interface {
+	Starting() executor.Step
+	Resume(told []*mesos.TaskStatus, order *executor.Order)
+	Conclude()
+	Launched(now, started time.Time) executor.Step
+	LaunchFailed(err error) executor.Step
+	CancelLaunch() executor.Step
+	Kill(now time.Time, policy *mesos.KillPolicy) executor.Step
+	Drain(now time.Time, longest *time.Duration, gone bool) executor.Step
+	Fail(now time.Time) executor.Step
+	Exited(exit containerizer.Exit) executor.Step
+	Checked(healthy bool) executor.Step
+	CheckResult(result *mesos.CheckStatusInfo) executor.Step
+	NextWake() (at time.Time, ok bool)
+	Wake(now time.Time) executor.Step
+	Order() *executor.Order
+	Health() *bool
+	Running() bool
+	Ended() bool
+}
+
 func (t *task) holder() ledger.Holder {
-	return ledger.Holder{Framework: t.key.Framework, Executor: t.key.Task, Task: t.key.Task}
+	return ledger.Holder{Framework: t.key.Framework, Executor: t.executorID(), Task: t.key.Task}
+}
+
+// executorID is the id of the task's executor: its own where it is a command.
+func (t *task) executorID() string {
+	switch {
+	case t.run != nil:
+		return t.run.key.executor
+	case t.info.GetExecutor() != nil:
+		return t.info.GetExecutor().GetExecutorId().GetValue()
+	}
+	return t.key.Task
+}
+
+// contained tells whether the task has a container of its own.
+func (t *task) contained() bool { return t.run == nil || t.run.builtin }
+
+// within is the id of the container that the task runs in: its own, or that of its executor.
+func (t *task) within() string {
+	if t.contained() {
+		return t.container
+	}
+	return t.run.container
 }
 
 // updateMax is how many statuses of a task are kept; acknowledged ones go first.
 const updateMax = 32
 
 // terminal tells whether a state is a task's last.
-func terminal(state mesos.TaskState) bool {
-	switch state {
-	case mesos.TaskState_TASK_STAGING, mesos.TaskState_TASK_STARTING, mesos.TaskState_TASK_RUNNING,
-		mesos.TaskState_TASK_KILLING, mesos.TaskState_TASK_UNREACHABLE:
-		return false
-	}
-	return true
-}
+func terminal(state mesos.TaskState) bool { return executor.Terminal(state) }
 
 // updateID makes the uuid of an update. It follows from the container and the place in the row, so that an update that is
 // made again after a crash is the same one to everybody who has seen it.
@@ -82,8 +137,14 @@ func updateID(container string, index int, state mesos.TaskState) status.UUID {
 // to that.
 func (a *Agent) tell(t *task, st *mesos.TaskStatus) status.UUID {
 	a.fill(t, st)
+	a.learnNetworks(t, st.GetContainerStatus().GetNetworkInfos())
+	t.learn(st)
 	id := updateID(t.container, t.dropped+len(t.updates), st.GetState())
-	st.Uuid = id[:]
+	if len(st.GetUuid()) == len(id) {
+		id = status.UUID(st.GetUuid()) // an executor of others has given it one
+	} else {
+		st.Uuid = id[:]
+	}
 	t.updates = append(t.updates, st)
 	if len(t.updates) > updateMax && t.acked > 1 {
 		// The newest acknowledged one stays: it is what the framework knows.
@@ -103,17 +164,38 @@ func (a *Agent) tell(t *task, st *mesos.TaskStatus) status.UUID {
 // fill adds what the agent knows to a status.
 func (a *Agent) fill(t *task, st *mesos.TaskStatus) {
 	st.AgentId = &mesos.AgentID{Value: &a.cfg.ID}
-	st.ExecutorId = &mesos.ExecutorID{Value: &t.key.Task}
-	st.Timestamp = proto.Float64(seconds(a.cfg.Now()))
-	st.ContainerStatus = &mesos.ContainerStatus{
-		ContainerId: &mesos.ContainerID{Value: &t.container},
-		NetworkInfos: []*mesos.NetworkInfo{{IpAddresses: []*mesos.NetworkInfo_IPAddress{{
+	st.ExecutorId = &mesos.ExecutorID{Value: proto.String(t.executorID())}
+	if st.Timestamp == nil {
+		st.Timestamp = proto.Float64(seconds(a.cfg.Now()))
+	}
+	switch {
+	case t.contained():
+		st.ContainerStatus = a.containerStatus(t.container, t.pid, t.networks)
+	default:
+		known := a.containerStatus(t.run.container, t.run.pid, t.run.networks)
+		if said := st.GetContainerStatus(); len(said.GetNetworkInfos()) > 0 {
+			// What the executor knows of its network comes first, and the node's address is one for lack of a better.
+			known.NetworkInfos = append(slices.Clone(said.GetNetworkInfos()), t.run.networks...)
+		}
+		st.ContainerStatus = known
+	}
+	if st.GetState() == mesos.TaskState_TASK_RUNNING && t.data != nil {
+		st.Data, t.data = t.data, nil
+	}
+}
+
+// containerStatus tells of a container; one without a network of its own has the address of the node.
+func (a *Agent) containerStatus(id string, pid int, networks []*mesos.NetworkInfo) *mesos.ContainerStatus {
+	if len(networks) == 0 {
+		networks = []*mesos.NetworkInfo{{IpAddresses: []*mesos.NetworkInfo_IPAddress{{
 			Protocol: protocolOf(a.cfg.Address).Enum(), IpAddress: &a.cfg.Address,
-		}}}},
+		}}}}
 	}
-	if t.pid > 0 {
-		st.ContainerStatus.ExecutorPid = proto.Uint32(uint32(t.pid))
+	status := &mesos.ContainerStatus{ContainerId: ContainerIDOf(id), NetworkInfos: networks}
+	if pid > 0 {
+		status.ExecutorPid = proto.Uint32(uint32(pid))
 	}
+	return status
 }
 
 // perform carries out a step of the executor.
@@ -127,6 +209,9 @@ func (a *Agent) perform(t *task, step executor.Step) {
 	}
 	if step.Ordered {
 		a.stopChecks(t)
+		if t.abandon != nil {
+			t.abandon()
+		}
 	}
 	if step.Signal != 0 {
 		a.signal(t, int(step.Signal))
@@ -139,6 +224,9 @@ func (a *Agent) perform(t *task, step executor.Step) {
 	if at, ok := t.cmd.NextWake(); ok {
 		t.wake = a.timers.at(at, func() { a.perform(t, t.cmd.Wake(time.Now())) })
 	}
+	if t.run != nil {
+		a.inRun(t, step)
+	}
 }
 
 // save submits the state of a task to disk. With an update it is sent once that is done.
@@ -147,10 +235,15 @@ func (a *Agent) save(t *task, id *status.UUID) {
 		// The intent is not on disk yet and carries all statuses of a launch; see intended.
 		return
 	}
-	last := terminal(t.state)
+	last, owed := terminal(t.state), slices.Clone(t.owed)
 	delete(a.unsaved, t)
 	a.committer.Submit(checkpoint.PutState(a.stateOf(t)), func(err error) {
-		a.post(func() { a.savedState(t, id, last, err) })
+		a.post(func() {
+			a.savedState(t, id, last, err)
+			if err == nil {
+				a.settle(t, owed)
+			}
+		})
 	})
 }
 
@@ -232,12 +325,27 @@ func (a *Agent) letGo(t *task) {
 	}
 }
 
+// runID names the run that the task is part of on disk, groupID its group.
+func (t *task) runID() string {
+	if t.run == nil {
+		return ""
+	}
+	return t.run.container
+}
+
+func (t *task) groupID() string {
+	if t.group == nil {
+		return ""
+	}
+	return t.group.id
+}
+
 // stateOf makes what is written of a task. Statuses are shared: they do not change once they are told.
 func (a *Agent) stateOf(t *task) *checkpoint.State {
 	s := &checkpoint.State{
 		ContainerId: t.container, Summary: a.summary(t), Pid: int64(t.pid),
 		Updates: append([]*mesos.TaskStatus(nil), t.updates...), Acknowledged: uint32(t.acked), Dropped: uint32(t.dropped),
-		Forgotten: t.forgotten,
+		Forgotten: t.forgotten, ExecutorRun: t.runID(), Group: t.groupID(),
 	}
 	if !t.started.IsZero() {
 		s.Started = t.started.UnixNano()
@@ -253,6 +361,7 @@ func (a *Agent) tidy(t *task) {
 	if !terminal(t.state) || !t.clean {
 		return
 	}
+	t.removed = t.removed || !t.contained()
 	t.closed = t.closed || t.forgotten
 	if t.saved && !t.removed {
 		t.removed = true
@@ -276,6 +385,9 @@ func (a *Agent) tidy(t *task) {
 		a.streams.Remove(t.key)
 		a.retire(t.framework, t)
 		a.changed.tasks[t.key] = nil
+	}
+	if t.run != nil {
+		a.tidyRun(t.run)
 	}
 }
 

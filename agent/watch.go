@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"starling/agent/containerizer"
+	"starling/master/mesos"
 )
 
 // watchInterval, with what one look may take, bounds how late a problem with the containerizer is told.
@@ -53,10 +54,16 @@ func degradedText(err error) string {
 func (a *Agent) degrade(why string) {
 	switch {
 	case a.degraded == "" && why != "":
-		a.cfg.Log.Error("containerizer does not answer: running tasks go on, new ones are refused", "err", why)
+		a.cfg.Log.Error("a containerizer does not answer: its tasks go on, new ones for it are refused", "err", why)
 	case a.degraded != "" && why == "":
-		a.cfg.Log.Info("containerizer answers again")
+		a.cfg.Log.Info("all containerizers answer again")
 	}
 	a.degraded = why
 	a.problem("containerizer check", why)
+}
+
+// useless tells whether no container of any kind can be started: then the node is not offered.
+func (a *Agent) useless() bool {
+	docker := &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum()}
+	return a.degraded != "" && a.usable(nil) != nil && a.usable(docker) != nil
 }

@@ -1,9 +1,10 @@
-// Package api serves an agent over HTTP, on one port: the node protocol for the leader, and the older JSON endpoints of
-// Mesos for operators, dashboards and tools that look for a task's sandbox. All of it is reachable with and without the
-// prefix "/slave(1)".
+// Package api serves an agent over HTTP, on one port: the node protocol for the leader, the v1 executor API, the v1 operator
+// API with its streams into and out of containers, and the older JSON endpoints of Mesos for operators, dashboards and tools that
+// look for a task's sandbox. All of it is reachable with and without the prefix "/slave(1)".
 //
 // Handlers are thin: they take the agent's State, which is a snapshot, and write it down in the names and shapes of the
-// specification. Until the agent has recovered, what depends on its state answers 503.
+// specification, or call a method of the agent that knows no HTTP. The calls of the operator API are rows of one table
+// (calls.go). Until the agent has recovered, what depends on its state answers 503.
 package api
 
 import (
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"starling/agent"
+	"starling/master/mesos"
 	"starling/master/mesos/server"
 	"starling/master/nodeapi"
 )
@@ -31,6 +33,10 @@ type Config struct {
 	// Metrics is where the agent's numbers are registered and what /metrics/prometheus shows; nil makes one of its own.
 	Metrics *prometheus.Registry
 	Log     *slog.Logger
+	// Level is that of the log, which operators may raise for a time; nil fixes it.
+	Level *slog.LevelVar
+	// PruneImages removes the images that nobody uses, but for those given; nil where there are none.
+	PruneImages func(ctx context.Context, excluded []*mesos.Image) error
 	// Mount adds routes of others, such as the view of the mesh, ahead of the answer to unknown paths; may be nil.
 	Mount func(*fiber.App)
 }
@@ -42,6 +48,9 @@ type Server struct {
 	verifier *nodeapi.Verifier
 	log      *slog.Logger
 	app      *fiber.App
+
+	verbosity *server.Verbosity
+	prune     func(context.Context, []*mesos.Image) error
 }
 
 // callTimeout bounds what a request waits for the agent; a launch waits for the disk.
@@ -59,6 +68,7 @@ func New(a *agent.Agent, cfg Config) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{agent: a, cfg: a.Config(), verifier: cfg.Verifier, log: log.With("component", "agent/api")}
+	s.verbosity, s.prune = server.NewVerbosity(cfg.Level), cfg.PruneImages
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
@@ -67,8 +77,10 @@ func New(a *agent.Agent, cfg Config) (*Server, error) {
 	}
 	s.app = server.NewApp(server.Options{
 		Log: s.log, Process: "slave(1)", JSONAliases: readable, BodyLimit: nodeapi.MaxBody,
+		StreamBody: streamed,
 	})
 	s.app.All(nodeapi.PathCall, s.call)
+	s.app.All("/api/v1", s.operator)
 	s.app.All("/health", s.health)
 	s.app.All("/version", s.version)
 	s.app.All("/flags", s.flags)
@@ -76,7 +88,11 @@ func New(a *agent.Agent, cfg Config) (*Server, error) {
 	s.app.All("/containers", s.withState(s.containers))
 	s.app.All("/monitor/statistics", s.withState(s.statistics))
 	s.app.All("/metrics/snapshot", s.snapshot)
+	s.app.All("/logging/toggle", s.verbosity.Toggle)
+	s.app.All("/system/stats", server.SystemStats)
+	s.app.All("/system/stats.json", server.SystemStats)
 	s.app.Get("/metrics/prometheus", adaptor.HTTPHandler(promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{})))
+	s.app.All(pathExecutor, s.executor)
 	s.app.All("/files/browse", s.withState(s.browse))
 	s.app.All("/files/read", s.withState(s.read))
 	s.app.All("/files/download", s.withState(s.download))
@@ -119,8 +135,8 @@ func (s *Server) call(c *fiber.Ctx) error {
 // withState hands the agent's state to a handler.
 func (s *Server) withState(h func(*fiber.Ctx, *agent.State) error) fiber.Handler {
 	return func(c *fiber.Ctx) error {
-		if !s.agent.Ready() {
-			return server.Errorf(fiber.StatusServiceUnavailable, "Agent has not finished recovery")
+		if err := s.ready(); err != nil {
+			return err
 		}
 		ctx, cancel := context.WithTimeout(server.Context(c), callTimeout)
 		defer cancel()
@@ -130,6 +146,14 @@ func (s *Server) withState(h func(*fiber.Ctx, *agent.State) error) fiber.Handler
 		}
 		return h(c, st)
 	}
+}
+
+// ready is the answer to all that has to wait until the agent knows what runs; nil once it does.
+func (s *Server) ready() error {
+	if s.agent.Ready() {
+		return nil
+	}
+	return server.Errorf(fiber.StatusServiceUnavailable, "Agent has not finished recovery")
 }
 
 // unavailable is the answer where the agent has no time or has ended.
@@ -142,10 +166,11 @@ func unavailable(err error) error {
 
 // health answers 200 without a body once the agent is ready. That holds while the node is degraded, too (its supervisor
 // hangs, its disk is full): the API works then and tasks run, and whoever takes the node out of service because of it makes
-// things worse. What is wrong is told by the node's health in the mesh and by the metrics: "problems" counts it, "containerizer_answers" is 0 while tasks can't be started.
+// things worse. What is wrong is told by the node's health in the mesh and by the metrics: "problems" counts it,
+// "containerizer_answers" is 0 while tasks can't be started.
 func (s *Server) health(c *fiber.Ctx) error {
-	if !s.agent.Ready() {
-		return server.Errorf(fiber.StatusServiceUnavailable, "Agent has not finished recovery")
+	if err := s.ready(); err != nil {
+		return err
 	}
 	c.Status(fiber.StatusOK)
 	return nil

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,16 +39,43 @@ func (reporter) Report(context.Context, string, *nodeapi.Report) error { return 
 
 // served is an agent with its API on a real listener.
 type served struct {
-	t     *testing.T
+	t     testing.TB
 	base  string
 	addr  string
 	fake  *containerizertest.Fake
 	agent *agent.Agent
+	// stop ends it, once.
+	stop func()
+}
+
+// site is what outlives an agent: its disk, its mesh and its containers.
+type site struct {
+	t     testing.TB
+	dir   string
+	key   []byte
+	level *slog.LevelVar
+	mesh  mesh
+	fake  *containerizertest.Fake
+	lives int
+	log   *slog.Logger
+	// change changes the configuration of each agent.
+	change func(*agent.Config)
+}
+
+func newSite(t testing.TB, key []byte) *site {
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	return &site{t: t, log: log, dir: t.TempDir(), key: key, level: new(slog.LevelVar), mesh: mesh{record.NewMap(agentID, 1)}, fake: containerizertest.NewFake()}
 }
 
 func serve(t *testing.T, key []byte) *served {
 	t.Helper()
-	s := &served{t: t, fake: containerizertest.NewFake()}
+	return newSite(t, key).serve()
+}
+
+// build makes an agent and its API, which do not run yet.
+func (site *site) build() (*Server, *agent.Agent) {
+	t := site.t
+	t.Helper()
 	cfg := agent.DefaultConfig()
 	cfg.NewID = func() string { return "other-S0" }
 	total, err := resources.Parse("cpus:4;mem:4096;disk:10240;disk(db):100;ports:[31000-32000]", "*")
@@ -58,18 +86,34 @@ func serve(t *testing.T, key []byte) *served {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.ID, cfg.WorkDir, cfg.Hostname, cfg.Address, cfg.Port = agentID, t.TempDir(), "edge1", "127.0.0.1", 5051
-	cfg.Resources, cfg.Attributes, cfg.Region, cfg.Zone = total, attributes, "eu", "cellar"
-	cfg.Mesh, cfg.Reporter, cfg.Containerizer = mesh{record.NewMap(agentID, 1)}, reporter{}, s.fake
-	cfg.SwitchUser, cfg.DiskReserve, cfg.Version, cfg.Flags = false, 0, "0.1", map[string]string{"port": "5051"}
-	cfg.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if s.agent, err = agent.New(cfg); err != nil {
-		t.Fatal(err)
+	if site.lives++; site.lives > 1 {
+		site.fake = site.fake.Restart()
 	}
-	api, err := New(s.agent, Config{Verifier: nodeapi.NewVerifier(nodeapi.OneKey(key), nil), Log: cfg.Log})
+	cfg.ID, cfg.WorkDir, cfg.Hostname, cfg.Address, cfg.Port = agentID, site.dir, "edge1", "127.0.0.1", 5051
+	cfg.Resources, cfg.Attributes, cfg.Region, cfg.Zone = total, attributes, "eu", "cellar"
+	cfg.Mesh, cfg.Reporter, cfg.Containerizer = site.mesh, reporter{}, site.fake
+	cfg.SwitchUser, cfg.DiskReserve, cfg.Version, cfg.Flags = false, 0, "0.1", map[string]string{"port": "5051"}
+	cfg.Log = site.log
+	if site.change != nil {
+		site.change(&cfg)
+	}
+	a, err := agent.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	api, err := New(a, Config{Verifier: nodeapi.NewVerifier(nodeapi.OneKey(site.key), nil), Log: cfg.Log, Level: site.level})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api, a
+}
+
+// serve starts an agent, which ends with the test at the latest.
+func (site *site) serve() *served {
+	t := site.t
+	t.Helper()
+	api, a := site.build()
+	s := &served{t: t, fake: site.fake, agent: a}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +124,7 @@ func serve(t *testing.T, key []byte) *served {
 	ended := make(chan error, 2)
 	go func() { ended <- s.agent.Run(ctx) }()
 	go func() { ended <- api.Serve(ctx, ln) }()
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		for range 2 {
 			if err := <-ended; err != nil {
@@ -88,13 +132,14 @@ func serve(t *testing.T, key []byte) *served {
 			}
 		}
 	})
+	t.Cleanup(s.stop)
 	s.wait("ready", func() bool { status, _ := s.get("/health"); return status == http.StatusOK })
 	return s
 }
 
 func (s *served) wait(what string, holds func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("waited in vain for: %s", what)

@@ -4,16 +4,13 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
-	"mime"
 	"os/user"
 	"path"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/utils"
 
 	"starling/agent"
 	"starling/agent/sandbox"
@@ -21,8 +18,8 @@ import (
 )
 
 const (
-	// readMax is the most that one read answers: 16 pages.
-	readMax = 16 << 12
+	// readMax is the most that one read answers, in bytes.
+	readMax = server.ReadMax
 	// listMax bounds one listing.
 	listMax = 10000
 )
@@ -35,16 +32,15 @@ func (s *Server) layout(st *agent.State) sandbox.Layout {
 			maps.Copy(volumes, e.Volumes)
 		}
 	}
-	return sandbox.New(s.cfg.WorkDir, s.cfg.ID).WithVolumes(volumes)
+	return sandbox.New(s.cfg.WorkDir, s.cfg.ID).WithVolumes(volumes).WithFiles(s.virtualFiles())
 }
 
-// filePath reads the parameter that all of the file endpoints need.
-func filePath(c *fiber.Ctx) (string, error) {
-	name := utils.CopyString(c.Query("path"))
-	if name == "" {
-		return "", server.Errorf(fiber.StatusBadRequest, "Expecting 'path=value' in query.")
+// virtualFiles are the files that are shown beside sandboxes.
+func (s *Server) virtualFiles() map[string]string {
+	if s.cfg.LogFile == "" {
+		return nil
 	}
-	return name, nil
+	return map[string]string{"/slave/log": s.cfg.LogFile}
 }
 
 // fileError is the answer for what went wrong with a path.
@@ -71,7 +67,7 @@ type entryView struct {
 }
 
 func (s *Server) browse(c *fiber.Ctx, st *agent.State) error {
-	name, err := filePath(c)
+	name, err := server.FilePath(c)
 	if err != nil {
 		return err
 	}
@@ -156,15 +152,11 @@ type readView struct {
 }
 
 func (s *Server) read(c *fiber.Ctx, st *agent.State) error {
-	name, err := filePath(c)
+	name, err := server.FilePath(c)
 	if err != nil {
 		return err
 	}
-	offset, err := position(c, "offset")
-	if err != nil {
-		return err
-	}
-	length, err := position(c, "length")
+	offset, length, err := server.FilePart(c)
 	if err != nil {
 		return err
 	}
@@ -176,38 +168,13 @@ func (s *Server) read(c *fiber.Ctx, st *agent.State) error {
 	if offset == -1 {
 		return write(c, readView{Offset: info.Size()})
 	}
-	if length == -1 || length > readMax {
-		length = readMax
-	}
-	length = max(0, min(length, info.Size()-offset))
-	data := make([]byte, length)
-	n, err := f.ReadAt(data, offset)
-	if err != nil && n == 0 && length > 0 && info.Size() > offset {
-		// It was cut meanwhile: then there is nothing at that place, as beyond any end.
-		n = 0
-	}
+	data := server.ReadPart(f, info.Size(), offset, length)
 	// The answer is text: what is no UTF-8 is replaced.
-	return write(c, readView{Data: strings.ToValidUTF8(string(data[:n]), "\uFFFD"), Offset: offset})
-}
-
-// position reads a number that may be absent or -1.
-func position(c *fiber.Ctx, name string) (int64, error) {
-	text := c.Query(name)
-	if text == "" {
-		return -1, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, server.Errorf(fiber.StatusBadRequest, "Failed to parse %s: '%s' is not a number.", name, text)
-	}
-	if n < -1 {
-		return 0, server.Errorf(fiber.StatusBadRequest, "Negative %s provided: %d.", name, n)
-	}
-	return n, nil
+	return write(c, readView{Data: strings.ToValidUTF8(string(data), "\uFFFD"), Offset: offset})
 }
 
 func (s *Server) download(c *fiber.Ctx, st *agent.State) error {
-	name, err := filePath(c)
+	name, err := server.FilePath(c)
 	if err != nil {
 		return err
 	}
@@ -215,22 +182,13 @@ func (s *Server) download(c *fiber.Ctx, st *agent.State) error {
 	if err != nil {
 		return fileError(name, err, "Cannot download a directory.")
 	}
-	kind := mime.TypeByExtension(filepath.Ext(name))
-	if kind == "" {
-		kind = fiber.MIMEOctetStream
-	}
-	server.NoCompress(c)
-	c.Set(fiber.HeaderContentType, kind)
-	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-	c.Set(fiber.HeaderContentDisposition, mime.FormatMediaType("attachment", map[string]string{"filename": path.Base(name)}))
-	// The size bounds the answer: a task may go on writing. The server closes the file.
-	c.Context().SetBodyStream(limitedFile{f, info.Size()}.reader(), int(info.Size()))
-	return nil
+	return server.Download(c, f, info, name)
 }
 
 // debug tells what the virtual paths stand for.
 func (s *Server) debug(c *fiber.Ctx, st *agent.State) error {
 	out := map[string]string{}
+	maps.Copy(out, s.virtualFiles())
 	for _, frameworks := range [][]agent.FrameworkState{st.Frameworks, st.Completed} {
 		for _, f := range frameworks {
 			for _, e := range append(append([]agent.ExecutorState{}, f.Executors...), f.Completed...) {

@@ -107,6 +107,7 @@ type executorView struct {
 	Resources map[string]any    `json:"resources"`
 	Role      string            `json:"role,omitempty"`
 	Labels    []json.RawMessage `json:"labels,omitempty"`
+	Type      string            `json:"type,omitempty"`
 	Tasks     []taskView        `json:"tasks"`
 	Queued    []queuedView      `json:"queued_tasks"`
 	Completed []taskView        `json:"completed_tasks"`
@@ -153,7 +154,7 @@ func (s *Server) state(c *fiber.Ctx, st *agent.State) error {
 	v := stateView{
 		build: s.build(), StartTime: timestamp(st.Started), ID: s.cfg.ID,
 		PID:      "slave(1)@" + net.JoinHostPort(s.cfg.Address, strconv.Itoa(s.cfg.Port)),
-		Hostname: s.cfg.Hostname, Capabilities: capabilities, Domain: s.domain(),
+		Hostname: s.cfg.Hostname, Capabilities: capabilities, Domain: message(s.domain()),
 		Resources: summary(st.Total), Reserved: map[string]map[string]any{}, ReservedFull: map[string][]json.RawMessage{},
 		ReservedAllocated: map[string]map[string]any{}, Unreserved: summary(st.Total.Unreserved()),
 		UnreservedFull:      messages(st.Total.Unreserved().ProtoEndpoint()),
@@ -173,14 +174,14 @@ func (s *Server) state(c *fiber.Ctx, st *agent.State) error {
 }
 
 // domain is where the node is, in the shape of DomainInfo.
-func (s *Server) domain() json.RawMessage {
+func (s *Server) domain() *mesos.DomainInfo {
 	if s.cfg.Region == "" && s.cfg.Zone == "" {
 		return nil
 	}
-	return message(&mesos.DomainInfo{FaultDomain: &mesos.DomainInfo_FaultDomain{
+	return &mesos.DomainInfo{FaultDomain: &mesos.DomainInfo_FaultDomain{
 		Region: &mesos.DomainInfo_FaultDomain_RegionInfo{Name: &s.cfg.Region},
 		Zone:   &mesos.DomainInfo_FaultDomain_ZoneInfo{Name: &s.cfg.Zone},
-	}})
+	}}
 }
 
 // reservedRoles are the roles that something is reserved for.
@@ -224,6 +225,10 @@ func (s *Server) executors(all []agent.ExecutorState) []executorView {
 			Resources: overhead, Labels: labels(e.Task.GetLabels()),
 			Tasks: []taskView{}, Queued: []queuedView{}, Completed: []taskView{},
 		}
+		if e.Task == nil {
+			out = append(out, s.executorOfTasks(e, v))
+			continue
+		}
 		task := s.task(e.Task)
 		v.Role = task.Role
 		switch {
@@ -240,6 +245,34 @@ func (s *Server) executors(all []agent.ExecutorState) []executorView {
 		out = append(out, v)
 	}
 	return out
+}
+
+// executorOfTasks shows an executor that is not a command task's own.
+func (s *Server) executorOfTasks(e agent.ExecutorState, v executorView) executorView {
+	v.Resources, v.Labels = summary(e.Resources), labels(e.Info.GetLabels())
+	if roles := e.Resources.Allocations(); len(roles) > 0 {
+		v.Role = roles[0]
+	}
+	v.Type = e.Type
+	for _, t := range e.Tasks {
+		v.Tasks = append(v.Tasks, s.task(t))
+	}
+	for _, t := range e.Queued {
+		task := s.task(t)
+		v.Queued = append(v.Queued, queuedView{
+			ID: task.ID, Name: task.Name, AgentID: task.AgentID, Resources: task.Resources, Role: task.Role, ExecutorID: e.ID,
+			Discovery: task.Discovery,
+		})
+	}
+	for _, t := range slices.Concat(e.Terminated, e.Completed) {
+		v.Completed = append(v.Completed, s.task(t))
+	}
+	for _, tasks := range [][]taskView{v.Tasks, v.Completed} {
+		for i := range tasks {
+			tasks[i].ExecutorID = e.ID
+		}
+	}
+	return v
 }
 
 // overhead is what a command executor counts as holding itself.

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -168,7 +169,12 @@ func (s Spec) Status(r Result) *mesos.CheckStatusInfo {
 
 // Run probes until ctx ends. age is how old the task is already.
 func Run(ctx context.Context, s Spec, age time.Duration, probe func(context.Context, Spec) Result, report func(Result)) {
-	wait := time.NewTimer(max(0, s.Delay-age))
+	first := s.Delay - age
+	if s.Interval > 0 && first < -s.Interval {
+		// It was checked before, by an earlier life of the agent, which may have had many: not all of them at once.
+		first = rand.N(s.Interval)
+	}
+	wait := time.NewTimer(max(0, first))
 	defer wait.Stop()
 	for {
 		select {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,6 +77,32 @@ func TestTiming(t *testing.T) {
 		}, func(Result) {})
 		if want := []int{4, 16, 28, 40}; !slices.Equal(at, want) {
 			t.Errorf("attempts after %v seconds, want %v", at, want)
+		}
+	})
+}
+
+// TestManyAtOnce has an agent come back to a hundred tasks that ran for long: it does not ask them all at once, and all soon.
+func TestManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun := time.Now()
+		var mu sync.Mutex
+		var at []time.Duration
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				Run(ctx, Spec{Delay: 5 * time.Second, Interval: 10 * time.Second}, time.Hour, func(context.Context, Spec) Result { return Result{} }, func(Result) {
+					mu.Lock()
+					defer mu.Unlock()
+					at = append(at, time.Since(begun))
+				})
+			})
+		}
+		all.Wait()
+		slices.Sort(at)
+		if len(at) != 100 || at[50] < time.Second || at[50] > 9*time.Second {
+			t.Errorf("%d were asked, at %v", len(at), at)
 		}
 	})
 }
@@ -163,7 +190,11 @@ func TestHTTPAndTCP(t *testing.T) {
 		{"http", "/bad", false, 503},
 		{"http", "/hangs", false, 0},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		within := time.Minute
+		if tc.path == "/hangs" {
+			within = 300 * time.Millisecond
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), within)
 		r := p.Probe(ctx, Spec{Kind: HTTP, Scheme: tc.scheme, Path: tc.path, Port: ports[tc.scheme]})
 		cancel()
 		if r.Healthy != tc.healthy || (r.Status == nil) != (tc.status == 0) || r.Status != nil && *r.Status != tc.status {
@@ -181,27 +212,27 @@ func TestHTTPAndTCP(t *testing.T) {
 func TestCommand(t *testing.T) {
 	dir := t.TempDir()
 	p := &Prober{Env: []string{"WHO=task", "PATH=/usr/bin:/bin"}, Dir: dir}
-	probe := func(script string) Result {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	probe := func(within time.Duration, script string) Result {
+		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
 		return p.Probe(ctx, Spec{Kind: Command, Command: &mesos.CommandInfo{Value: &script, Environment: &mesos.Environment{
 			Variables: []*mesos.Environment_Variable{{Name: proto.String("MORE"), Value: proto.String("x")}},
 		}}})
 	}
-	if r := probe(`echo "$WHO $MORE" > here`); !r.Healthy || *r.Exit != 0 {
+	if r := probe(time.Minute, `echo "$WHO $MORE" > here`); !r.Healthy || *r.Exit != 0 {
 		t.Errorf("success: got %+v", r)
 	}
 	if data, err := os.ReadFile(filepath.Join(dir, "here")); string(data) != "task x\n" {
 		t.Errorf("environment and folder: got %q, %v", data, err)
 	}
-	if r := probe("exit 4"); r.Healthy || *r.Exit != 4 {
+	if r := probe(time.Minute, "exit 4"); r.Healthy || *r.Exit != 4 {
 		t.Errorf("failure: got %+v", r)
 	}
 	begun := time.Now()
-	if r := probe("sleep 100 & sleep 100"); r.Healthy || r.Exit != nil || r.Err == nil {
+	if r := probe(time.Second, "sleep 100 & sleep 100"); r.Healthy || r.Exit != nil || r.Err == nil {
 		t.Errorf("too long: got %+v", r)
 	}
-	if took := time.Since(begun); took > 10*time.Second {
+	if took := time.Since(begun); took > time.Minute {
 		t.Errorf("took %v", took)
 	}
 	r := p.Probe(t.Context(), Spec{Kind: Command, Command: &mesos.CommandInfo{Shell: proto.Bool(false), Value: proto.String("/no/such/program")}})

@@ -469,6 +469,83 @@ func TestGoldenFolders(t *testing.T) {
 	}
 }
 
+func sampleExecutor() *Executor {
+	return &Executor{
+		ContainerId: "e1", Launched: 1793534400000000001,
+		Framework: &mesos.FrameworkInfo{Id: &mesos.FrameworkID{Value: proto.String("f1")}, Name: proto.String("demo"), User: proto.String("svc")},
+		Executor: &mesos.ExecutorInfo{
+			ExecutorId: &mesos.ExecutorID{Value: proto.String("x1")}, Type: mesos.ExecutorInfo_CUSTOM.Enum(),
+			Command: &mesos.CommandInfo{Value: proto.String("./executor")},
+		},
+	}
+}
+
+func sampleRun() *Run {
+	return &Run{
+		ContainerId: "e1", Pid: 42, Started: 1793534400000000002, Subscribed: true, Used: true, Ended: true, Forgotten: true,
+		Shutdown: &Kill{Grace: 5e9, At: 1793534400000000003, Cause: Cause_KILLED},
+	}
+}
+
+// TestGoldenExecutors reads executors as every release that had some wrote them.
+func TestGoldenExecutors(t *testing.T) {
+	golden := filepath.Join("testdata", fmt.Sprintf("executors%d", frameVersion))
+	task := sampleTask("c1", "t1")
+	task.ExecutorRun, task.Group = "e1", "g1"
+	state := sampleState("c1", "t1", 42)
+	state.ExecutorRun, state.Group = "e1", "g1"
+	if *update {
+		if err := os.RemoveAll(golden); err != nil {
+			t.Fatal(err)
+		}
+		s, _ := open(t, golden)
+		commit(t, s, PutExecutor(sampleExecutor()), PutTask(task), PutRun(sampleRun()), PutState(state))
+		s.Close()
+		os.Remove(filepath.Join(golden, fileLock))
+		os.Remove(filepath.Join(golden, dirQuarantine))
+	}
+	folders, err := filepath.Glob("testdata/executors*")
+	if err != nil || len(folders) == 0 {
+		t.Fatalf("no golden folders: %v", err)
+	}
+	for _, folder := range folders {
+		t.Run(filepath.Base(folder), func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(folder)); err != nil {
+				t.Fatal(err)
+			}
+			_, l := open(t, dir)
+			if len(l.Problems) != 0 || len(l.Items) != 1 || len(l.Executors) != 1 {
+				t.Fatalf("got %+v", l)
+			}
+			if item := l.Items[0]; !proto.Equal(item.Task, task) || !proto.Equal(item.State, state) {
+				t.Errorf("got %v", item)
+			}
+			if e := l.Executors[0]; e.ContainerID != "e1" || !proto.Equal(e.Executor, sampleExecutor()) || !proto.Equal(e.Run, sampleRun()) {
+				t.Errorf("got %v", e)
+			}
+		})
+	}
+}
+
+// TestExecutorsAreForgotten ends a run whose files are there, and one of which a file does not read.
+func TestExecutorsAreForgotten(t *testing.T) {
+	dir := t.TempDir()
+	s, _ := open(t, dir)
+	other := sampleExecutor()
+	other.ContainerId = "e2"
+	commit(t, s, PutExecutor(sampleExecutor()), PutRun(sampleRun()), PutExecutor(other))
+	commit(t, s, EndExecutor("e1"))
+	s.Close()
+	if err := os.WriteFile(filepath.Join(dir, dirExecutors, "e2"+suffixRun), []byte("torn"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, l := open(t, dir)
+	if len(l.Executors) != 1 || l.Executors[0].ContainerID != "e2" || l.Executors[0].Run != nil || len(l.Problems) != 1 {
+		t.Errorf("got %v, problems %v", l.Executors, l.Problems)
+	}
+}
+
 func FuzzState(f *testing.F) {
 	one, err := frame(kindState, sampleState("c1", "t1", 1))
 	if err != nil {

@@ -42,6 +42,9 @@ const (
 	kindDrain     kind = 6
 	kindGone      kind = 7
 	kindResources kind = 5
+	kindExecutor  kind = 8
+	kindRun       kind = 9
+	kindNested    kind = 10
 )
 
 // errCorrupt is the class of all errors of unframe but a newer version's.

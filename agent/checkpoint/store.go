@@ -36,6 +36,7 @@ const (
 	fileDrain     = "drain"
 	fileGone      = "gone"
 	dirTasks      = "tasks"
+	dirExecutors  = "executors"
 	dirQuarantine = "quarantine"
 	suffixTask    = ".task"
 	suffixState   = ".state"
@@ -86,6 +87,8 @@ type Loaded struct {
 	Rebooted bool
 	// Items are the tasks, in order of container ids.
 	Items []Item
+	// Executors are the runs of executors that are not command tasks' own, in order of container ids.
+	Executors []ExecutorItem
 	// Lost are the ids of containers of which a file lies in quarantine and none reads.
 	Lost  []string
 	Ended *Ended
@@ -94,6 +97,8 @@ type Loaded struct {
 	Gone  bool
 	// Resources is what operations made of the node's resources; nil where there were none, or where nothing of it reads.
 	Resources *Resources
+	// Nested are the containers that were launched over the API, oldest first.
+	Nested []*Nested
 	// Problems are the files that did not read this time.
 	Problems []Problem
 }
@@ -159,7 +164,7 @@ func Open(dir string, opts Options) (*Store, *Loaded, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	for _, d := range []string{dir, filepath.Join(dir, dirTasks), filepath.Join(dir, dirQuarantine)} {
+	for _, d := range []string{dir, filepath.Join(dir, dirTasks), filepath.Join(dir, dirExecutors), filepath.Join(dir, dirQuarantine)} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, nil, fmt.Errorf("cannot make folder: %w", err)
 		}
@@ -213,7 +218,13 @@ func (s *Store) load() (*Loaded, error) {
 	if err := s.loadEnded(l); err != nil {
 		return nil, err
 	}
+	if err := s.loadNested(l); err != nil {
+		return nil, err
+	}
 	if err := s.loadTasks(l); err != nil {
+		return nil, err
+	}
+	if err := s.loadExecutors(l); err != nil {
 		return nil, err
 	}
 	s.restoreReserve()
@@ -222,7 +233,7 @@ func (s *Store) load() (*Loaded, error) {
 
 // removeTemporary clears away what a crash left in the middle of a write.
 func (s *Store) removeTemporary() error {
-	for _, dir := range []string{s.dir, filepath.Join(s.dir, dirTasks)} {
+	for _, dir := range []string{s.dir, filepath.Join(s.dir, dirTasks), filepath.Join(s.dir, dirExecutors)} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return fmt.Errorf("cannot read folder: %w", err)

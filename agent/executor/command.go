@@ -12,7 +12,8 @@ import (
 	"starling/master/mesos"
 )
 
-// DefaultGrace is the time between SIGTERM and the end where nobody says otherwise.
+// DefaultGrace is the time between SIGTERM and the end where nobody says otherwise. Containers of the Docker engine have
+// that of executors in its place.
 const DefaultGrace = 3 * time.Second
 
 // Cause tells why a task is ended before its time.
@@ -29,7 +30,15 @@ const (
 	// Drained is the drain of the agent; DrainedGone that of one which is gone afterwards.
 	Drained
 	DrainedGone
+	// Excessive is a task that uses more of its disk than it was given.
+	Excessive
 )
+
+// Excess tells how a task used more than it was given.
+type Excess struct {
+	Message    string
+	Limitation *mesos.TaskResourceLimitation
+}
 
 // Order is a kill under way.
 type Order struct {
@@ -53,6 +62,8 @@ type Step struct {
 	Destroy bool
 	// Ordered is set when the order to end the task is new or another one: it has to survive the agent.
 	Ordered bool
+	// Forward means that the order is to be passed on to the task's executor.
+	Forward bool
 }
 
 type phase uint8
@@ -67,12 +78,17 @@ const (
 // Command is the life of one command task. It is not safe for concurrent use.
 type Command struct {
 	task *mesos.TaskInfo
+	// what is what ended, for messages; usualGrace is that of a task that names none.
+	what       string
+	usualGrace time.Duration
 	// tellKilling is set for frameworks that know the state TASK_KILLING, aware for those that know what can become of an agent.
 	tellKilling, aware bool
 
 	phase   phase
 	started time.Time
 	order   *Order
+	// excess is what the order was given for, where that is Excessive and this life of the agent knows it.
+	excess Excess
 	// toldRunning is set once TASK_RUNNING was reported; destroyed once Destroy was asked for.
 	toldRunning, destroyed bool
 	// healthy is the last result of the health check, nil before the first.
@@ -82,7 +98,7 @@ type Command struct {
 
 // NewCommand returns the life of a task that is about to be launched.
 func NewCommand(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) *Command {
-	c := &Command{task: task}
+	c := &Command{task: task, what: "Command", usualGrace: DefaultGrace}
 	for _, capability := range framework.GetCapabilities() {
 		switch capability.GetType() {
 		case mesos.FrameworkInfo_Capability_TASK_KILLING_STATE:
@@ -96,6 +112,16 @@ func NewCommand(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) *Command {
 		c.check = emptyCheck(task.GetCheck())
 	}
 	return c
+}
+
+// Command returns the life of a task that is about to be launched, as NewCommand does, with what this configuration says of
+// it.
+func (c Config) Command(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) *Command {
+	cmd := NewCommand(framework, task)
+	if containerizer.IsDocker(task.GetContainer()) {
+		cmd.what, cmd.usualGrace = "Container", c.ShutdownGrace
+	}
+	return cmd
 }
 
 // Starting returns what is reported when the launch begins.
@@ -150,10 +176,10 @@ func (c *Command) LaunchFailed(err error) Step {
 		return c.CancelLaunch()
 	}
 	c.phase = ended
-	status := c.status(mesos.TaskState_TASK_FAILED)
+	refusal := NotLaunched(err)
+	status := c.status(refusal.State)
 	status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
-	status.Reason = mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED.Enum()
-	status.Message = proto.String(fmt.Sprintf("Failed to launch container: %v", err))
+	status.Reason, status.Message = refusal.Reason.Enum(), &refusal.Message
 	return Step{Statuses: []*mesos.TaskStatus{status}}
 }
 
@@ -198,13 +224,21 @@ func (c *Command) Fail(now time.Time) Step {
 	return c.end(now, Order{Cause: Unhealthy, Grace: c.grace(nil), At: now})
 }
 
+// Exceed asks for the end of the task at once, because it uses more of its disk than it was given.
+func (c *Command) Exceed(now time.Time, excess Excess) Step {
+	if c.order == nil {
+		c.excess = excess
+	}
+	return c.end(now, Order{Cause: Excessive, At: now})
+}
+
 func (c *Command) grace(policy *mesos.KillPolicy) time.Duration {
 	for _, p := range []*mesos.KillPolicy{policy, c.task.GetKillPolicy()} {
 		if p.GetGracePeriod() != nil {
 			return max(0, time.Duration(p.GetGracePeriod().GetNanoseconds()))
 		}
 	}
-	return DefaultGrace
+	return c.usualGrace
 }
 
 func (c *Command) end(now time.Time, order Order) Step {
@@ -234,7 +268,7 @@ func (c *Command) end(now time.Time, order Order) Step {
 func (c *Command) begin(now time.Time) Step {
 	c.phase = killing
 	var step Step
-	if c.tellKilling {
+	if c.tellKilling && c.order.Cause != Excessive {
 		status := c.status(mesos.TaskState_TASK_KILLING)
 		switch {
 		case c.order.Cause == TooLong:
@@ -287,25 +321,52 @@ func (c *Command) Exited(exit containerizer.Exit) Step {
 	c.phase = ended
 	status := c.status(mesos.TaskState_TASK_FAILED)
 	ws := syscall.WaitStatus(exit.Status)
+	text := Describe(c.what, ws)
 	switch {
 	case !exit.Known:
 		status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
 		status.Reason = mesos.TaskStatus_REASON_EXECUTOR_TERMINATED.Enum()
-		status.Message = proto.String("The command ended, and its exit status could not be learned")
+		text = fmt.Sprintf("The %s ended, and its exit status could not be learned", strings.ToLower(c.what))
 	case exit.OOM:
 		status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
 		status.Reason = mesos.TaskStatus_REASON_CONTAINER_LIMITATION_MEMORY.Enum()
-		status.Message = proto.String("Memory limit exceeded: " + Describe(ws))
-	default:
-		status.Message = proto.String(Describe(ws))
-		if ws.Exited() && ws.ExitStatus() == 0 {
-			status.State = mesos.TaskState_TASK_FINISHED.Enum()
-		}
+		text = outOfMemory(exit) + "; " + text
+		status.Limitation = memoryLimitation(exit)
+	case ws.Exited() && ws.ExitStatus() == 0:
+		status.State = mesos.TaskState_TASK_FINISHED.Enum()
 	}
+	if exit.Message != "" {
+		text += ": " + exit.Message
+	}
+	status.Message = &text
 	if c.order != nil {
 		c.judge(status)
 	}
 	return Step{Statuses: []*mesos.TaskStatus{status}}
+}
+
+// outOfMemory tells of a memory limit in the words of Mesos, as far as limit and use are known.
+func outOfMemory(exit containerizer.Exit) string {
+	text := "Memory limit exceeded"
+	if exit.MemLimit > 0 {
+		text += ": Requested: " + Bytes(exit.MemLimit)
+		if exit.MemPeak > 0 {
+			text += " Maximum Used: " + Bytes(exit.MemPeak)
+		}
+	}
+	return text
+}
+
+// memoryLimitation is what was used when the memory limit struck: the resource that was short. nil where that is not known.
+func memoryLimitation(exit containerizer.Exit) *mesos.TaskResourceLimitation {
+	used := max(exit.MemPeak, exit.MemLimit)
+	if used <= 0 {
+		return nil
+	}
+	return &mesos.TaskResourceLimitation{Resources: []*mesos.Resource{{
+		Name: proto.String("mem"), Type: mesos.Value_SCALAR.Enum(),
+		Scalar: &mesos.Value_Scalar{Value: proto.Float64(float64(used/(1<<10)) / (1 << 10))},
+	}}}
 }
 
 // judge turns the status of a task that was ended into what its end is reported as.
@@ -323,6 +384,14 @@ func (c *Command) judge(status *mesos.TaskStatus) {
 			status.State = mesos.TaskState_TASK_GONE_BY_OPERATOR.Enum()
 		}
 		status.Reason = mesos.TaskStatus_REASON_AGENT_DRAINING.Enum()
+	case Excessive:
+		status.State = mesos.TaskState_TASK_FAILED.Enum()
+		status.Source = mesos.TaskStatus_SOURCE_AGENT.Enum()
+		status.Reason = mesos.TaskStatus_REASON_CONTAINER_LIMITATION_DISK.Enum()
+		status.Message, status.Limitation = proto.String("Disk usage exceeds quota"), c.excess.Limitation
+		if c.excess.Message != "" {
+			status.Message = proto.String(c.excess.Message)
+		}
 	case TooLong:
 		status.State = mesos.TaskState_TASK_FAILED.Enum()
 		status.Reason = mesos.TaskStatus_REASON_MAX_COMPLETION_TIME_REACHED.Enum()
@@ -379,20 +448,20 @@ func (s *Step) add(o Step) {
 	s.Ordered = s.Ordered || o.Ordered
 }
 
-// Describe tells how a command ended, in the words of Mesos.
-func Describe(ws syscall.WaitStatus) string {
+// Describe tells how something ended, a "Command" or a "Container", in the words of Mesos.
+func Describe(what string, ws syscall.WaitStatus) string {
 	switch {
 	case ws.Signaled():
 		name := ws.Signal().String()
-		text := "Command terminated with signal " + strings.ToUpper(name[:1]) + name[1:]
+		text := what + " terminated with signal " + strings.ToUpper(name[:1]) + name[1:]
 		if ws.CoreDump() {
 			text += " (core dumped)"
 		}
 		return text
 	case ws.Exited():
-		return fmt.Sprintf("Command exited with status %d", ws.ExitStatus())
+		return fmt.Sprintf("%s exited with status %d", what, ws.ExitStatus())
 	}
-	return fmt.Sprintf("Command ended with wait status %#x", int(ws))
+	return fmt.Sprintf("%s ended with wait status %#x", what, int(ws))
 }
 
 func emptyCheck(check *mesos.CheckInfo) *mesos.CheckStatusInfo {

@@ -175,12 +175,59 @@ func TestResume(t *testing.T) {
 	}
 }
 
+func TestMessages(t *testing.T) {
+	docker := func(i *mesos.TaskInfo) {
+		i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum()}
+	}
+	for _, tc := range []struct {
+		task *mesos.TaskInfo
+		exit containerizer.Exit
+		want string
+		used float64
+	}{
+		{task(), exited(0), "Command exited with status 0", 0},
+		{task(docker), exited(3 << 8), "Container exited with status 3", 0},
+		{task(docker), containerizer.Exit{Message: "engine is gone"}, "The container ended, and its exit status could not be learned: engine is gone", 0},
+		{task(), containerizer.Exit{Known: true, Status: 9, OOM: true}, "Memory limit exceeded; Command terminated with signal Killed", 0},
+		{
+			task(),
+			containerizer.Exit{Known: true, Status: 9, OOM: true, MemLimit: 64 << 20, MemPeak: 64<<20 - 4096},
+			"Memory limit exceeded: Requested: 64MB Maximum Used: 65532KB; Command terminated with signal Killed", 64,
+		},
+		{task(docker), containerizer.Exit{Known: true, Status: 137 << 8, OOM: true, MemLimit: 32 << 20}, "Memory limit exceeded: Requested: 32MB; Container exited with status 137", 32},
+	} {
+		c := testConfig().Command(framework(), tc.task)
+		c.Launched(begun, begun)
+		status := c.Exited(tc.exit).Statuses[0]
+		if got := status.GetMessage(); got != tc.want {
+			t.Errorf("got %q, want %q", got, tc.want)
+		}
+		used := status.GetLimitation().GetResources()
+		if (len(used) == 1) != (tc.used > 0) || len(used) == 1 && (used[0].GetName() != "mem" || used[0].GetScalar().GetValue() != tc.used) {
+			t.Errorf("limitation: got %v, want %v", used, tc.used)
+		}
+	}
+}
+
+func TestGraceOfDockerContainersIsThatOfExecutors(t *testing.T) {
+	for kind, want := range map[mesos.ContainerInfo_Type]time.Duration{
+		mesos.ContainerInfo_MESOS: DefaultGrace, mesos.ContainerInfo_DOCKER: 5 * time.Second,
+	} {
+		c := testConfig().Command(framework(), task(func(i *mesos.TaskInfo) { i.Container = &mesos.ContainerInfo{Type: kind.Enum()} }))
+		c.Launched(begun, begun)
+		c.Kill(begun, nil)
+		if at, ok := c.NextWake(); !ok || at.Sub(begun) != want {
+			t.Errorf("%s: got %v, want %v", kind, at.Sub(begun), want)
+		}
+	}
+}
+
 func TestDescribe(t *testing.T) {
 	for status, want := range map[int]string{
 		0: "Command exited with status 0", 127 << 8: "Command exited with status 127", 9: "Command terminated with signal Killed",
 		15: "Command terminated with signal Terminated", 6 | 0x80: "Command terminated with signal Aborted (core dumped)",
 	} {
-		if got := Describe(syscall.WaitStatus(status)); got != want {
+		if got := Describe("Command", syscall.WaitStatus(status)); got != want {
 			t.Errorf("%#x: got %q, want %q", status, got, want)
 		}
 	}

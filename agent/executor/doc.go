@@ -1,7 +1,8 @@
-// Package executor holds the executors that are built into the agent. So far that is the command executor: one task, one
-// command, one container; its executor id is the task's.
+// Package executor holds what executors do for their tasks, as far as the agent does it: the command executor (one task, one
+// command, one container; its executor id is the task's), the default executor (Nested: each task of its groups is a command
+// task within the executor's group), and what is left to the agent where the executor is a process of others (Remote, CheckCall).
 //
-// Command is the life of one such task as a pure state machine: the agent's loop tells it what happened (the process
+// Command is the life of a task with a container of its own as a pure state machine: the agent's loop tells it what happened (the process
 // runs, the process ended, a kill was asked for, a time has come, a check failed) and carries out the Step that comes
 // back: statuses to report, a signal to send, a container to destroy. Nothing here does any I/O or reads a clock, so that
 // every order of events can be tested.

@@ -1,8 +1,10 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -35,6 +37,8 @@ type Config struct {
 	ShutdownGrace, RecoveryTimeout, SubscriptionBackoff time.Duration
 	// Environment is added to what every executor gets.
 	Environment map[string]string
+	// SandboxDirectory is where containers with a root file system of their own see their sandbox.
+	SandboxDirectory string
 	// SwitchUser runs tasks as the user that they name, or that their framework names; otherwise as the agent's.
 	SwitchUser bool
 }
@@ -58,18 +62,17 @@ func (r *Refusal) Status(task *mesos.TaskID) *mesos.TaskStatus {
 }
 
 // Check returns nil for a task that the command executor can run, and a *Refusal with all reasons otherwise. What makes a
-// task invalid was looked at by the master; the agent looks again at what it depends on.
+// task invalid was looked at by the master; the agent looks again at what it depends on. Whether there is a containerizer
+// for it is not looked at here.
 func Check(task *mesos.TaskInfo) error {
 	var invalid []string
 	cmd := task.GetCommand()
 	unsupported := checkContainer(task.GetContainer())
 	switch {
-	case task.GetExecutor() != nil:
-		unsupported = append(unsupported, "executors of frameworks are not supported by this agent")
 	case cmd == nil:
 		invalid = append(invalid, "Task should have at least one (but not both) of CommandInfo or ExecutorInfo present")
-	case cmd.GetValue() == "" && !cmd.GetShell() && hasImage(task.GetContainer()):
-		// It is the image that says what to run; that there are no images here is said already.
+	case cmd.GetValue() == "" && !cmd.GetShell() && containerizer.OwnRoot(task.GetContainer()):
+		// It is the image that says what to run.
 	case cmd.GetValue() == "":
 		invalid = append(invalid, "Task's `CommandInfo` is invalid: 'value' must be set")
 	case strings.Contains(cmd.GetValue(), "\x00"):
@@ -90,78 +93,78 @@ func Check(task *mesos.TaskInfo) error {
 			invalid = append(invalid, "Task's `CommandInfo` is invalid: an argument contains a NUL byte")
 		}
 	}
-	if n := len(cmd.GetUris()); n > 0 {
-		unsupported = append(unsupported, fmt.Sprintf("the task has %d URIs to fetch: URIs are not supported by this agent", n))
-	}
 	if len(invalid) > 0 {
 		return &Refusal{State: mesos.TaskState_TASK_ERROR, Reason: mesos.TaskStatus_REASON_TASK_INVALID, Message: strings.Join(invalid, "; ")}
 	}
 	if len(unsupported) > 0 {
-		return &Refusal{
-			State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
-			Message: "Failed to launch container: " + strings.Join(unsupported, "; "),
-		}
+		return NotLaunched(errors.New(strings.Join(unsupported, "; ")))
 	}
 	return nil
 }
 
-// hasImage tells whether a container comes with a file system, which may name a program to run.
-func hasImage(c *mesos.ContainerInfo) bool {
-	return c.GetType() == mesos.ContainerInfo_DOCKER || c.GetMesos().GetImage() != nil
+// NotLaunched is the refusal of a task whose container can't be had here.
+func NotLaunched(err error) *Refusal {
+	return &Refusal{
+		State: mesos.TaskState_TASK_FAILED, Reason: mesos.TaskStatus_REASON_CONTAINER_LAUNCH_FAILED,
+		Message: fmt.Sprintf("Failed to launch container: %v", err),
+	}
 }
 
-// checkContainer lists what a container asks for that a plain process can't have: running it without would be worse than
-// not at all.
+// checkContainer lists what a container asks for that no containerizer here has.
 func checkContainer(c *mesos.ContainerInfo) (unsupported []string) {
-	if c == nil {
-		return nil
-	}
-	no := func(what string) {
-		unsupported = append(unsupported, fmt.Sprintf("%s not supported by this agent", what))
-	}
-	if c.GetType() == mesos.ContainerInfo_DOCKER {
-		return []string{"container type not supported: DOCKER"}
-	}
-	if c.GetMesos().GetImage() != nil {
-		no("container images are")
-	}
-	if len(c.GetVolumes()) > 0 {
-		no("volumes are")
-	}
-	if c.GetHostname() != "" {
-		no("a hostname of its own is")
-	}
-	for _, n := range c.GetNetworkInfos() {
-		if n.GetName() != "" || len(n.GetPortMappings()) > 0 {
-			no(fmt.Sprintf("container network %q is", n.GetName()))
+	for _, v := range c.GetVolumes() {
+		switch {
+		case v.GetImage() != nil:
+			unsupported = append(unsupported, fmt.Sprintf("volume %q is an image: such volumes are not supported by this agent", v.GetContainerPath()))
+		case v.GetSource().GetType() == mesos.Volume_Source_SECRET:
+			unsupported = append(unsupported, fmt.Sprintf("volume %q is a secret: secrets are not supported by this agent", v.GetContainerPath()))
+		case v.GetSource().GetType() == mesos.Volume_Source_CSI_VOLUME:
+			unsupported = append(unsupported, fmt.Sprintf("volume %q is of CSI: such volumes are not supported by this agent", v.GetContainerPath()))
 		}
-	}
-	if c.GetLinuxInfo() != nil {
-		no("linux_info is")
-	}
-	if c.GetRlimitInfo() != nil {
-		no("rlimit_info is")
-	}
-	if c.GetTtyInfo() != nil {
-		no("a terminal is")
 	}
 	return unsupported
 }
 
-// Limits returns the limits that hold for a task: its resources, or what it names as limits, and the executor's overhead.
-func Limits(task *mesos.TaskInfo, res resources.Resources) (cpus float64, memBytes int64) {
-	cpus, mem := res.Scalar("cpus").Float(), res.Scalar("mem").Float()
-	if l, ok := task.GetLimits()["cpus"]; ok {
-		cpus = l.GetValue()
+// Limits returns the limits of a task's container: its resources, or what it names as limits, and the executor's overhead,
+// which the Docker engine's containers do not have.
+func Limits(task *mesos.TaskInfo, res resources.Resources) containerizer.Limits {
+	overCPUs, overMem := OverheadCPUs, int64(OverheadMem)
+	if containerizer.IsDocker(task.GetContainer()) {
+		overCPUs, overMem = 0, 0
 	}
-	if l, ok := task.GetLimits()["mem"]; ok {
-		mem = l.GetValue()
+	var l containerizer.Limits
+	if cpus := res.Scalar("cpus").Float(); cpus > 0 {
+		l.CPUs = cpus + overCPUs
 	}
-	if cpus > 0 {
-		cpus += OverheadCPUs
+	if mem := res.Scalar("mem").Float(); mem > 0 {
+		l.MemBytes = megabytes(mem) + overMem
 	}
-	if mem > 0 {
-		memBytes = int64(mem*(1<<20)) + OverheadMem
+	if limit, ok := task.GetLimits()["cpus"]; ok {
+		l.CPULimit = containerizer.Unlimited
+		if v := limit.GetValue(); !math.IsInf(v, 1) {
+			l.CPULimit = v + overCPUs
+		}
+	}
+	if limit, ok := task.GetLimits()["mem"]; ok {
+		l.MemLimit = containerizer.Unlimited
+		if v := limit.GetValue(); !math.IsInf(v, 1) {
+			l.MemLimit = megabytes(v) + overMem
+		}
+	}
+	return l
+}
+
+// megabytes turns what Mesos calls so into bytes.
+func megabytes(m float64) int64 { return int64(min(m, math.MaxInt64>>21) * (1 << 20)) }
+
+// Shown are limits as people and statistics see them: what is enforced at most, or else what was asked for.
+func Shown(l containerizer.Limits) (cpus float64, memBytes int64) {
+	cpus, memBytes = l.CPUs, l.MemBytes
+	if l.CPULimit > 0 {
+		cpus = l.CPULimit
+	}
+	if l.MemLimit > 0 {
+		memBytes = l.MemLimit
 	}
 	return cpus, memBytes
 }
@@ -170,8 +173,11 @@ func Limits(task *mesos.TaskInfo, res resources.Resources) (cpus float64, memByt
 func (c Config) Spec(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res resources.Resources, containerID, sandbox string) containerizer.Spec {
 	cmd := task.GetCommand()
 	spec := containerizer.Spec{
-		ID: containerID, Dir: sandbox, Env: c.env(framework, task, res, sandbox),
-		Stdout: sandbox + "/stdout", Stderr: sandbox + "/stderr",
+		ID: containerID, Dir: sandbox, Env: c.env(framework, task, res, containerID, sandbox), Container: task.GetContainer(),
+		Stdout: sandbox + "/stdout", Stderr: sandbox + "/stderr", Limits: Limits(task, res),
+	}
+	if containerizer.OwnRoot(spec.Container) {
+		spec.Command = cmd
 	}
 	if c.SwitchUser {
 		spec.User = User(framework, task)
@@ -185,7 +191,6 @@ func (c Config) Spec(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res r
 			spec.Args = []string{cmd.GetValue()}
 		}
 	}
-	spec.CPUs, spec.MemBytes = Limits(task, res)
 	return spec
 }
 
@@ -198,9 +203,8 @@ func User(framework *mesos.FrameworkInfo, task *mesos.TaskInfo) string {
 }
 
 // env is the whole environment, in order of names; the agent's own is not inherited.
-func (c Config) env(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res resources.Resources, sandbox string) []string {
+func (c Config) env(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res resources.Resources, containerID, sandbox string) []string {
 	vars := map[string]string{
-		"PATH":                                 DefaultPath,
 		"LIBPROCESS_PORT":                      "0",
 		"MESOS_FRAMEWORK_ID":                   framework.GetId().GetValue(),
 		"MESOS_EXECUTOR_ID":                    task.GetTaskId().GetValue(),
@@ -220,6 +224,14 @@ func (c Config) env(framework *mesos.FrameworkInfo, task *mesos.TaskInfo, res re
 	}
 	if roles := res.Allocations(); len(roles) > 0 {
 		vars["MESOS_ALLOCATION_ROLE"] = roles[0]
+	}
+	if !containerizer.OwnRoot(task.GetContainer()) {
+		vars["PATH"] = DefaultPath
+	} else if c.SandboxDirectory != "" {
+		vars["MESOS_SANDBOX"] = c.SandboxDirectory
+	}
+	if containerizer.IsDocker(task.GetContainer()) {
+		vars["MESOS_CONTAINER_NAME"] = "mesos-" + containerID
 	}
 	maps.Copy(vars, c.Environment)
 	for _, v := range task.GetCommand().GetEnvironment().GetVariables() {
@@ -254,6 +266,19 @@ func Duration(d time.Duration) string {
 		}
 	}
 	return fmt.Sprintf("%dns", d)
+}
+
+// Bytes writes a size as Mesos does: in the largest unit in which it is whole, like "96MB".
+func Bytes(n int64) string {
+	for _, u := range []struct {
+		unit int64
+		name string
+	}{{1 << 40, "TB"}, {1 << 30, "GB"}, {1 << 20, "MB"}, {1 << 10, "KB"}} {
+		if n != 0 && n%u.unit == 0 {
+			return fmt.Sprintf("%d%s", n/u.unit, u.name)
+		}
+	}
+	return fmt.Sprintf("%dB", n)
 }
 
 // Name is what the command executor of a task is shown as.

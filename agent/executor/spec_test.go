@@ -2,6 +2,7 @@ package executor
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"starling/agent/containerizer"
 	"starling/master/mesos"
 	"starling/master/mesos/resources"
 )
@@ -17,6 +19,7 @@ func testConfig() Config {
 	return Config{
 		AgentID: "a-S0", Address: "10.0.0.11", Port: 5051, ShutdownGrace: 5 * time.Second, RecoveryTimeout: 15 * time.Minute,
 		SubscriptionBackoff: 2 * time.Second, Environment: map[string]string{"SITE": "roof", "PATH": "/opt/bin"}, SwitchUser: true,
+		SandboxDirectory: "/mnt/mesos/sandbox",
 	}
 }
 
@@ -43,8 +46,8 @@ func TestSpec(t *testing.T) {
 	if spec.User != "svc" || spec.Dir != "/w/runs/c1" || spec.Stdout != "/w/runs/c1/stdout" || spec.Stderr != "/w/runs/c1/stderr" {
 		t.Errorf("got %+v", spec)
 	}
-	if spec.CPUs != 0.6 || spec.MemBytes != 96<<20 {
-		t.Errorf("limits: got %v cpus and %d bytes", spec.CPUs, spec.MemBytes)
+	if spec.Limits.CPUs != 0.6 || spec.Limits.MemBytes != 96<<20 {
+		t.Errorf("limits: got %v cpus and %d bytes", spec.Limits.CPUs, spec.Limits.MemBytes)
 	}
 	want := []string{
 		"LIBPROCESS_PORT=0", "MESOS_AGENT_ENDPOINT=10.0.0.11:5051", "MESOS_ALLOCATION_ROLE=web", "MESOS_CHECKPOINT=1",
@@ -68,6 +71,72 @@ func TestSpec(t *testing.T) {
 	info.Command.Arguments = nil
 	if spec = (Config{}).Spec(framework(), info, res, "c1", "/w"); !slices.Equal(spec.Args, []string{"./web"}) || spec.User != "" {
 		t.Errorf("without arguments and users: got %+v", spec)
+	}
+}
+
+func TestSpecOfAContainerWithItsOwnRoot(t *testing.T) {
+	res, err := resources.Parse("cpus:0.5;mem:64", "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := testConfig()
+	delete(c.Environment, "PATH")
+	image := &mesos.ContainerInfo{Type: mesos.ContainerInfo_MESOS.Enum(), Mesos: &mesos.ContainerInfo_MesosInfo{Image: &mesos.Image{}}}
+	for _, tc := range []struct {
+		name      string
+		container *mesos.ContainerInfo
+		own       bool
+		mem       int64
+		called    string // MESOS_CONTAINER_NAME
+	}{
+		{"none", nil, false, 96 << 20, ""},
+		{"mesos without image", &mesos.ContainerInfo{Type: mesos.ContainerInfo_MESOS.Enum()}, false, 96 << 20, ""},
+		{"mesos", image, true, 96 << 20, ""},
+		{"docker", &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum()}, true, 64 << 20, "mesos-c1"},
+	} {
+		info := task(func(i *mesos.TaskInfo) { i.Container = tc.container })
+		spec := c.Spec(framework(), info, res, "c1", "/w")
+		env := map[string]string{}
+		for _, v := range spec.Env {
+			name, value, _ := strings.Cut(v, "=")
+			env[name] = value
+		}
+		sandbox := "/w"
+		if tc.own {
+			sandbox = "/mnt/mesos/sandbox"
+		}
+		if _, path := env["PATH"]; path == tc.own || env["MESOS_SANDBOX"] != sandbox || env["MESOS_DIRECTORY"] != "/w" || env["MESOS_CONTAINER_NAME"] != tc.called {
+			t.Errorf("%s: environment %q", tc.name, spec.Env)
+		}
+		if (spec.Command != nil) != tc.own || spec.Container != tc.container || spec.Limits.MemBytes != tc.mem {
+			t.Errorf("%s: got %+v", tc.name, spec)
+		}
+	}
+}
+
+func TestLimits(t *testing.T) {
+	res, err := resources.Parse("cpus:0.5;mem:64", "*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	scalar := func(v float64) *mesos.Value_Scalar { return &mesos.Value_Scalar{Value: &v} }
+	for _, tc := range []struct {
+		limits map[string]*mesos.Value_Scalar
+		want   containerizer.Limits
+	}{
+		{nil, containerizer.Limits{CPUs: 0.6, MemBytes: 96 << 20}},
+		{
+			map[string]*mesos.Value_Scalar{"cpus": scalar(2), "mem": scalar(128)},
+			containerizer.Limits{CPUs: 0.6, CPULimit: 2.1, MemBytes: 96 << 20, MemLimit: 160 << 20},
+		},
+		{
+			map[string]*mesos.Value_Scalar{"cpus": scalar(math.Inf(1)), "mem": scalar(math.Inf(1))},
+			containerizer.Limits{CPUs: 0.6, CPULimit: containerizer.Unlimited, MemBytes: 96 << 20, MemLimit: containerizer.Unlimited},
+		},
+	} {
+		if got := Limits(task(func(i *mesos.TaskInfo) { i.Limits = tc.limits }), res); got != tc.want {
+			t.Errorf("%v: got %+v, want %+v", tc.limits, got, tc.want)
+		}
 	}
 }
 
@@ -99,21 +168,27 @@ func TestCheck(t *testing.T) {
 			[]string{"secrets are not supported"},
 		},
 		{
-			"much that a process can't have", container(&mesos.ContainerInfo{
+			"much that needs a container", container(&mesos.ContainerInfo{
 				Mesos: &mesos.ContainerInfo_MesosInfo{Image: &mesos.Image{}}, Volumes: []*mesos.Volume{{}}, Hostname: proto.String("x"),
 				NetworkInfos: []*mesos.NetworkInfo{{Name: proto.String("bridge")}}, LinuxInfo: &mesos.LinuxInfo{},
 				RlimitInfo: &mesos.RLimitInfo{}, TtyInfo: &mesos.TTYInfo{},
-			}), mesos.TaskState_TASK_FAILED, []string{"images", "volumes", "hostname", `"bridge"`, "linux_info", "rlimit_info", "terminal"},
+			}), mesos.TaskState_TASK_RUNNING, nil,
+		},
+		{
+			"volumes that nobody has", container(&mesos.ContainerInfo{Volumes: []*mesos.Volume{
+				{ContainerPath: proto.String("a"), Image: &mesos.Image{}},
+				{ContainerPath: proto.String("b"), Source: &mesos.Volume_Source{Type: mesos.Volume_Source_SECRET.Enum()}},
+				{ContainerPath: proto.String("c"), Source: &mesos.Volume_Source{Type: mesos.Volume_Source_CSI_VOLUME.Enum()}},
+			}}), mesos.TaskState_TASK_FAILED, []string{`"a" is an image`, `"b" is a secret`, `"c" is of CSI`},
 		},
 		{"an image that says what to run", func(i *mesos.TaskInfo) {
 			i.Command = &mesos.CommandInfo{Shell: proto.Bool(false)}
 			i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_MESOS.Enum(), Mesos: &mesos.ContainerInfo_MesosInfo{Image: &mesos.Image{}}}
-		}, mesos.TaskState_TASK_FAILED, []string{"container images are not supported"}},
+		}, mesos.TaskState_TASK_RUNNING, nil},
 		{"a docker container without a command", func(i *mesos.TaskInfo) {
 			i.Command = &mesos.CommandInfo{Shell: proto.Bool(false)}
 			i.Container = &mesos.ContainerInfo{Type: mesos.ContainerInfo_DOCKER.Enum()}
-		}, mesos.TaskState_TASK_FAILED, []string{"container type not supported: DOCKER"}},
-		{"an executor", func(i *mesos.TaskInfo) { i.Command, i.Executor = nil, &mesos.ExecutorInfo{} }, mesos.TaskState_TASK_FAILED, []string{"executors of frameworks"}},
+		}, mesos.TaskState_TASK_RUNNING, nil},
 	} {
 		err := Check(task(tc.change))
 		refusal, refused := errors.AsType[*Refusal](err)

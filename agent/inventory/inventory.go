@@ -4,7 +4,7 @@
 // What a cgroup allows counts where it is less than what the machine has: an agent in a container must not offer the
 // whole host. A part is left for the system as Mesos does it: memory less 1 GiB, disk less 5 GiB, or the half where
 // that would be more than the half. What can't be measured falls back to 1 cpu, 1 GiB and 10 GiB, and is told as a
-// problem; nothing here fails for it.
+// problem; nothing here fails for it. An operator may say that there is more than was found: that is told as a problem too.
 package inventory
 
 import (
@@ -34,11 +34,15 @@ type Machine struct {
 	CPUs func() int
 	// DiskBytes is the size of the file system that holds a path, in bytes.
 	DiskBytes func(path string) (uint64, error)
+	// Dev is the root of the device files.
+	Dev string
+	// Device tells whether a path is a device that a container can be given.
+	Device func(path string) bool
 }
 
 // ThisMachine is the one that we run on.
 func ThisMachine() Machine {
-	return Machine{Proc: "/proc", Sys: "/sys", CPUs: runtime.NumCPU, DiskBytes: diskBytes}
+	return Machine{Proc: "/proc", Sys: "/sys", CPUs: runtime.NumCPU, DiskBytes: diskBytes, Dev: "/dev", Device: isDevice}
 }
 
 // Config says what to find.
@@ -50,6 +54,9 @@ type Config struct {
 	DefaultRole string
 	// WorkDir is on the file system that counts as disk. It or a parent of it exists.
 	WorkDir string
+	// GPUs has GPUs looked for and offered; GPUDevices are the numbers of those that may be used, nil for all.
+	GPUs       bool
+	GPUDevices []int
 }
 
 // Detect returns the resources of the machine. The second value lists what could not be measured, for people; the error is
@@ -58,7 +65,7 @@ func (m Machine) Detect(cfg Config) (resources.Resources, []string, error) {
 	var said resources.Resources
 	if strings.TrimSpace(cfg.Resources) != "" {
 		var err error
-		if said, err = resources.Parse(cfg.Resources, cfg.DefaultRole); err != nil {
+		if said, err = parse(cfg.Resources, cfg.DefaultRole); err != nil {
 			return resources.Resources{}, nil, fmt.Errorf("cannot read resources: %w", err)
 		}
 	}
@@ -82,6 +89,14 @@ func (m Machine) Detect(cfg Config) (resources.Resources, []string, error) {
 	add("mem", m.mem, "1024")
 	add("disk", func() (string, error) { return m.disk(cfg.WorkDir) }, "10240")
 	add("ports", func() (string, error) { return DefaultPorts, nil }, DefaultPorts)
+	devices, err := m.GPUs(cfg)
+	if err != nil {
+		return resources.Resources{}, nil, err
+	}
+	if cfg.GPUs && len(devices) > 0 {
+		add("gpus", func() (string, error) { return fmt.Sprint(len(devices)), nil }, "0")
+	}
+	problems = append(problems, m.beyond(said, cfg, len(devices))...)
 	if len(text) == 0 {
 		return said, problems, nil
 	}
@@ -155,9 +170,10 @@ func Hostname() (string, error) {
 	return name, nil
 }
 
-// ParseAttributes reads attributes as operators write them, "rack:r1;level:10;ports:[1-2];gear:{a,b}": a value that is a
-// number is a scalar, one in brackets ranges, one in braces a set, anything else text. It starts after the first colon and
-// may contain more of them; blanks don't count; a line feed separates as a semicolon does. The error lists all faults.
+// ParseAttributes reads attributes as operators write them, "rack:r1;level:10;ports:[1-2]": a value that is a number is
+// a scalar, one in brackets ranges, anything else text; sets, in braces, are not for attributes. It starts after the first
+// colon and may contain more of them; blanks don't count; a line feed separates as a semicolon does. The error lists all
+// faults.
 func ParseAttributes(text string) ([]*mesos.Attribute, error) {
 	var out []*mesos.Attribute
 	var faults []error
@@ -176,10 +192,14 @@ func ParseAttributes(text string) ([]*mesos.Attribute, error) {
 			faults = append(faults, fmt.Errorf("attribute %q: %w", name, err))
 			continue
 		}
+		if v.GetType() == mesos.Value_SET {
+			faults = append(faults, fmt.Errorf("attribute %q: a set is no value of an attribute", name))
+			continue
+		}
 		if v.GetType() == mesos.Value_SCALAR && strings.HasPrefix(value, "-") {
 			v = &mesos.Value{Type: mesos.Value_TEXT.Enum(), Text: &mesos.Value_Text{Value: &value}}
 		}
-		out = append(out, &mesos.Attribute{Name: &name, Type: v.Type, Scalar: v.Scalar, Ranges: v.Ranges, Set: v.Set, Text: v.Text})
+		out = append(out, &mesos.Attribute{Name: &name, Type: v.Type, Scalar: v.Scalar, Ranges: v.Ranges, Text: v.Text})
 	}
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("cannot read attributes: %w", errors.Join(faults...))

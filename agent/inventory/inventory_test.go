@@ -93,10 +93,87 @@ func TestWhatCannotBeMeasuredIsSaid(t *testing.T) {
 }
 
 func TestBadResourcesAreRefused(t *testing.T) {
-	for _, text := range []string{"cpus", "cpus:x", "ports:[5", "cpus:1;mem:{a}"} {
-		if _, _, err := fake(t, nil).Detect(Config{Resources: text}); err == nil {
-			t.Errorf("%q was taken", text)
+	for text, want := range map[string]string{
+		"cpus": "name:value", "cpus:x": `"x"`, "ports:[5": "']'", "cpus:1;mem:{a}": "mem", "cpus:-1": "negative",
+		"ports:[9-5]": "behind its end", "cpus:1;mem:5;cpus:2": "cpus is there twice", "cpus(a):1\ncpus(a):1": "cpus is there twice",
+		"ports:[1000-2000];ports(db):[1990-3000]": "ports 1990-2000 are there twice", "ports:[60000-70000]": "between 1 and 65535",
+		"bugs:{a,b};bugs(x):{b}": `"b" of bugs is there twice`,
+		`[{"name":"mem","type":"SCALAR","scalar":{"value":1}},{"name":"mem","type":"SCALAR","scalar":{"value":2}}]`: "mem is there twice",
+		`[{"name":"cpus"`: "not a JSON array", `[{"name":"cpus","type":"SCALAR","scalar":{"value":-2}}]`: "negative",
+	} {
+		if _, _, err := fake(t, nil).Detect(Config{Resources: text}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want it to say %s", text, err, want)
 		}
+	}
+	for _, text := range []string{
+		"cpus:1;cpus(db):1", "ports:[1-5,7-9];ports(db):[10-12]",
+		`[{"name":"disk","type":"SCALAR","scalar":{"value":5},"disk":{"source":{"type":"MOUNT","mount":{"root":"/a"}}}},
+		  {"name":"disk","type":"SCALAR","scalar":{"value":5},"disk":{"source":{"type":"MOUNT","mount":{"root":"/b"}}}}]`,
+	} {
+		if _, problems, err := fake(t, nil).Detect(Config{Resources: text, WorkDir: "/nowhere"}); err != nil || len(problems) > 0 {
+			t.Errorf("%s: got %v, %q", text, err, problems)
+		}
+	}
+}
+
+func TestMoreThanThereIsIsSaid(t *testing.T) {
+	got, problems, err := fake(t, nil).Detect(Config{Resources: "cpus:6;cpus(db):3;mem:20000;disk:200000;gpus:1", WorkDir: "/nowhere"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Scalar("cpus") != 9000 {
+		t.Errorf("it is not offered: %s", got)
+	}
+	all := strings.Join(problems, "\n")
+	for _, want := range []string{"cpus:9, and this machine has 8", "mem:20000, and this machine has 16384 MB", "disk:200000", "no gpu/nvidia"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("want %q in %q", want, problems)
+		}
+	}
+	if len(problems) != 4 {
+		t.Errorf("problems: %q", problems)
+	}
+}
+
+func TestGPUs(t *testing.T) {
+	m := fake(t, map[string]string{"dev/nvidia0": "", "dev/nvidia10": "", "dev/nvidia2": "", "dev/nvidiactl": "", "dev/nvidia-uvm": "", "dev/nvidia3": "no device"})
+	m.Dev = filepath.Join(filepath.Dir(m.Proc), "dev")
+	m.Device = func(path string) bool {
+		data, err := os.ReadFile(path)
+		return err == nil && len(data) == 0
+	}
+	for _, tc := range []struct {
+		name string
+		cfg  Config
+		want string // as resources; the error if it begins with "!"
+	}{
+		{"nobody asked", Config{}, ""},
+		{"all", Config{GPUs: true}, "gpus:3"},
+		{"some", Config{GPUs: true, GPUDevices: []int{10, 0}}, "gpus:2"},
+		{"one that lacks", Config{GPUs: true, GPUDevices: []int{0, 7}}, "!nvidia7"},
+		{"fewer by hand", Config{GPUs: true, Resources: "gpus:1"}, "gpus:1"},
+	} {
+		tc.cfg.WorkDir = "/nowhere"
+		got, problems, err := m.Detect(tc.cfg)
+		if text, bad := strings.CutPrefix(tc.want, "!"); bad {
+			if err == nil || !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: got %v, %v", tc.name, got, err)
+			}
+			continue
+		}
+		if err != nil || len(problems) > 0 || !strings.Contains(got.String(), tc.want) || tc.want == "" && got.Scalar("gpus") > 0 {
+			t.Errorf("%s: got %v, %v, %v", tc.name, got, problems, err)
+		}
+	}
+	found, err := m.GPUs(Config{GPUs: true})
+	if err != nil || len(found) != 3 || found[2].Number != 10 || filepath.Base(found[1].Path) != "nvidia2" {
+		t.Errorf("got %v, %v", found, err)
+	}
+	if common := m.GPUCommon(); len(common) != 2 {
+		t.Errorf("beside them: %q", common)
+	}
+	if _, problems, _ := m.Detect(Config{GPUs: true, Resources: "gpus:5", WorkDir: "/nowhere"}); len(problems) != 1 || !strings.Contains(problems[0], "gpus:5, and this machine has 3") {
+		t.Errorf("problems: %q", problems)
 	}
 }
 
@@ -116,7 +193,7 @@ func TestThisMachine(t *testing.T) {
 }
 
 func TestParseAttributes(t *testing.T) {
-	got, err := ParseAttributes("rack: r1; level:10.5;\nports:[1-2,5-5];gear:{a,b};url:http://x:80/;debt:-3")
+	got, err := ParseAttributes("rack: r1; level:10.5;\nports:[1-2,5-5];url:http://x:80/;debt:-3")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +205,6 @@ func TestParseAttributes(t *testing.T) {
 		{"rack", mesos.Value_TEXT, "r1"},
 		{"level", mesos.Value_SCALAR, ""},
 		{"ports", mesos.Value_RANGES, ""},
-		{"gear", mesos.Value_SET, ""},
 		{"url", mesos.Value_TEXT, "http://x:80/"},
 		{"debt", mesos.Value_TEXT, "-3"},
 	}
@@ -140,11 +216,11 @@ func TestParseAttributes(t *testing.T) {
 			t.Errorf("got %v, want %v", a, w)
 		}
 	}
-	if got[1].GetScalar().GetValue() != 10.5 || got[2].GetRanges().GetRange()[0].GetEnd() != 2 || len(got[3].GetSet().GetItem()) != 2 {
+	if got[1].GetScalar().GetValue() != 10.5 || got[2].GetRanges().GetRange()[0].GetEnd() != 2 {
 		t.Errorf("values: got %v", got)
 	}
-	_, err = ParseAttributes("rack;:x;ok:1;p:[1")
-	if err == nil || strings.Count(err.Error(), "\n") != 2 {
-		t.Errorf("three faults: got %v", err)
+	_, err = ParseAttributes("rack;:x;ok:1;p:[1;gear:{a,b}")
+	if err == nil || strings.Count(err.Error(), "\n") != 3 || !strings.Contains(err.Error(), `"gear": a set`) {
+		t.Errorf("four faults: got %v", err)
 	}
 }

@@ -14,6 +14,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
+	"starling/master/mesos"
 	"starling/master/mesos/resources"
 )
 
@@ -79,8 +82,80 @@ func (l *Ledger) Convert(takes, gives resources.Resources) {
 func (l *Ledger) Used() resources.Resources { return l.used }
 
 // Free returns what nobody holds. Where more is held than there is, which only an adopted task or a smaller total can
-// bring about, free is zero and never negative.
-func (l *Ledger) Free() resources.Resources { return l.total.Sub(l.used) }
+// bring about, free is zero and never negative; and what is held in one role beyond what that has is not free in another
+// either: a task that kept its processors while these were reserved to somebody is not offered twice.
+func (l *Ledger) Free() resources.Resources {
+	free := l.total.Sub(l.used)
+	if over := l.Over(); !over.Empty() {
+		return without(free, over)
+	}
+	return free
+}
+
+// Over returns what is held beyond what there is: tasks were found running that do not fit any more.
+func (l *Ledger) Over() resources.Resources {
+	if !l.overlap {
+		return resources.Resources{}
+	}
+	return l.used.Sub(l.total)
+}
+
+// without takes away from free what over has of the same names, whomever either is reserved for.
+func without(free, over resources.Resources) resources.Resources {
+	short := map[string]float64{}
+	for name, amount := range over.Scalars() {
+		short[name] = amount.Float()
+	}
+	var kept []*mesos.Resource
+	for _, r := range free.Proto() {
+		name := r.GetName()
+		switch {
+		case r.Scalar != nil && r.Disk == nil && short[name] > 0: // a disk of its own is there or not
+			less := min(short[name], r.GetScalar().GetValue())
+			short[name] -= less
+			if less == r.GetScalar().GetValue() {
+				continue
+			}
+			r.Scalar = &mesos.Value_Scalar{Value: proto.Float64(r.GetScalar().GetValue() - less)}
+		case r.Ranges != nil:
+			for _, gone := range over.Ranges(name) {
+				r.Ranges = cut(r.Ranges, gone)
+			}
+		case r.Set != nil:
+			r.Set = &mesos.Value_Set{Item: slices.DeleteFunc(r.GetSet().GetItem(), func(item string) bool {
+				return slices.Contains(over.Set(name), item)
+			})}
+		}
+		kept = append(kept, r)
+	}
+	out, err := resources.FromProto(kept)
+	if err != nil { // cannot be: less of what was valid
+		return resources.Resources{}
+	}
+	return out
+}
+
+// cut takes a range out of others.
+func cut(ranges *mesos.Value_Ranges, gone resources.Range) *mesos.Value_Ranges {
+	out := &mesos.Value_Ranges{}
+	keep := func(begin, end uint64) {
+		out.Range = append(out.Range, &mesos.Value_Range{Begin: &begin, End: &end})
+	}
+	for _, r := range ranges.GetRange() {
+		begin, end := r.GetBegin(), r.GetEnd()
+		if gone.End < begin || gone.Begin > end {
+			keep(begin, end)
+			continue
+		}
+		if begin < gone.Begin {
+			keep(begin, gone.Begin-1)
+		}
+		if end > gone.End {
+			keep(gone.End+1, end)
+		}
+	}
+	return out
+}
 
 // Reserved returns the part of the total that is reserved to any role.
 func (l *Ledger) Reserved() resources.Resources { return l.total.Sub(l.total.Unreserved()) }

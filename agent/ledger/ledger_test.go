@@ -155,3 +155,28 @@ func TestTheBooksBalance(t *testing.T) {
 		t.Errorf("used in the end: %s", l.Used())
 	}
 }
+
+// A total that shrinks, or is reserved anew, under tasks that run: what they hold is nobody else's, in no role.
+func TestWhatIsHeldIsOfferedToNobody(t *testing.T) {
+	for _, tc := range []struct{ name, held, total, free, over string }{
+		{"less", "cpus:4;mem:1000;ports:[1-10]", "cpus:2;mem:4000;ports:[5-20]", "mem:3000;ports:[11-20]", "cpus:2;ports:[1-4]"},
+		{"reserved", "cpus:3;mem:1000", "cpus(db):4;mem:4000", "cpus(db):1;mem:3000", "cpus:3"},
+		{"reserved ports", "ports:[5-8,30-31]", "ports(db):[1-10];ports:[11-20]", "ports(db):[1-4,9-10];ports:[11-20]", "ports:[5-8,30-31]"},
+		{"partly reserved", "cpus:3", "cpus:1;cpus(db):1;cpus(web):3", "cpus(web):2", "cpus:2"},
+		{"elements", "bugs:{a,b}", "bugs(db):{b,c}", "bugs(db):{c}", "bugs:{a,b}"},
+		{"more", "cpus:1", "cpus:5", "cpus:4", ""},
+	} {
+		l := New(parse(t, tc.total))
+		l.Adopt(holder("a"), parse(t, tc.held).AllocatedTo("web"))
+		if got, want := l.Free().String(), parse(t, tc.free).String(); got != want {
+			t.Errorf("%s: free is %s, want %s", tc.name, got, want)
+		}
+		if got, want := l.Over().String(), parse(t, tc.over).String(); got != want {
+			t.Errorf("%s: over is %s, want %s", tc.name, got, want)
+		}
+		l.Release(holder("a"))
+		if got := l.Free(); !got.Equal(parse(t, tc.total)) || !l.Over().Empty() {
+			t.Errorf("%s: in the end %s is free and %s over", tc.name, got, l.Over())
+		}
+	}
+}

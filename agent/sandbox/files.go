@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"starling/agent/nolink"
 )
 
 var (
@@ -33,22 +35,32 @@ type Entry struct {
 // place is a path taken apart: a sandbox, or a volume that is shown in one, and where in it.
 type place struct{ sandbox, rest string }
 
-// resolve finds the sandbox that a path is in. Paths are those of the sandboxes on this machine, with "latest" for a
-// container id where one likes, or the same from "/frameworks" on.
+// resolve finds the sandbox that a path is in. Paths are those of the sandboxes on this machine, with "latest" for an agent's
+// or a container's id where one likes, or the same from "/frameworks" or, for standalone containers, "/containers" on. A task
+// of an executor is found in the latest run under .../executors/<executor id>/tasks/<task id> too.
 func (l Layout) resolve(name string) (place, error) {
 	clean := path.Clean("/" + name)
-	rest, ok := strings.CutPrefix(clean, filepath.ToSlash(l.Root())+"/")
-	if !ok {
-		rest = strings.TrimPrefix(clean, "/")
+	rest := strings.TrimPrefix(clean, "/")
+	for _, root := range []string{l.Root(), filepath.Join(l.workDir, "slaves", "latest"), l.workDir} {
+		if below, ok := strings.CutPrefix(clean, filepath.ToSlash(root)+"/"); ok {
+			rest = below
+			break
+		}
 	}
 	parts := strings.SplitN(rest, "/", 7)
-	if len(parts) < 6 || parts[0] != "frameworks" || parts[2] != "executors" || parts[4] != "runs" {
+	switch {
+	case len(parts) >= 2 && parts[0] == dirContainers:
+		parts = strings.SplitN(rest, "/", 3)
+		return l.inVolume(place{sandbox: l.Standalone(parts[1]), rest: within(parts[2:])}), nil
+	case len(parts) < 6 || parts[0] != "frameworks" || parts[2] != "executors":
+		return place{}, ErrNotFound
+	case parts[4] == dirTasks:
+		tail := path.Join(dirTasks, parts[5], within(parts[6:]))
+		parts = []string{parts[0], parts[1], parts[2], parts[3], "runs", "latest", tail}
+	case parts[4] != "runs":
 		return place{}, ErrNotFound
 	}
-	p := place{sandbox: filepath.Join(l.Root(), filepath.Join(parts[:6]...)), rest: "."}
-	if len(parts) == 7 {
-		p.rest = parts[6]
-	}
+	p := place{sandbox: filepath.Join(l.Root(), filepath.Join(parts[:6]...)), rest: within(parts[6:])}
 	if parts[5] == "latest" {
 		target, err := os.Readlink(p.sandbox)
 		if err != nil || !Safe(target) {
@@ -57,6 +69,14 @@ func (l Layout) resolve(name string) (place, error) {
 		p.sandbox = filepath.Join(filepath.Dir(p.sandbox), target)
 	}
 	return l.inVolume(p), nil
+}
+
+// within is the rest of a path, of which there may be none.
+func within(parts []string) string {
+	if len(parts) == 0 || parts[0] == "" {
+		return "."
+	}
+	return parts[0]
 }
 
 // inVolume is the same place in the volume that it is in, if it is in one.
@@ -69,8 +89,12 @@ func (l Layout) inVolume(p place) place {
 	return p
 }
 
-// open opens what a path names, without ever following a link out of the sandbox.
+// open opens what a path names, without ever following a link out of the sandbox. What is neither file nor folder there is
+// not opened: the file is nil.
 func (l Layout) open(name string) (*os.File, fs.FileInfo, error) {
+	if file, ok := l.files[path.Clean("/"+name)]; ok {
+		return opened(os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0))
+	}
 	p, err := l.resolve(name)
 	if err != nil {
 		return nil, nil, err
@@ -80,8 +104,14 @@ func (l Layout) open(name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, classify(err)
 	}
 	defer root.Close()
-	// Without O_NONBLOCK the opening of a pipe would wait for a writer.
-	f, err := root.OpenFile(p.rest, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, info, err := nolink.Open(root, p.rest, os.O_RDONLY)
+	if err != nil {
+		return nil, nil, classify(err)
+	}
+	return f, info, nil
+}
+
+func opened(f *os.File, err error) (*os.File, fs.FileInfo, error) {
 	if err != nil {
 		return nil, nil, classify(err)
 	}
@@ -97,7 +127,7 @@ func classify(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return ErrNotFound
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.EXDEV):
 		return ErrInaccessible
 	}
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
@@ -115,7 +145,9 @@ func (l Layout) List(name string, most int) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	if f != nil {
+		defer f.Close()
+	}
 	if !info.IsDir() {
 		return []Entry{{Name: "", Info: info}}, nil
 	}
@@ -141,6 +173,8 @@ func (l Layout) Open(name string) (*os.File, fs.FileInfo, error) {
 		return nil, nil, err
 	}
 	switch {
+	case f == nil:
+		return nil, nil, ErrNoFile
 	case info.Mode().IsRegular():
 		return f, info, nil
 	case info.IsDir():

@@ -2,11 +2,18 @@
 //
 //	<work_dir>/slaves/<agent id>/frameworks/<framework id>/executors/<executor id>/runs/<container id>/
 //	<work_dir>/slaves/latest -> <agent id>       .../runs/latest -> <container id>
+//	.../runs/<container id>/containers/<id>/     a container nested in that one, and so on within
+//	.../runs/<container id>/tasks/<task id> -> ../containers/<id>
+//	<work_dir>/containers/<container id>/        standalone containers
 //
 // with the files stdout and stderr in each ("latest" is a convenience: where it cannot be had, the log says so and all else
-// goes on); their end, when nobody has needed them for the delay (collector.go); and
-// safe reading of them for the file endpoints (files.go), which never leaves the folder that it was given, whatever
-// links a task put there.
+// goes on); their end, when nobody has needed them for the delay (collector.go); the bounds of what tasks write there
+// (rotate.go, meter.go); and safe reading of them for the file endpoints (files.go), which never leaves the folder that it
+// was given, whatever links a task put there.
+//
+// A sandbox belongs to its task's user, and the folder of an executor's runs, which is the agent's own, keeps all others away
+// (guard.go). Whatever is done in one here holds on to what was opened (os.Root), and trusts no
+// path within it twice.
 package sandbox
 
 import (
@@ -26,6 +33,8 @@ type Layout struct {
 	log              *slog.Logger // nil for none
 	// volumes are the folders of persistent volumes by the paths at which sandboxes show them.
 	volumes map[string]string
+	// files are shown beside sandboxes, by their virtual paths.
+	files map[string]string
 }
 
 // New returns the layout below an absolute work directory.
@@ -41,6 +50,13 @@ func (l Layout) WithLog(log *slog.Logger) Layout {
 // What is read below such a path is read in the volume.
 func (l Layout) WithVolumes(volumes map[string]string) Layout {
 	l.volumes = volumes
+	return l
+}
+
+// WithFiles returns the layout with files that are shown beside sandboxes, such as a log, by their virtual paths. They are the
+// operator's: links in the place of them are followed.
+func (l Layout) WithFiles(files map[string]string) Layout {
+	l.files = files
 	return l
 }
 
@@ -88,13 +104,17 @@ func Agents(workDir string) ([]string, error) {
 	return ids, nil
 }
 
-// all returns the folders of all runs, those of agents that used the work directory before this one too.
+// all returns the folders of all runs, those of agents that used the work directory before this one too, and of all standalone
+// containers.
 func (l Layout) all() ([]string, error) {
 	agents, err := Agents(l.workDir)
 	if err != nil {
 		return nil, err
 	}
-	var runs []string
+	runs, err := filepath.Glob(filepath.Join(globEscape(l.workDir), dirContainers, "*"))
+	if err != nil {
+		return nil, err
+	}
 	for _, id := range agents {
 		found, err := filepath.Glob(filepath.Join(globEscape(New(l.workDir, id).Root()), "frameworks", "*", "executors", "*", "runs", "*"))
 		if err != nil {
@@ -105,6 +125,19 @@ func (l Layout) all() ([]string, error) {
 	return runs, nil
 }
 
+// globEscape protects the characters that mean something in a pattern.
+func globEscape(path string) string {
+	out := make([]byte, 0, len(path))
+	for i := range len(path) {
+		switch path[i] {
+		case '*', '?', '[', '\\':
+			out = append(out, '\\')
+		}
+		out = append(out, path[i])
+	}
+	return string(out)
+}
+
 // Create makes the sandbox of a container with empty output files, owned by the user who is to run in it (empty: the
 // agent's own), and points "latest" to it. Doing it again does no harm. ids must be safe path segments.
 func (l Layout) Create(framework, executor, container, owner string) (dir string, err error) {
@@ -113,17 +146,18 @@ func (l Layout) Create(framework, executor, container, owner string) (dir string
 			return "", fmt.Errorf("cannot make sandbox: id %q is no path segment", id)
 		}
 	}
-	uid, gid := -1, -1
-	if owner != "" {
-		if uid, gid, err = Lookup(owner); err != nil {
-			return "", fmt.Errorf("cannot give sandbox to user: %w", err)
-		}
+	uid, gid, err := ownerOf(owner)
+	if err != nil {
+		return "", err
 	}
 	dir = l.Dir(framework, executor, container)
-	err = fill(dir, uid, gid)
+	err = makeBox(dir, uid, gid)
 	if errors.Is(err, os.ErrNotExist) {
 		// The collector may just have removed a parent that was empty.
-		err = fill(dir, uid, gid)
+		err = makeBox(dir, uid, gid)
+	}
+	if err == nil {
+		err = guard(l.Runs(framework, executor), gid)
 	}
 	if err != nil {
 		return "", fmt.Errorf("cannot make sandbox: %w", err)
@@ -132,27 +166,17 @@ func (l Layout) Create(framework, executor, container, owner string) (dir string
 	return dir, nil
 }
 
-// fill makes a sandbox and what is in it from the start; a negative uid leaves the owner alone.
-func fill(dir string, uid, gid int) error {
+// makeBox makes a sandbox with what is in it. All above it is the agent's own.
+func makeBox(dir string, uid, gid int) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, name := range []string{"stdout", "stderr"} {
-		f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-		if err != nil {
-			return err
-		}
-		if uid >= 0 {
-			err = f.Chown(uid, gid)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
+	box, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
 	}
-	if uid >= 0 {
-		return os.Chown(dir, uid, gid)
-	}
-	return nil
+	defer box.Close()
+	return fill(box, uid, gid)
 }
 
 // Owner finds out whose a container is by where its sandbox lies.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -15,6 +16,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"starling/agent/testenv"
 )
 
 func layout(t *testing.T) Layout {
@@ -115,6 +118,68 @@ func TestASandboxBelongsToItsUser(t *testing.T) {
 	}
 }
 
+func TestOthersDoNotGetIntoASandbox(t *testing.T) {
+	testenv.NeedRoot(t, "to become others")
+	l := layout(t)
+	for at := l.workDir; len(at) > len(os.TempDir()); at = filepath.Dir(at) {
+		if err := os.Chmod(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// reads tells whether a user, in the group of his number, gets at the output in a sandbox.
+	reads := func(id uint32, dir string) bool {
+		cmd := exec.Command("/bin/cat", filepath.Join(dir, "stdout"))
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+		return cmd.Run() == nil
+	}
+	open := func(executor, owner string) string {
+		dir, err := l.Create("f1", executor, "c1", owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// As a container may that is root within.
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	const one, two = 60001, 60002
+	of := map[string]string{"one": open("e1", "60001"), "root": open("e2", "root"), "agent": open("e3", "")}
+	for name, dir := range of {
+		if got, want := reads(one, dir), name == "one"; got != want {
+			t.Errorf("sandbox of %s: user one reads it: %v", name, got)
+		}
+		if reads(two, dir) {
+			t.Errorf("sandbox of %s: user two reads it", name)
+		}
+	}
+	nest := func(parent, id, owner string) string {
+		dir, err := l.CreateNested(parent, id, owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	same := nest(of["one"], "n1", "60001")
+	if !reads(one, same) || reads(two, same) {
+		t.Error("a container of the same user changed who gets in")
+	}
+	other := nest(same, "n2", "60002")
+	if !reads(two, other) {
+		t.Error("the user of a nested container does not get to its sandbox")
+	}
+	if reads(one, of["root"]) || reads(two, of["root"]) {
+		t.Error("that of another executor is open, too")
+	}
+	alone, err := l.CreateStandalone("s1", "60001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir := nest(alone, "n1", "60002"); !reads(two, dir) {
+		t.Error("the user of a container that is nested in a standalone one does not get to its sandbox")
+	}
+}
+
 func TestFilesStayInTheirSandbox(t *testing.T) {
 	l := layout(t)
 	dir := create(t, l, "e1", "c1")
@@ -190,8 +255,8 @@ func TestCollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := layout(t)
 		var full atomic.Bool
-		c := NewCollector(CollectorConfig{
-			Layout: l, Delay: 10 * time.Hour, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		c := collector(t, l, CollectorConfig{
+			Delay: 10 * time.Hour,
 			Usage: func() (float64, error) {
 				if full.Load() {
 					return 0.95, nil
@@ -207,7 +272,6 @@ func TestCollector(t *testing.T) {
 		c.Keep("live")
 		c.Release(old, "old")
 		c.Keep("fresh")
-		there := func(dir string) bool { _, err := os.Stat(dir); return err == nil }
 
 		time.Sleep(5*time.Hour + 50*time.Minute) // 10 h less 30 % used and 10 % headroom is 6 h
 		c.Release(fresh, "fresh")
@@ -236,29 +300,27 @@ func TestCollector(t *testing.T) {
 
 // What an agent left that had the work directory before is collected like the rest, and counted once.
 func TestCollectorOfAnEarlierAgent(t *testing.T) {
-	l := layout(t)
-	old := create(t, l, "e1", "c1")
-	now := time.Now()
-	later := New(l.workDir, "later-S0")
-	if err := later.Init(); err != nil {
-		t.Fatal(err)
-	}
-	create(t, later, "e2", "c2")
-	c := NewCollector(CollectorConfig{
-		Layout: later, Delay: time.Hour, Usage: func() (float64, error) { return 0, nil }, Log: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { return now },
+	synctest.Test(t, func(t *testing.T) {
+		l := layout(t)
+		old := create(t, l, "e1", "c1")
+		later := New(l.workDir, "later-S0")
+		if err := later.Init(); err != nil {
+			t.Fatal(err)
+		}
+		create(t, later, "e2", "c2")
+		c := collector(t, later, CollectorConfig{Delay: time.Hour})
+		c.Keep("c2")
+		c.collect(t.Context())
+		if _, _, pending := c.Counts(); pending != 1 {
+			t.Errorf("%d sandboxes wait, want 1", pending)
+		}
+		time.Sleep(2 * time.Hour)
+		c.collect(t.Context())
+		if removed, failed, _ := c.Counts(); removed != 1 || failed != 0 {
+			t.Errorf("removed %d, failed %d, want 1 and 0", removed, failed)
+		}
+		if there(old) {
+			t.Error("the old sandbox is there")
+		}
 	})
-	c.Keep("c2")
-	c.collect(t.Context())
-	if _, _, pending := c.Counts(); pending != 1 {
-		t.Errorf("%d sandboxes wait, want 1", pending)
-	}
-	now = now.Add(2 * time.Hour)
-	c.collect(t.Context())
-	if removed, failed, _ := c.Counts(); removed != 1 || failed != 0 {
-		t.Errorf("removed %d, failed %d, want 1 and 0", removed, failed)
-	}
-	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the old sandbox: %v", err)
-	}
 }

@@ -6,8 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"starling/agent/nolink"
 )
 
 // Volume is a persistent volume: a folder that outlives the tasks that use it,
@@ -155,27 +156,41 @@ func CheckContainerPath(path string) error {
 	return nil
 }
 
+// Give gives the volume to owner; empty leaves it as it is. It has to be there.
+func (v Volume) Give(owner string) error {
+	_, _, err := v.give(owner)
+	return err
+}
+
+// give returns who owner is, in numbers, negative for nobody.
+func (v Volume) give(owner string) (uid, gid int, err error) {
+	if !v.Exists() {
+		return 0, 0, fmt.Errorf("cannot use volume %q: its folder %q is not there", v.ID, v.Dir())
+	}
+	if owner == "" {
+		return -1, -1, nil
+	}
+	if uid, gid, err = Lookup(owner); err != nil {
+		return 0, 0, fmt.Errorf("cannot give volume to user: %w", err)
+	}
+	if err := os.Chown(v.Dir(), uid, gid); err != nil {
+		return 0, 0, fmt.Errorf("cannot give volume to user: %w", err)
+	}
+	return uid, gid, nil
+}
+
 // Link shows the volume in a new sandbox, in which nothing has run yet, at a path relative to it. owner (empty: the agent's
 // own user) gets the volume, as he has the sandbox. Doing it again does no harm.
 func (v Volume) Link(dir, path, owner string) error {
 	if err := CheckContainerPath(path); err != nil {
 		return fmt.Errorf("cannot link volume %q: %w", v.ID, err)
 	}
-	if !v.Exists() {
-		return fmt.Errorf("cannot link volume %q: its folder %q is not there", v.ID, v.Dir())
-	}
-	uid, gid := -1, -1
-	if owner != "" {
-		var err error
-		if uid, gid, err = Lookup(owner); err != nil {
-			return fmt.Errorf("cannot give volume to user: %w", err)
-		}
-		if err := os.Chown(v.Dir(), uid, gid); err != nil {
-			return fmt.Errorf("cannot give volume to user: %w", err)
-		}
+	uid, gid, err := v.give(owner)
+	if err != nil {
+		return err
 	}
 	// The sandbox is its user's by now, and others of his tasks may change it while we are at it.
-	root, err := os.OpenRoot(dir)
+	root, err := nolink.OpenRoot(dir)
 	if err != nil {
 		return fmt.Errorf("cannot link volume %q: %w", v.ID, err)
 	}
@@ -206,7 +221,7 @@ func makeParents(root *os.Root, path string, uid, gid int) error {
 		info, err := root.Lstat(at)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			if err := makeFolder(root, at, uid, gid); err != nil {
+			if err := nolink.Mkdir(root, at, uid, gid); err != nil {
 				return err
 			}
 		case err != nil:
@@ -216,19 +231,6 @@ func makeParents(root *os.Root, path string, uid, gid int) error {
 		}
 	}
 	return nil
-}
-
-// makeFolder makes a folder; a negative uid leaves the owner alone. What is given away is what was opened as a folder of this
-// sandbox, whatever lies at its path by then.
-func makeFolder(root *os.Root, at string, uid, gid int) error {
-	if err := root.Mkdir(at, 0o755); err != nil || uid < 0 {
-		return err
-	}
-	f, err := root.OpenFile(at, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Chown(uid, gid), f.Close())
 }
 
 // move renames, making the folders above the new name.

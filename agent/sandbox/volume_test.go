@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"starling/agent/testenv"
 )
 
 func write(t *testing.T, path, text string) {
@@ -152,9 +154,7 @@ func TestLink(t *testing.T) {
 
 // A task may change the sandbox of another one of its user while volumes are linked into it: that gives away nothing outside.
 func TestLinkInASandboxThatChanges(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root gives folders away")
-	}
+	testenv.NeedRoot(t, "to give folders away")
 	v := Volume{Root: t.TempDir(), Role: "eng", ID: "v"}
 	if _, err := v.Make(time.Now()); err != nil {
 		t.Fatal(err)

@@ -143,11 +143,14 @@ func (s *Streams) arm(st *stream, now time.Time) {
 	heap.Push(&s.due, st)
 }
 
-// Take returns at most limit heads that are due, and sets the time of their next repetition.
-func (s *Streams) Take(now time.Time, limit int) []Due {
+// Take returns the heads that are due, as long as there is room for them, and sets the time of their next repetition.
+func (s *Streams) Take(now time.Time, room func(Update) bool) []Due {
 	var out []Due
-	for len(out) < limit && len(s.due) > 0 && !s.due[0].at.After(now) {
+	for len(s.due) > 0 && !s.due[0].at.After(now) {
 		st := s.due[0]
+		if !room(st.pending[0].update) {
+			break
+		}
 		st.attempt++
 		st.at = now.Add(st.interval)
 		st.interval = min(2*st.interval, s.max)

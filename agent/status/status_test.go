@@ -22,6 +22,11 @@ func push(s *Streams, now time.Time, key Key, updates ...Update) {
 	}
 }
 
+// room is for a number of updates.
+func room(n int) func(Update) bool {
+	return func(Update) bool { n--; return n >= 0 }
+}
+
 func taken(due []Due) []byte {
 	var out []byte
 	for _, d := range due {
@@ -33,7 +38,7 @@ func taken(due []Due) []byte {
 func TestOnlyTheHeadIsUnderWay(t *testing.T) {
 	s := New(0, 0)
 	push(s, epoch, task, update(1, false), update(2, false), update(3, true))
-	if got := taken(s.Take(epoch, 10)); !slices.Equal(got, []byte{1}) {
+	if got := taken(s.Take(epoch, room(10))); !slices.Equal(got, []byte{1}) {
 		t.Fatalf("first: got %v, want [1]", got)
 	}
 	if got := s.Acknowledge(epoch, task, UUID{2}); got != Ignored {
@@ -45,7 +50,7 @@ func TestOnlyTheHeadIsUnderWay(t *testing.T) {
 	if got := s.Acknowledge(epoch, task, UUID{1}); got != Ignored {
 		t.Errorf("the same again: got %v", got)
 	}
-	if got := taken(s.Take(epoch, 10)); !slices.Equal(got, []byte{2}) {
+	if got := taken(s.Take(epoch, room(10))); !slices.Equal(got, []byte{2}) {
 		t.Errorf("then: got %v, want [2]", got)
 	}
 	s.Acknowledge(epoch, task, UUID{2})
@@ -65,7 +70,7 @@ func TestRepetition(t *testing.T) {
 	push(s, epoch, task, update(1, false))
 	var at []time.Duration
 	for now := epoch; now.Before(epoch.Add(40 * time.Minute)); now = now.Add(time.Second) {
-		for _, d := range s.Take(now, 10) {
+		for _, d := range s.Take(now, room(10)) {
 			at = append(at, now.Sub(epoch)/time.Second)
 			if d.Attempt != len(at) {
 				t.Errorf("attempt: got %d, want %d", d.Attempt, len(at))
@@ -83,10 +88,10 @@ func TestANewLeaderIsToldAtOnce(t *testing.T) {
 	other := Key{Framework: "f", Task: "u"}
 	push(s, epoch, task, update(1, false))
 	push(s, epoch, other, update(2, false))
-	s.Take(epoch, 10)
+	s.Take(epoch, room(10))
 	now := epoch.Add(time.Second)
 	s.Resend(now)
-	if got := taken(s.Take(now, 10)); !slices.Equal(got, []byte{1, 2}) {
+	if got := taken(s.Take(now, room(10))); !slices.Equal(got, []byte{1, 2}) {
 		t.Errorf("resent %v", got)
 	}
 	if at, _ := s.Next(); at.Sub(now) != DefaultFirst {
@@ -100,12 +105,12 @@ func TestDuplicatesAndWhatIsNotOnDisk(t *testing.T) {
 	if s.Push(task, update(1, false)) {
 		t.Error("the same uuid was taken twice")
 	}
-	if got := s.Take(epoch, 10); got != nil {
+	if got := s.Take(epoch, room(10)); got != nil {
 		t.Errorf("sent what is not on disk: %v", got)
 	}
 	s.Push(task, update(2, false))
 	s.Durable(epoch, task, UUID{2}) // the first with it
-	if got := taken(s.Take(epoch, 10)); !slices.Equal(got, []byte{1}) {
+	if got := taken(s.Take(epoch, room(10))); !slices.Equal(got, []byte{1}) {
 		t.Errorf("got %v, want [1]", got)
 	}
 	s.Acknowledge(epoch, task, UUID{1})
@@ -117,7 +122,7 @@ func TestDuplicatesAndWhatIsNotOnDisk(t *testing.T) {
 func TestAFailedReportIsRepeatedSooner(t *testing.T) {
 	s := New(0, 0)
 	push(s, epoch, task, update(1, false))
-	s.Take(epoch, 10)
+	s.Take(epoch, room(10))
 	s.Retry(epoch.Add(time.Second), task, UUID{1})
 	s.Retry(epoch, task, UUID{9}) // not the head: ignored
 	if at, _ := s.Next(); at.Sub(epoch) != time.Second {
@@ -146,7 +151,7 @@ func TestLaws(t *testing.T) {
 				pending[key] = append(pending[key], next[key])
 			}
 		case 1:
-			for _, d := range s.Take(now, 2) {
+			for _, d := range s.Take(now, room(2)) {
 				if want := pending[d.Key]; len(want) == 0 || d.Update.UUID[0] != want[0] {
 					t.Fatalf("took %d of %v, its head is %v", d.Update.UUID[0], d.Key, want)
 				}

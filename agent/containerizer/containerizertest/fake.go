@@ -32,10 +32,16 @@ const exitBuffer = 4096
 // background, a test commands: Exit ends a container as if by itself, Lose ends one without a status. Not modelled:
 // limits, users, outputs, programs that take time to start.
 type Fake struct {
+	containerizer.Without
+
 	// Behave, if set, tells how a container behaves; otherwise it runs until it is ended. Set it before use.
 	Behave func(containerizer.Spec) Behaviour
 	// LaunchErr, if set, may make a launch fail. Set it before use.
 	LaunchErr func(containerizer.Spec) error
+
+	// OnExec, if set, is the process of each session, and returns its wait status; it returns soon once the client has left.
+	// Otherwise a process writes what it reads. Set it before use.
+	OnExec func(*FakeProcess) int
 
 	exits chan containerizer.Exit
 	host  *host
@@ -75,7 +81,7 @@ func newFake(h *host) *Fake {
 func (f *Fake) Restart() *Fake {
 	_ = f.Close()
 	next := newFake(f.host)
-	next.Behave, next.LaunchErr = f.Behave, f.LaunchErr
+	next.Behave, next.LaunchErr, next.OnExec = f.Behave, f.LaunchErr, f.OnExec
 	return next
 }
 

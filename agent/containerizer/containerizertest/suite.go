@@ -1,6 +1,7 @@
 package containerizertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,7 +22,11 @@ type Harness struct {
 	Close func(t *testing.T, c containerizer.Containerizer)
 	// Spec describes a container that behaves in a given way.
 	Spec func(t *testing.T, id string, b Behaviour) containerizer.Spec
-	// Ready, if set, waits until a container behaves as it should.
+	// AtOnce is how many launches may be under way; zero is any number.
+	AtOnce int
+	// LateLook says that what ended at once may have no PID: the containerizer learns it from somebody else, afterwards.
+	LateLook bool
+	// Ready, if set, waits until a container that stays behaves as it should.
 	Ready func(t *testing.T, id string)
 }
 
@@ -30,27 +35,17 @@ type life struct {
 	containerizer.Containerizer
 	t     *testing.T
 	found []containerizer.Container
-
-	mu    sync.Mutex
-	exits map[string][]containerizer.Exit
-	done  chan struct{}
+	exits *Exits
 }
 
 func begin(t *testing.T, h Harness) *life {
 	t.Helper()
-	l := &life{Containerizer: h.Open(t), t: t, exits: make(map[string][]containerizer.Exit), done: make(chan struct{})}
+	l := &life{Containerizer: h.Open(t), t: t}
 	var err error
 	if l.found, err = l.Recover(t.Context()); err != nil {
 		t.Fatalf("recover: %v", err)
 	}
-	go func() {
-		defer close(l.done)
-		for e := range l.Exits() {
-			l.mu.Lock()
-			l.exits[e.ID] = append(l.exits[e.ID], e)
-			l.mu.Unlock()
-		}
-	}()
+	l.exits = Follow(t, l)
 	return l
 }
 
@@ -59,34 +54,9 @@ func (l *life) end(h Harness) {
 	l.t.Helper()
 	h.Close(l.t, l.Containerizer)
 	select {
-	case <-l.done:
-	case <-time.After(10 * time.Second):
+	case <-l.exits.Done:
+	case <-time.After(time.Minute):
 		l.t.Error("Exits is not closed with the containerizer")
-	}
-}
-
-// told returns the one exit of a container, if it was delivered.
-func (l *life) told(id string) (containerizer.Exit, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.exits[id]) > 1 {
-		l.t.Errorf("exit of %q was delivered %d times", id, len(l.exits[id]))
-	}
-	if len(l.exits[id]) == 0 {
-		return containerizer.Exit{}, false
-	}
-	return l.exits[id][0], true
-}
-
-func (l *life) await(id string) containerizer.Exit {
-	l.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if e, ok := l.told(id); ok {
-			return e
-		}
-		if time.Now().After(deadline) {
-			l.t.Fatalf("exit of %q is not delivered", id)
-		}
 	}
 }
 
@@ -98,7 +68,7 @@ func (l *life) launch(h Harness, id string, b Behaviour) containerizer.Container
 	if err != nil {
 		l.t.Fatalf("launch %q: %v", id, err)
 	}
-	if k.ID != id || k.PID <= 0 || k.Started.IsZero() {
+	if k.ID != id || k.PID <= 0 && !(h.LateLook && b.Ends) || k.Started.IsZero() {
 		l.t.Errorf("launch %q: got %+v", id, k)
 	}
 	return k
@@ -140,7 +110,7 @@ func testExits(t *testing.T, h Harness) {
 	for _, code := range []int{0, 1, 42, 255} {
 		id := fmt.Sprintf("exit-%d", code)
 		l.launch(h, id, Behaviour{Ends: true, ExitCode: code})
-		if e := l.await(id); !e.Known || e.Status != code<<8 || e.OOM || e.At.IsZero() {
+		if e := l.exits.Await(id, time.Minute); !e.Known || e.Status != code<<8 || e.OOM || e.At.IsZero() {
 			t.Errorf("got %+v, want exit code %d", e, code)
 		}
 	}
@@ -152,10 +122,13 @@ func testSignals(t *testing.T, h Harness) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGKILL} {
 		id := fmt.Sprintf("signal-%d", sig)
 		l.launch(h, id, Behaviour{})
+		if h.Ready != nil {
+			h.Ready(t, id)
+		}
 		if err := l.Signal(t.Context(), id, int(sig)); err != nil {
 			t.Errorf("signal %v: %v", sig, err)
 		}
-		if e := l.await(id); !e.Known || syscall.WaitStatus(e.Status).Signal() != sig {
+		if e := l.exits.Await(id, time.Minute); !e.Known || syscall.WaitStatus(e.Status).Signal() != sig {
 			t.Errorf("got %+v, want signal %v", e, sig)
 		}
 		if err := l.Signal(t.Context(), id, int(sig)); err != nil {
@@ -174,7 +147,7 @@ func testDestroy(t *testing.T, h Harness) {
 	if err := l.Signal(t.Context(), "stubborn", int(syscall.SIGTERM)); err != nil {
 		t.Error(err)
 	}
-	if e, ok := l.told("stubborn"); ok {
+	if e, ok := l.exits.Told("stubborn"); ok {
 		t.Errorf("it ended by SIGTERM: %+v", e)
 	}
 	for range 2 {
@@ -182,7 +155,7 @@ func testDestroy(t *testing.T, h Harness) {
 			t.Fatalf("destroy: %v", err)
 		}
 	}
-	if e := l.await("stubborn"); !e.Known || syscall.WaitStatus(e.Status).Signal() != syscall.SIGKILL {
+	if e := l.exits.Await("stubborn", time.Minute); !e.Known || syscall.WaitStatus(e.Status).Signal() != syscall.SIGKILL {
 		t.Errorf("got %+v, want SIGKILL", e)
 	}
 }
@@ -196,7 +169,7 @@ func testMissing(t *testing.T, h Harness) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	l.launch(h, "missing", Behaviour{Ends: true}) // the id is free
-	l.await("missing")
+	l.exits.Await("missing", time.Minute)
 	if err := l.Remove(t.Context(), "missing"); err != nil {
 		t.Error(err)
 	}
@@ -231,7 +204,7 @@ func testIDs(t *testing.T, h Harness) {
 	if err := l.Destroy(ctx, "taken"); err != nil {
 		t.Error(err)
 	}
-	l.await("taken")
+	l.exits.Await("taken", time.Minute)
 	if _, err := l.Launch(ctx, h.Spec(t, "taken", Behaviour{})); !errors.Is(err, containerizer.ErrExists) {
 		t.Errorf("launch with the id of an ended container (process %d): got %v, want ErrExists", k.PID, err)
 	}
@@ -248,7 +221,7 @@ func testRemove(t *testing.T, h Harness) {
 	if err := l.Destroy(ctx, "r"); err != nil {
 		t.Error(err)
 	}
-	l.await("r")
+	l.exits.Await("r", time.Minute)
 	for range 2 {
 		if err := l.Remove(ctx, "r"); err != nil {
 			t.Errorf("remove: %v", err)
@@ -264,8 +237,8 @@ func testRecover(t *testing.T, h Harness) {
 	runs := first.launch(h, "runs", Behaviour{})
 	first.launch(h, "ended", Behaviour{Ends: true, ExitCode: 3})
 	first.launch(h, "removed", Behaviour{Ends: true})
-	before := first.await("ended")
-	first.await("removed")
+	before := first.exits.Await("ended", time.Minute)
+	first.exits.Await("removed", time.Minute)
 	if err := first.Remove(t.Context(), "removed"); err != nil {
 		t.Error(err)
 	}
@@ -285,13 +258,13 @@ func testRecover(t *testing.T, h Harness) {
 	if _, ok := next.find("removed"); ok {
 		t.Error("a removed container is found")
 	}
-	if e := next.await("ended"); e.Status != 3<<8 || !e.Known {
+	if e := next.exits.Await("ended", time.Minute); e.Status != 3<<8 || !e.Known {
 		t.Errorf("the next life is told %+v, want exit code 3", e)
 	}
 	if err := next.Signal(t.Context(), "runs", int(syscall.SIGTERM)); err != nil {
 		t.Error(err)
 	}
-	if e := next.await("runs"); !e.Known || e.Status != int(syscall.SIGTERM) {
+	if e := next.exits.Await("runs", time.Minute); !e.Known || e.Status != int(syscall.SIGTERM) {
 		t.Errorf("got %+v, want SIGTERM", e)
 	}
 }
@@ -301,8 +274,11 @@ func testMany(t *testing.T, h Harness) {
 	defer l.end(h)
 	const count = 50
 	var wg sync.WaitGroup
+	slots := make(chan struct{}, cmp.Or(h.AtOnce, count))
 	for i := range count {
 		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
 			if _, err := l.Launch(t.Context(), h.Spec(t, fmt.Sprintf("m-%d", i), Behaviour{Ends: true, ExitCode: i})); err != nil {
 				t.Error(err)
 			}
@@ -311,7 +287,7 @@ func testMany(t *testing.T, h Harness) {
 	wg.Wait()
 	for i := range count {
 		id := fmt.Sprintf("m-%d", i)
-		if e := l.await(id); e.Status != i<<8 {
+		if e := l.exits.Await(id, time.Minute); e.Status != i<<8 {
 			t.Errorf("%s: got %+v", id, e)
 		}
 		if err := l.Remove(t.Context(), id); err != nil {
@@ -325,7 +301,7 @@ func testUsage(t *testing.T, h Harness) {
 	defer l.end(h)
 	l.launch(h, "u", Behaviour{})
 	var u containerizer.Usage
-	for deadline := time.Now().Add(10 * time.Second); u.Processes == 0 || u.MemBytes == 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); u.Processes == 0 || u.MemBytes == 0; time.Sleep(time.Millisecond) {
 		var err error
 		if u, err = l.Usage(t.Context(), "u"); err != nil {
 			t.Fatal(err)
@@ -337,7 +313,7 @@ func testUsage(t *testing.T, h Harness) {
 	if err := l.Destroy(t.Context(), "u"); err != nil {
 		t.Error(err)
 	}
-	l.await("u")
+	l.exits.Await("u", time.Minute)
 	if u, err := l.Usage(t.Context(), "u"); err != nil || u != (containerizer.Usage{}) {
 		t.Errorf("usage of an ended container: got %+v, %v", u, err)
 	}

@@ -28,7 +28,7 @@ func BenchmarkLaunch(b *testing.B) {
 				for i := range bb.at {
 					wg.Go(func() {
 						spec := n.shell(fmt.Sprintf("b%d-%d", round, i), "")
-						spec.Path, spec.Args, spec.CPUs, spec.MemBytes = "sleep", []string{"sleep", "1000"}, 0.1, 64<<20
+						spec.Path, spec.Args, spec.Limits.CPUs, spec.Limits.MemBytes = "sleep", []string{"sleep", "1000"}, 0.1, 64<<20
 						begin := time.Now()
 						if _, err := c.Launch(b.Context(), spec); err != nil {
 							b.Error(err)

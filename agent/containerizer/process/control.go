@@ -116,7 +116,8 @@ func (c *Containerizer) killAround(ctx context.Context, e *entry) bool {
 	defer c.mu.Unlock()
 	if !e.told && e.handle != nil {
 		if status, known, ended := e.handle.Exit(); ended && known {
-			c.tellLocked(e, supervisor.Exit{Known: true, Status: status, At: time.Now()})
+			oom := supervisor.OOMKilled(k.Cgroups, status)
+			c.tellLocked(e, supervisor.Exit{Known: true, Status: status, OOM: oom, At: time.Now()})
 		}
 	}
 	return e.told

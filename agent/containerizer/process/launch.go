@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"starling/agent/containerizer"
-	"starling/agent/containerizer/process/cgroup"
 	"starling/agent/supervisor"
+	"starling/master/mesos"
 )
 
 // launchLimit bounds a launch whose context has no deadline.
@@ -24,27 +24,37 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 // Launch starts a container; see containerizer.Containerizer. Errors are sentences for people.
 func (c *Containerizer) Launch(ctx context.Context, spec containerizer.Spec) (containerizer.Container, error) {
+	if err := c.Usable(spec.Container); err != nil {
+		return containerizer.Container{}, err
+	}
 	sspec, err := translate(&spec)
 	if err != nil {
 		return containerizer.Container{}, err
 	}
+	return c.launch(ctx, sspec, &spec, nil)
+}
+
+// launch starts what is in the specs: sspec itself, or by a launcher that makes more of it.
+func (c *Containerizer) launch(ctx context.Context, sspec supervisor.Spec, spec *containerizer.Spec, by *Launcher) (containerizer.Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, launchLimit)
 	defer cancel()
 	e := &entry{known: supervisor.Container{ID: spec.ID}, ready: make(chan struct{})}
 	c.mu.Lock()
-	if _, taken := c.entries[spec.ID]; taken {
+	_, taken := c.entries[spec.ID]
+	if _, leaving := c.expelled[spec.ID]; taken || leaving {
 		c.mu.Unlock()
 		return containerizer.Container{}, fmt.Errorf("container %q: %w", spec.ID, containerizer.ErrExists)
 	}
 	c.entries[spec.ID] = e
 	c.mu.Unlock()
-	k, err := c.start(ctx, sspec, &spec)
+	k, err := c.start(ctx, e, sspec, spec, by)
 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(e.ready)
 	if err != nil {
 		delete(c.entries, spec.ID)
+		c.releaseLocked(e)
 		return containerizer.Container{}, err
 	}
 	exit := e.known.Exit
@@ -62,17 +72,38 @@ func (c *Containerizer) Launch(ctx context.Context, spec containerizer.Spec) (co
 	return launched, nil
 }
 
+// Usable returns why a kind of container can't be had: a process has nothing of its own but its limits.
+func (c *Containerizer) Usable(info *mesos.ContainerInfo) error {
+	if demands := containerizer.Demands(info); len(demands) > 0 {
+		return fmt.Errorf("%w: a plain process cannot have %s", containerizer.ErrUnsupported, strings.Join(demands, ", "))
+	}
+	return nil
+}
+
 // start makes the cgroups and has the supervisor start the process. A broken connection is not the end: the start is
 // idempotent, and asked for again.
-func (c *Containerizer) start(ctx context.Context, sspec supervisor.Spec, spec *containerizer.Spec) (supervisor.Container, error) {
+func (c *Containerizer) start(ctx context.Context, e *entry, sspec supervisor.Spec, spec *containerizer.Spec, by *Launcher) (supervisor.Container, error) {
 	if _, err := c.await(ctx); err != nil {
 		return supervisor.Container{}, err
 	}
-	dirs, err := c.tree.Create(spec.ID, cgroup.Limits{CPUs: spec.CPUs, Quota: c.cfg.CPUQuota, MemBytes: spec.MemBytes})
+	group := ""
+	if spec.Parent != "" && c.tree.HasGroup(spec.Parent) {
+		group = spec.Parent
+	}
+	limits := c.limits(spec.Limits)
+	limits.Contained = by != nil
+	dirs, err := c.tree.CreateIn(group, spec.ID, limits)
 	if err != nil {
 		return supervisor.Container{}, err
 	}
 	sspec.Cgroups = dirs
+	c.arm(e, dirs)
+	if by != nil {
+		if err := by.complete(ctx, &sspec); err != nil {
+			c.removeCgroups(spec.ID, dirs)
+			return supervisor.Container{}, err
+		}
+	}
 	for {
 		var client *supervisor.Client
 		var k supervisor.Container
@@ -102,8 +133,16 @@ func (c *Containerizer) start(ctx context.Context, sspec supervisor.Spec, spec *
 	return supervisor.Container{}, fmt.Errorf("cannot start container %q: %w", spec.ID, err)
 }
 
-// abandon ends and removes a container that nobody wants any more, however long the supervisor takes.
+// abandon ends and removes a container that nobody wants any more, however long the supervisor takes. Where that is under
+// way already it returns at once.
 func (c *Containerizer) abandon(id string, dirs []string) {
+	c.mu.Lock()
+	underWay := c.expelled[id]
+	c.expelled[id] = true
+	c.mu.Unlock()
+	if underWay {
+		return
+	}
 	unknown := 0
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		ctx, cancel := context.WithTimeout(c.life, time.Minute)
@@ -124,6 +163,12 @@ func (c *Containerizer) abandon(id string, dirs []string) {
 		if err == nil {
 			c.removeCgroups(id, dirs)
 			c.log.Info("launch that was given up is undone", "container_id", id)
+			c.mu.Lock()
+			delete(c.expelled, id)
+			c.mu.Unlock()
+			if c.gone != nil {
+				c.gone(id)
+			}
 			return
 		}
 		select {
@@ -137,7 +182,7 @@ func (c *Containerizer) abandon(id string, dirs []string) {
 func (c *Containerizer) removeCgroups(id string, dirs []string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.life), patience)
 	defer cancel()
-	if err := cgroup.Remove(ctx, dirs); err != nil {
+	if err := c.tree.Remove(ctx, dirs); err != nil {
 		c.log.Warn("cannot remove a cgroup", "container_id", id, "err", err)
 	}
 }
@@ -158,6 +203,12 @@ func translate(spec *containerizer.Spec) (supervisor.Spec, error) {
 		Note: spec.Note,
 	}, nil
 }
+
+// LookPath finds the program of a spec on the node; the error is a sentence for people.
+func LookPath(spec *containerizer.Spec) (string, error) { return lookPath(spec) }
+
+// LookUser turns the name or number of a user of the node into numbers; nil is whoever we are.
+func LookUser(name string) (*supervisor.Credential, error) { return lookUser(name, os.Geteuid()) }
 
 // lookPath finds the program as a shell in the container would: by the container's PATH, from the container's folder.
 func lookPath(spec *containerizer.Spec) (string, error) {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"starling/agent/containerizer"
@@ -19,7 +21,7 @@ func (c *Containerizer) connect(ctx context.Context) (*supervisor.Client, []supe
 	if _, err := c.tree.Supervisor(); err != nil {
 		c.log.Warn("supervisor gets no cgroup of its own", "err", err)
 	}
-	client, err := supervisor.Ensure(ctx, c.ensure)
+	client, err := c.current(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -31,16 +33,57 @@ func (c *Containerizer) connect(ctx context.Context) (*supervisor.Client, []supe
 	return client, found, nil
 }
 
-// recoverPatience is how long the supervisor may take at the start of a life before its records have to do. It is short
+// current finds or starts the supervisor, and has one that runs another program than the one that would be started now become
+// that, once a life: its containers notice nothing. One that can't is used as it is.
+func (c *Containerizer) current(ctx context.Context) (*supervisor.Client, error) {
+	client, err := supervisor.Ensure(ctx, c.ensure)
+	if err != nil || c.upgraded {
+		return client, err
+	}
+	hello, err := client.Hello(ctx)
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	ours := supervisor.Build(c.ensure.Command[0])
+	if ours == "" || hello.Build == ours {
+		return client, nil
+	}
+	c.upgraded = true
+	if err := client.Upgrade(ctx, c.ensure.Command); err != nil {
+		c.log.Warn("supervisor goes on with another program than this agent's", "pid", hello.PID, "err", err)
+	} else {
+		c.log.Info("supervisor became this agent's program", "pid", hello.PID, "running", hello.Running)
+	}
+	client.Close()
+	return supervisor.Ensure(ctx, c.ensure)
+}
+
+// recoverPatience is the default of Config.RecoverWithin. It is short
 // enough for an agent to be there again within five seconds, and long enough to start one on a busy machine.
 const recoverPatience = 3 * time.Second
+
+// afterthought is how long a supervisor that was there before may take to begin what an agent asked for that died at this
+// moment. What comes later than that is ended (lookAgain).
+const afterthought = 200 * time.Millisecond
 
 // connectSoon is connect for the start of a life. When the time is up and nobody has answered, it returns no client, what
 // the records say, and an error that is containerizer.ErrDegraded.
 func (c *Containerizer) connectSoon(ctx context.Context) (*supervisor.Client, []supervisor.Container, error) {
-	soon, cancel := context.WithTimeout(ctx, recoverPatience)
+	soon, cancel := context.WithTimeout(ctx, c.cfg.RecoverWithin)
 	defer cancel()
+	_, absent := os.Stat(filepath.Join(c.cfg.Dir, "supervisor.sock"))
 	client, found, err := c.connect(soon)
+	if err == nil && absent == nil {
+		// The last order of the life before may be under way: what it starts is to be found, not told to be lost.
+		select {
+		case <-time.After(afterthought):
+		case <-soon.Done():
+		}
+		if later, again := client.Watch(soon, c.ended); again == nil {
+			found = later
+		}
+	}
 	if err == nil || soon.Err() == nil || ctx.Err() != nil {
 		return client, found, err
 	}
@@ -212,14 +255,14 @@ func (c *Containerizer) ended(k supervisor.Container) {
 func (c *Containerizer) tellLocked(e *entry, exit supervisor.Exit) {
 	if !exit.Known && e.handle != nil {
 		if status, known, ended := e.handle.Exit(); ended && known {
-			exit.Known, exit.Status = true, status
+			exit.Known, exit.Status, exit.OOM = true, status, supervisor.OOMKilled(e.known.Cgroups, status)
 			client, id := c.client, e.known.ID
 			c.wg.Go(func() { c.amend(client, id, exit) })
 		}
 	}
 	e.known.Exit = &exit
 	e.told = true
-	e.release()
+	c.releaseLocked(e)
 	c.queue = append(c.queue, outsideExit(e.known))
 	select {
 	case c.more <- struct{}{}:

@@ -6,8 +6,8 @@
 // begins while the supervisor hangs knows the containers from its records.
 //
 // Limits: where there are cgroup controllers for them, CPUs is a share under contention (a cap with Config.CPUQuota) and
-// MemBytes a limit, at least 32 MiB, beyond which the kernel ends a process of the container. Elsewhere there are none,
-// and one line of the log says so at the start.
+// MemBytes a limit, at least 32 MiB, beyond which the container ends: the kernel ends one of its processes, whichever, and
+// the rest is ended after it. Elsewhere there are none, and one line of the log says so at the start.
 //
 // New makes no process and no goroutine; Recover does, and Close ends the goroutines, never the supervisor or a
 // container. Methods other than Recover and Close may be called from any goroutine in between.
@@ -21,6 +21,8 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,8 @@ type Config struct {
 	Env []string
 	// IdleExit is how long a supervisor without containers and clients stays; 0 is for ever.
 	IdleExit time.Duration
+	// RecoverWithin is how long Recover waits for the supervisor before its records have to do; zero is three seconds.
+	RecoverWithin time.Duration
 	// NoCgroups does without cgroups even where they can be had.
 	NoCgroups bool
 	// CgroupParent is the cgroup below which those of the containers stand, as seen from where the hierarchies are
@@ -48,7 +52,11 @@ type Config struct {
 	CgroupParent string
 	// CPUQuota makes CPUs a cap, too.
 	CPUQuota bool
-	Log      *slog.Logger
+	// NoSwap makes the limit of memory one of memory and swap together.
+	NoSwap bool
+	// Pids is how many processes and threads a container may have, where that is counted; 0 is no limit.
+	Pids int64
+	Log  *slog.Logger
 }
 
 // Validate tells all that is wrong with the configuration.
@@ -60,21 +68,33 @@ func (c *Config) Validate() error {
 	if len(c.Supervisor) == 0 || !filepath.IsAbs(c.Supervisor[0]) {
 		faults = append(faults, fmt.Errorf("command of the supervisor %q does not begin with an absolute path", c.Supervisor))
 	}
+	if strings.ContainsAny(c.CgroupParent, "\n\x00") || slices.Contains(strings.Split(c.CgroupParent, "/"), "..") {
+		faults = append(faults, fmt.Errorf("root of the cgroups %q is no path of a cgroup", c.CgroupParent))
+	}
 	if c.IdleExit < 0 {
 		faults = append(faults, fmt.Errorf("idle exit %v is negative", c.IdleExit))
+	}
+	if c.RecoverWithin < 0 {
+		faults = append(faults, fmt.Errorf("time to recover within, %v, is negative", c.RecoverWithin))
 	}
 	return errors.Join(faults...)
 }
 
 // Containerizer runs containers as processes. It implements containerizer.Containerizer.
 type Containerizer struct {
+	containerizer.Without
+
 	cfg    Config
 	log    *slog.Logger
 	tree   *cgroup.Tree
 	ensure supervisor.Config
+	// upgraded is set once the supervisor was asked to become another program; whoever connects has it, one at a time.
+	upgraded bool
 
 	// exits is fed by pump, which closes it.
 	exits chan containerizer.Exit
+	// sessions has an element for each process beside the first ones.
+	sessions chan struct{}
 	// wg holds all goroutines; they end with life, which stop ends.
 	wg   sync.WaitGroup
 	life context.Context
@@ -87,6 +107,11 @@ type Containerizer struct {
 	online chan struct{}
 	// ending is set while the supervisor is told to end: then no other is started.
 	ending bool
+	// expelled are the containers that nobody wants and that are not gone yet, true once they are being ended; gone, if set, is
+	// called for each that is.
+	expelled map[string]bool
+	gone     func(id string)
+	alarms   alarms
 	// queue holds the exits that nobody has read yet, at most one for each container; more wakes pump.
 	queue []containerizer.Exit
 	more  chan struct{}
@@ -97,6 +122,8 @@ type entry struct {
 	known supervisor.Container
 	// handle is nil when the process could not be held, and once the exit is told.
 	handle *supervisor.Handle
+	// alarm is nil where there is none, and once the exit is told.
+	alarm *alarm
 	// ready is closed when the launch is over. Until then the entry keeps its id taken, and its exit is not told.
 	ready chan struct{}
 	// told is set when the exit went into the queue.
@@ -113,21 +140,24 @@ func New(cfg Config) (*Containerizer, error) {
 		return nil, err
 	}
 	cfg.Dir = dir
+	if cfg.RecoverWithin == 0 {
+		cfg.RecoverWithin = recoverPatience
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Containerizer{
 		cfg: cfg, log: cfg.Log.With("component", "containerizer"),
-		ensure:  supervisor.Config{Dir: dir, Command: cfg.Supervisor, IdleExit: cfg.IdleExit, Env: cfg.Env},
-		exits:   make(chan containerizer.Exit),
-		entries: make(map[string]*entry),
-		online:  make(chan struct{}),
-		more:    make(chan struct{}, 1),
+		ensure: supervisor.Config{Dir: dir, Command: cfg.Supervisor, IdleExit: cfg.IdleExit, Env: cfg.Env},
+		exits:  make(chan containerizer.Exit), sessions: make(chan struct{}, sessionsMax),
+		entries: make(map[string]*entry), expelled: make(map[string]bool),
+		online: make(chan struct{}),
+		more:   make(chan struct{}, 1),
 	}, nil
 }
 
 // Recover finds the supervisor, or starts it, and returns the containers that it holds, the ended ones too. The exits
-// of the ended ones come through Exits as well. From a supervisor that does not answer within three seconds it returns what
+// of the ended ones come through Exits as well. From a supervisor that does not answer within Config.RecoverWithin it returns what
 // its records say, and an error that is containerizer.ErrDegraded; the connection is tried for on and on.
 func (c *Containerizer) Recover(ctx context.Context) ([]containerizer.Container, error) {
 	if c.life != nil {
@@ -140,23 +170,38 @@ func (c *Containerizer) Recover(ctx context.Context) ([]containerizer.Container,
 	if err != nil && !errors.Is(err, containerizer.ErrDegraded) {
 		return nil, err
 	}
+	if c.tree.Has("memory") {
+		if err := c.openAlarms(); err != nil {
+			c.log.Error("cannot hear of the OOM killer", "err", err)
+		}
+	}
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	containers := make([]containerizer.Container, 0, len(found))
 	dirs := make(map[string]bool)
 	for _, k := range found {
-		c.mu.Lock()
-		c.entries[k.ID] = &entry{known: k, handle: c.hold(k), ready: closed()}
-		c.mu.Unlock()
-		containers = append(containers, outside(k))
 		for _, dir := range k.Cgroups {
 			dirs[dir] = true
 		}
+		if client != nil && k.PID == 0 && k.Exit == nil {
+			// It is being started for a life of the agent that is over: it ends when it is there.
+			c.expelled[k.ID] = false
+			continue
+		}
+		e := &entry{known: k, handle: c.hold(k), ready: closed()}
+		if k.Exit == nil {
+			c.arm(e, k.Cgroups)
+		}
+		c.mu.Lock()
+		c.entries[k.ID] = e
+		c.mu.Unlock()
+		containers = append(containers, outside(k))
 	}
 	if client != nil {
 		// Damaged records do not tell their cgroups, so without a supervisor nobody knows which are left over.
 		c.tree.Sweep(func(dir string) bool { return dirs[dir] })
 	}
 	c.wg.Go(c.pump)
+	c.wg.Go(c.hearAlarms)
 	c.wg.Go(func() { c.keepConnected(client, found) })
 	return containers, err
 }
@@ -171,8 +216,9 @@ func (c *Containerizer) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, e := range c.entries {
-		e.release()
+		c.releaseLocked(e)
 	}
+	c.closeAlarms()
 	return nil
 }
 
@@ -229,7 +275,11 @@ func (c *Containerizer) findCgroups() error {
 	sum := sha256.Sum256([]byte(c.cfg.Dir))
 	c.tree = cgroup.Find(cgroup.Config{Name: "starling-" + hex.EncodeToString(sum[:4]), Parent: c.cfg.CgroupParent})
 	if lacks := c.tree.Lacks(); lacks != "" {
-		c.log.Info("containers are not fully limited", "reason", lacks)
+		level := slog.LevelInfo
+		if c.cfg.CgroupParent != "" && !c.tree.Tracks() {
+			level = slog.LevelWarn // somebody meant them to be
+		}
+		c.log.Log(context.Background(), level, "containers are not fully limited", "reason", lacks)
 	}
 	own, err := c.tree.Supervisor()
 	if err != nil {
@@ -252,7 +302,9 @@ func (c *Containerizer) hold(k supervisor.Container) *supervisor.Handle {
 	return h
 }
 
-func (e *entry) release() {
+// releaseLocked gives back what is held of the processes of a container. Called with mu held.
+func (c *Containerizer) releaseLocked(e *entry) {
+	c.disarmLocked(e)
 	if e.handle != nil {
 		e.handle.Close()
 		e.handle = nil
@@ -270,7 +322,11 @@ func outside(k supervisor.Container) containerizer.Container {
 }
 
 func outsideExit(k supervisor.Container) containerizer.Exit {
-	return containerizer.Exit{ID: k.ID, Known: k.Exit.Known, Status: k.Exit.Status, OOM: k.Exit.OOM, At: k.Exit.At}
+	e := containerizer.Exit{ID: k.ID, Known: k.Exit.Known, Status: k.Exit.Status, OOM: k.Exit.OOM, At: k.Exit.At}
+	if e.OOM {
+		e.MemLimit, e.MemPeak = cgroup.ReadMemory(k.Cgroups)
+	}
+	return e
 }
 
 func closed() chan struct{} {

@@ -164,7 +164,7 @@ func newV2(t *testing.T, own, controllers string) *fake {
 	f := newFake(t, mountsV2, "0::"+own+"\n")
 	names := []string{"cgroup.procs", "cgroup.events", "cgroup.kill", "cgroup.controllers", "cgroup.subtree_control", "cpu.stat"}
 	for _, c := range strings.Fields(controllers) {
-		names = append(names, map[string][]string{"cpu": {"cpu.weight", "cpu.max"}, "memory": {"memory.max", "memory.events"}}[c]...)
+		names = append(names, map[string][]string{"cpu": {"cpu.weight", "cpu.max"}, "memory": {"memory.max", "memory.events", "memory.oom.group"}}[c]...)
 	}
 	f.files = map[string][]string{"sys/fs/cgroup": names}
 	for dir := filepath.Join("sys/fs/cgroup", own); ; dir = filepath.Dir(dir) {
@@ -189,7 +189,7 @@ func TestVersionTwo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]string{"c-x/cpu.weight": "39", "c-x/cpu.max": "100000 100000", "c-x/memory.max": "104857600"} {
+	for name, want := range map[string]string{"c-x/cpu.weight": "39", "c-x/cpu.max": "100000 100000", "c-x/memory.max": "104857600", "c-x/memory.oom.group": "1"} {
 		if got := f.read(base + name); got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
@@ -197,6 +197,13 @@ func TestVersionTwo(t *testing.T) {
 	f.write(base+"c-x/cpu.stat", "usage_usec 30\nuser_usec 20\nsystem_usec 10\n")
 	if got, ok := ReadUsage(dirs); !ok || got != (Usage{User: 20 * time.Microsecond, System: 10 * time.Microsecond}) {
 		t.Errorf("usage: got %v, %v", got, ok)
+	}
+	// A member of a group ends alone.
+	if err := tree.CreateGroup("g", Limits{MemBytes: 100 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.read(base + "g-g/memory.oom.group"); got != "" {
+		t.Errorf("memory.oom.group of a group: got %q", got)
 	}
 	own, err := tree.Supervisor()
 	if err != nil || len(own) != 1 || filepath.Base(own[0]) != "supervisor" {
@@ -234,13 +241,16 @@ func TestHybrid(t *testing.T) {
 
 func TestWithoutRights(t *testing.T) {
 	f := newV1(t)
-	f.denied = []string{"sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup/memory", "sys/fs/cgroup/freezer"}
+	f.denied = []string{"sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup/memory", "sys/fs/cgroup/freezer", "sys/fs/cgroup/devices"}
 	tree := f.find(Config{})
 	if got := tree.Lacks(); !strings.HasPrefix(got, "cpu,cpuacct, memory, freezer: permission denied") {
 		t.Errorf("lacks %q", got)
 	}
 	if dirs, err := tree.Create("x", Limits{CPUs: 1}); err != nil || len(dirs) != 0 || tree.Tracks() {
 		t.Errorf("got %v, %v", dirs, err)
+	}
+	if err := tree.CreateGroup("g", Limits{CPUs: 1}); err != nil {
+		t.Errorf("a group: %v", err)
 	}
 	if got := newFake(t, "", "").find(Config{}).Lacks(); got != "cgroups: none are mounted" {
 		t.Errorf("lacks %q", got)
@@ -279,7 +289,7 @@ func TestReal(t *testing.T) {
 	t.Logf("tracks: %v, memory: %v, cpu: %v; lacks: %s", tree.Tracks(), tree.Has("memory"), tree.Has("cpu"), tree.Lacks())
 	t.Cleanup(func() {
 		for _, b := range tree.bases {
-			if err := os.Remove(b.dir); err != nil {
+			if err := os.Remove(b.dir); err != nil && !b.contained() {
 				t.Error(err)
 			}
 		}
@@ -291,9 +301,12 @@ func TestReal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	dirs, err := tree.Create("other", Limits{})
+	dirs, err := tree.Create("other", Limits{Contained: true, Pids: 10})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(dirs) != len(tree.bases) {
+		t.Errorf("a contained one is in %d of %d hierarchies", len(dirs), len(tree.bases))
 	}
 	tree.Sweep(func(dir string) bool { return slices.Contains(dirs, dir) })
 	for _, b := range tree.bases {
@@ -308,8 +321,13 @@ func TestReal(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if err := Remove(ctx, dirs); err != nil {
+		if err := tree.Remove(ctx, dirs); err != nil {
 			t.Error(err)
+		}
+	}
+	for _, b := range tree.bases {
+		if _, err := os.Stat(b.dir); b.contained() && err == nil {
+			t.Errorf("%s is left", b.dir)
 		}
 	}
 }

@@ -5,6 +5,7 @@
 // whatever limits the agent limits its tasks:
 //
 //	<mount>/<own cgroup>/<name>/c-<container id>
+//	<mount>/<own cgroup>/<name>/g-<group id>/c-<container id>
 //	<mount>/<own cgroup>/<name>/supervisor
 //
 // The folder keeps the kernel's weight for CPU, whatever its containers have: all of them together count as much as the agent
@@ -16,6 +17,7 @@
 //
 // Hierarchies used: the unified one or the freezer, to find the processes of a container again; cpu and memory to limit,
 // and cpuacct to count where it is mounted together with another: by itself it is not worth what it costs at each start.
+// Containers with namespaces of their own get devices and pids too, see Limits.Contained.
 package cgroup
 
 import (
@@ -68,14 +70,21 @@ func (t *Tree) miss(what string, why error) {
 
 // base is the folder of one hierarchy.
 type base struct {
-	dir     string
+	dir string
+	// point is where the hierarchy is mounted.
+	point   string
 	unified bool
-	// has are the controllers that can be used here: freezer, cpu, cpuacct, memory.
+	// has are the controllers that can be used here: freezer, cpu, cpuacct, memory, devices, pids.
 	has []string
 }
 
 // wanted are the controllers that we make use of.
-var wanted = []string{"freezer", "cpu", "cpuacct", "memory"}
+var wanted = []string{"freezer", "cpu", "cpuacct", "memory", "devices", "pids"}
+
+// contained tells whether only containers with namespaces of their own are in this hierarchy.
+func (b base) contained() bool {
+	return !b.unified && !slices.ContainsFunc(b.has, func(c string) bool { return c != "devices" && c != "pids" })
+}
 
 // Find looks at what the machine and our rights allow and makes the folders. It never fails: a Tree without any
 // hierarchy makes no cgroups.
@@ -105,7 +114,9 @@ func Find(cfg Config) *Tree {
 		}
 		b, err := t.settle(m, own)
 		if err != nil {
-			t.miss(m.label(), err)
+			if !(base{has: m.controllers, unified: m.unified}).contained() {
+				t.miss(m.label(), err)
+			}
 			continue
 		}
 		t.bases = append(t.bases, b)
@@ -134,13 +145,16 @@ func (t *Tree) tracksUnified() bool {
 	return slices.ContainsFunc(t.bases, func(b base) bool { return b.unified })
 }
 
-// Has reports whether a controller ("cpu", "memory", "cpuacct") can be used.
+// Has reports whether a controller ("cpu", "memory", "cpuacct", "pids", "devices") can be used; the unified hierarchy has no
+// controller for devices.
 func (t *Tree) Has(controller string) bool {
 	return slices.ContainsFunc(t.bases, func(b base) bool { return slices.Contains(b.has, controller) })
 }
 
 // Tracks reports whether the processes of a container can be found by its cgroup.
-func (t *Tree) Tracks() bool { return len(t.bases) > 0 }
+func (t *Tree) Tracks() bool {
+	return slices.ContainsFunc(t.bases, func(b base) bool { return !b.contained() })
+}
 
 // Lacks says what can't be had and why, in words for people; it is empty when all is there.
 func (t *Tree) Lacks() string {
@@ -264,7 +278,11 @@ func (t *Tree) settle(m mount, own map[string]string) (base, error) {
 	}
 	point := filepath.Join(t.cfg.Root, m.point)
 	above := filepath.Join(point, parent)
-	b := base{dir: filepath.Join(above, t.cfg.Name), unified: m.unified, has: m.controllers}
+	b := base{dir: filepath.Join(above, t.cfg.Name), point: point, unified: m.unified, has: m.controllers}
+	if b.contained() {
+		// It is made with its first container, and goes with its last: no supervisor lives there that would take it along.
+		return b, t.probe(point, b.dir)
+	}
 	if err := t.mkdirAll(point, b.dir); err != nil {
 		return base{}, err
 	}
@@ -272,6 +290,22 @@ func (t *Tree) settle(m mount, own map[string]string) (base, error) {
 		t.delegate(&b, above)
 	}
 	return b, nil
+}
+
+// probe sees whether dir could be made, and leaves what lacks as it is.
+func (t *Tree) probe(point, dir string) error {
+	var lacks []string
+	for at := dir; at != point; at = filepath.Dir(at) {
+		if _, err := os.Stat(at); err == nil {
+			break
+		}
+		lacks = append(lacks, at)
+	}
+	err := t.mkdirAll(point, dir)
+	for _, at := range lacks {
+		_ = os.Remove(at)
+	}
+	return err
 }
 
 // mkdirAll makes dir and what lacks above it, up to the mount point.
@@ -306,7 +340,7 @@ func (t *Tree) delegate(b *base, above string) {
 		return
 	}
 	offered := strings.Fields(string(text))
-	for _, name := range []string{"cpu", "memory"} {
+	for _, name := range []string{"cpu", "memory", "pids"} {
 		if !slices.Contains(offered, name) {
 			continue
 		}
