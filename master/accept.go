@@ -27,6 +27,8 @@ type launch struct {
 	held  held
 	// group is the executor of a task group; nil for tasks by themselves.
 	group *mesos.ExecutorInfo
+	// executors are the ids of those that its tasks are for, where these are no command tasks.
+	executors map[string]bool
 	// over is set once no further attempt will be made. Until then acks holds the acknowledgements of ends: an agent that
 	// had been told that it may forget a task would take the same launch again for a new one.
 	over bool
@@ -256,6 +258,10 @@ func (m *Master) addLaunched(f *framework, a *agent, l *launch, info *mesos.Task
 	l.tasks[key] = t
 	if executor != nil {
 		m.setExecutor(a, executorKey{f.id, t.executor}, executor)
+		if l.executors == nil {
+			l.executors = make(map[string]bool)
+		}
+		l.executors[t.executor] = true
 	}
 	m.announceTask(t)
 }
@@ -307,6 +313,7 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 			keys = append(keys, key)
 		}
 		m.refresh(a, keys...)
+		m.refreshExecutors(a, l)
 		m.letGo(l.agent, &l.held)
 	case errors.Is(err, errUndelivered):
 		for _, t := range l.tasks {
@@ -322,6 +329,7 @@ func (m *Master) launched(a *agent, l *launch, err error) {
 		}
 		clear(l.tasks)
 		m.letGo(l.agent, &l.held)
+		m.sweepExecutors(a)
 	case len(l.tasks) == 0:
 		// All were seen, and no answer has brought the rest of the record: the description does.
 		a.launches[l] = true

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"strconv"
 	"time"
@@ -26,6 +27,8 @@ type agent struct {
 	total      resources.Resources
 	free       resources.Resources // as the record says: not less offers and launches under way
 	draining   bool
+	// degraded is set while nothing can be started there.
+	degraded   bool
 	liveness   record.Liveness
 	generation uint64
 	// registered is when this master first heard of it, reregistered when it last came back.
@@ -36,7 +39,7 @@ type agent struct {
 
 	tasks     map[taskKey]*task
 	offers    map[string]*offer
-	used      map[share]resources.Resources // what tasks hold
+	used      map[share]resources.Resources // what tasks and executors hold
 	executors map[executorKey]*executor
 	look      agentLook
 	// nodeEntry and resourcesEntry are the entries of the record, of the mesh's own bytes, that node, total and free were
@@ -77,22 +80,6 @@ type agent struct {
 // share is who uses resources: the sum of a role's frameworks is what is fair or not.
 type share struct{ framework, role string }
 
-type executorKey struct{ framework, executor string }
-
-// executor is one that is not a command task's own.
-type executor struct {
-	info *mesos.ExecutorInfo
-	held resources.Resources // besides what its tasks hold
-}
-
-func newExecutor(info *mesos.ExecutorInfo) *executor {
-	held, err := resources.FromProto(info.GetResources())
-	if err != nil {
-		held = resources.Resources{} // it was checked before it was launched
-	}
-	return &executor{info: info, held: held}
-}
-
 // alive tells whether calls may be sent to it.
 func (a *agent) alive() bool {
 	return a.node != nil && (a.liveness == record.Alive || a.liveness == record.Suspect)
@@ -100,7 +87,7 @@ func (a *agent) alive() bool {
 
 // active tells whether it is offered.
 func (a *agent) active() bool {
-	return a.node != nil && a.liveness == record.Alive && !a.draining && a.restriction == nil && !a.marked
+	return a.node != nil && a.liveness == record.Alive && !a.draining && !a.degraded && a.restriction == nil && !a.marked
 }
 
 // listed tells whether it is shown as registered: not given up, and seen alive by this leader.
@@ -122,7 +109,7 @@ func (a *agent) addr() string {
 // reset forgets what belongs to a term.
 func (a *agent) reset() {
 	a.offers = make(map[string]*offer)
-	a.executors = make(map[executorKey]*executor)
+	maps.DeleteFunc(a.executors, func(_ executorKey, e *executor) bool { return e.rec == nil })
 	a.look.offered = false
 	a.ending = make(map[string]bool)
 	a.inverse = make(map[string]*inverseOffer)
@@ -194,6 +181,8 @@ func (m *Master) applyChanges(changes []record.Change) {
 			m.readNode(s)
 		case c.Key == catalog.KeyLeader:
 			m.noteLeader(s)
+		case c.Key == catalog.PrefixFramework:
+			m.yieldFrameworks(s)
 		default:
 			if a := m.agents[c.Node]; a != nil {
 				m.readKey(a, s, c.Key)
@@ -207,6 +196,7 @@ func (m *Master) applyChanges(changes []record.Change) {
 // readNode reads a whole record.
 func (m *Master) readNode(s *record.Snapshot) {
 	m.noteLeader(s)
+	m.yieldFrameworks(s)
 	a := m.agents[s.Node()]
 	entry, _ := s.Get(catalog.KeyNode)
 	var node *catalog.Node
@@ -234,6 +224,7 @@ func (m *Master) readNode(s *record.Snapshot) {
 		a = &agent{
 			id: s.Node(), registered: m.now(), generation: s.Generation(), liveness: record.Unknown,
 			tasks: make(map[taskKey]*task), used: make(map[share]resources.Resources), unread: true,
+			executors: make(map[executorKey]*executor),
 		}
 		a.reset()
 		m.agents[a.id] = a
@@ -248,12 +239,16 @@ func (m *Master) readNode(s *record.Snapshot) {
 			m.reregistered(a)
 		}
 	}
+	if a.node != node {
+		m.told.hosts = nil
+	}
 	a.node, a.nodeEntry = node, entry
 	a.restriction = m.restrictions[a.id]
 	a.attributes = nodeapi.AttributesFromCatalog(node.GetAttributes())
 	m.readKey(a, s, catalog.KeyResources)
 	m.readKey(a, s, catalog.KeyHealth)
 	m.readNodeTasks(a, s)
+	m.readNodeExecutors(a, s)
 	m.setLiveness(a, s)
 	m.seatAgent(a)
 	if m.term != nil {
@@ -328,6 +323,13 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 			m.unreadable(a, key, err)
 			health.Reset()
 		}
+		if a.degraded != health.GetDegraded() {
+			a.degraded = health.GetDegraded()
+			if a.degraded {
+				m.rescindAgent(a)
+			}
+			m.seatAgent(a)
+		}
 		if a.draining != health.GetDraining() {
 			a.draining = health.GetDraining()
 			if a.draining {
@@ -339,6 +341,8 @@ func (m *Master) readKey(a *agent, s *record.Snapshot, key string) {
 	default:
 		if k, ok := parseTaskKey(key); ok {
 			m.readTask(a, s, k)
+		} else if k, ok := parseExecutorKey(key); ok {
+			m.readExecutor(a, s, k)
 		}
 	}
 }
@@ -409,6 +413,7 @@ func (m *Master) returned(a *agent, from record.Liveness) {
 		m.log.Info("agent returned", "agent_id", a.id, "hostname", a.node.GetHostname(), "dur", m.now().Sub(a.unreachable))
 		a.unreachable = time.Time{}
 		m.seatAgent(a)
+		m.regainExecutors(a)
 	}
 	m.announceAgent(a)
 	for _, t := range a.tasks {
@@ -444,6 +449,7 @@ func (m *Master) reap(a *agent) {
 	m.forgetOperations(a)
 	a.reset()
 	delete(m.agents, a.id)
+	m.told.hosts = nil
 	for _, f := range m.frameworks {
 		f.forgetInverse(a.id)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"starling/gossip/catalog"
+	"starling/gossip/record"
 	"starling/master/mesos/resources"
 )
 
@@ -76,8 +77,9 @@ func (m *Master) checkOffers(fault func(format string, args ...any)) {
 		}
 		// What is offered, on its way and available is what is free: the allocator's own check. Free and used are all that there
 		// is, unless the agent was given up, has become smaller than what its tasks use, or has tasks of removed frameworks, or is
-		// asked for tasks that have left its record.
-		if a.unreachable.IsZero() && a.total.Contains(used) && !m.strangers(a) && !a.free.Add(used).Equal(a.total) {
+		// asked for tasks that have left its record, or is one that the mesh had forgotten and has not seen alive again: its tasks
+		// can't be reached until it is.
+		if a.unreachable.IsZero() && a.liveness != record.Unknown && a.total.Contains(used) && !m.strangers(a) && !a.free.Add(used).Equal(a.total) {
 			fault("agent %q: %v are free and %v used, of %v", a.id, a.free, used, a.total)
 		}
 	}

@@ -107,6 +107,7 @@ func (m *Master) giveUp(a *agent) {
 	}
 	m.abandonOperations(a)
 	m.giveUpTasks(a)
+	m.loseExecutors(a)
 	m.retractAgent(a)
 }
 

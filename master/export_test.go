@@ -90,6 +90,13 @@ func (m *Master) CheckBooks(ctx context.Context) error {
 				k := share{key.framework, t.role}
 				used[k] = used[k].Add(t.held)
 			}
+			for key, e := range a.executors {
+				if e.rec == nil && !e.held.Empty() {
+					fault("agent %q: executor %v, which the record does not show, holds %v", a.id, key, e.held)
+				}
+				k := share{key.framework, e.role}
+				used[k] = used[k].Add(e.held)
+			}
 			for k, r := range used {
 				if !r.Equal(a.used[k]) {
 					fault("agent %q: %v uses %v, booked %v", a.id, k, r, a.used[k])

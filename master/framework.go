@@ -1,6 +1,7 @@
 package master
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,9 @@ type framework struct {
 
 	// stream is the open one, nil while disconnected. connected is set once SUBSCRIBED went out on it; active while it may
 	// get offers. recovered is set for one known only from the documents or from agents.
-	stream                       *Stream
+	stream *Stream
+	// peer is where the stream's, or the last one's, connection came from; not valid where nobody knows.
+	peer                         netip.Addr
 	connected, active, recovered bool
 	announced                    bool // streams of operators know of it
 
@@ -279,7 +282,7 @@ func (m *Master) removeFramework(f *framework) []keptDoc {
 	for _, a := range m.agents {
 		for key := range a.executors {
 			if key.framework == f.id {
-				delete(a.executors, key)
+				m.dropExecutor(a, key)
 				agents[a.id] = true
 			}
 		}
@@ -308,6 +311,7 @@ func (m *Master) removeFramework(f *framework) []keptDoc {
 func (m *Master) dropFramework(f *framework) {
 	f.stopTimer()
 	delete(m.frameworks, f.id)
+	m.retell(f.id)
 	m.forgetPrincipal(f.info.GetPrincipal())
 	if m.alloc != nil {
 		m.alloc.RemoveFramework(f.id)

@@ -84,6 +84,7 @@ type Master struct {
 	frozen                   bool // too many of them at once to believe it
 	probe                    probe
 	audience                 audience
+	told                     told
 
 	allocTimer *time.Timer // gathers changes before an allocation
 	allocArmed bool
@@ -122,6 +123,7 @@ func New(cfg Config) (*Master, error) {
 		leaders:    make(map[string]leaderEntry),
 		weights:    cfg.Weights,
 		counters:   newCounters(),
+		told:       newTold(),
 	}
 	if m.now == nil {
 		m.now = time.Now
@@ -208,6 +210,7 @@ func (m *Master) step(w work) {
 		m.version.Add(1)
 	}
 	w.f()
+	m.tellFrameworks()
 }
 
 func stoppedTimer() *time.Timer {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"starling/master/mesos"
+	"starling/master/mesos/host"
 	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 )
@@ -14,7 +15,7 @@ import (
 // Metrics returns all numbers by Mesos' names. When ctx ends before the loop has answered, those that need no waiting for
 // it come with the error.
 func (m *Master) Metrics(ctx context.Context) (map[string]float64, error) {
-	out := SystemMetrics()
+	out := host.Metrics()
 	out["master/elected"] = 0
 	if m.Standing().Leading {
 		out["master/elected"] = 1
@@ -39,7 +40,7 @@ func (m *Master) measure() map[string]float64 {
 	out := make(map[string]float64, len(m.counters.values)+128)
 	maps.Copy(out, m.counters.values)
 	for name, t := range m.counters.timers {
-		t.measure(name, out)
+		t.Measure(name, out)
 	}
 	if m.term != nil {
 		out["master/epoch"] = float64(m.term.epoch)
@@ -96,10 +97,6 @@ func (m *Master) measureAgents(out map[string]float64) {
 		for _, r := range a.used {
 			split(used, r)
 			count(taken, r)
-		}
-		for _, e := range a.executors {
-			split(used, e.held)
-			count(taken, e.held)
 		}
 		for _, o := range a.offers {
 			count(taken, o.resources)

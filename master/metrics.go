@@ -1,31 +1,23 @@
 package master
 
 import (
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"starling/master/mesos"
+	"starling/master/mesos/metrics"
 	"starling/master/mesos/scheduler"
 )
 
 // counters are the numbers that only grow, by Mesos' names, and the timers. Names: mesos-http-endpoints.md section 4.1.
 type counters struct {
 	values map[string]float64
-	timers map[string]*timing
+	timers map[string]*metrics.Timing
 }
-
-// timing keeps the newest durations of something, in milliseconds.
-type timing struct {
-	count  int
-	recent []float64 // a ring
-}
-
-const maxRecent = 256
 
 func newCounters() counters {
-	c := counters{values: make(map[string]float64), timers: make(map[string]*timing)}
+	c := counters{values: make(map[string]float64), timers: make(map[string]*metrics.Timing)}
 	for _, name := range knownCounters {
 		c.values["master/"+name] = 0
 	}
@@ -38,7 +30,7 @@ func newCounters() counters {
 	c.values["allocator/mesos/allocation_runs"] = 0
 	c.values["registrar/state_fetch_ms"] = 0
 	for _, name := range []string{allocationRun, allocationLatency, stateStore} {
-		c.timers[name] = &timing{}
+		c.timers[name] = &metrics.Timing{}
 	}
 	return c
 }
@@ -73,33 +65,7 @@ var knownCounters = []string{
 
 func (c *counters) add(name string, n float64) { c.values[name] += n }
 
-func (c *counters) observe(name string, d time.Duration) {
-	t := c.timers[name]
-	ms := milliseconds(d)
-	if len(t.recent) < maxRecent {
-		t.recent = append(t.recent, ms)
-	} else {
-		t.recent[t.count%maxRecent] = ms
-	}
-	t.count++
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-
-// measure adds the last value, and what the newest ones are like; all is 0 before the first.
-func (t *timing) measure(name string, out map[string]float64) {
-	sorted, last := slices.Sorted(slices.Values(t.recent)), 0.0
-	if t.count == 0 {
-		sorted = []float64{0}
-	} else {
-		last = t.recent[(t.count-1)%maxRecent]
-	}
-	out[name], out[name+"/count"] = last, float64(t.count)
-	out[name+"/min"], out[name+"/max"] = sorted[0], sorted[len(sorted)-1]
-	for label, q := range map[string]float64{"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999, "p9999": 0.9999} {
-		out[name+"/"+label] = sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
-	}
-}
+func (c *counters) observe(name string, d time.Duration) { c.timers[name].Observe(d) }
 
 // countPrincipal counts a message of a framework that names its principal.
 func (m *Master) countPrincipal(f *framework, what string) {

@@ -68,8 +68,9 @@ func (m *Master) seatAgent(a *agent) {
 	m.wantAllocation()
 }
 
-// seatFramework tells the allocator how a framework is.
+// seatFramework tells the allocator, and the mesh, how a framework is.
 func (m *Master) seatFramework(f *framework) {
+	m.retell(f.id)
 	if m.alloc == nil {
 		return
 	}

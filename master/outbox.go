@@ -376,6 +376,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 	a.described = true
 	if s := m.cfg.Mesh.Snapshot(a.id); s != nil {
 		m.readNodeTasks(a, s)
+		m.readNodeExecutors(a, s)
 	}
 	if !a.askAgain {
 		m.letGoSeen(a)
@@ -391,6 +392,7 @@ func (m *Master) describedAs(a *agent, d *nodeapi.Description, asked map[taskKey
 		}
 		m.setExecutor(a, key, e.GetInfo())
 	}
+	m.sweepExecutors(a)
 	known := make(map[taskKey]bool)
 	for _, told := range d.GetTasks() {
 		key := taskKey{told.GetFrameworkId().GetValue(), told.GetTaskId().GetValue()}

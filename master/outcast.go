@@ -46,6 +46,7 @@ func (m *Master) removeAgent(a *agent, why removal) {
 	a.reset()
 	a.window, a.restriction = nil, nil
 	delete(m.agents, a.id)
+	m.told.hosts = nil
 	for _, f := range m.frameworks {
 		f.forgetInverse(a.id)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +22,7 @@ type Stream struct {
 	events[*scheduler.Event]
 	id        string
 	framework string
+	peer      netip.Addr // where the connection comes from; not valid where that is not known
 }
 
 func newStream(id string, c *Config, gone func(*Stream)) *Stream {

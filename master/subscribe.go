@@ -3,6 +3,7 @@ package master
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -16,11 +17,13 @@ import (
 	"starling/master/validation"
 )
 
-// Subscribe opens the event stream of a framework. principal is the authenticated one, empty without authentication. The
+// Subscribe opens the event stream of a framework. principal is the authenticated one, empty without authentication. peer is where the
+// connection comes from, as far as that is known: DNS answers with it for a framework whose host name says nothing. The
 // error is ErrNotLeading, ErrRecovering, or a Refusal; faults that the protocol reports inside the stream come as its
 // only event. The caller must Close the stream when its connection ends.
-func (m *Master) Subscribe(ctx context.Context, call *scheduler.Call, principal string) (*Stream, error) {
+func (m *Master) Subscribe(ctx context.Context, call *scheduler.Call, principal string, peer netip.Addr) (*Stream, error) {
 	s := newStream(uuid.NewString(), &m.cfg, m.streamGone)
+	s.peer = peer.Unmap().WithZone("")
 	var err error
 	if e := m.do(ctx, func() { err = m.subscribe(s, call, principal) }); e != nil {
 		s.Close()
@@ -96,7 +99,7 @@ func (m *Master) admit(id string, s *Stream, info *mesos.FrameworkInfo, sub *sch
 	}
 	f := newFramework(id, info)
 	f.setWishes(sub.GetSuppressedRoles(), sub.GetOfferConstraints())
-	f.stream, s.beats = s, f.metrics.beats
+	f.stream, s.beats, f.peer = s, f.metrics.beats, s.peer
 	s.framework = id
 	if known {
 		m.addFramework(f)
@@ -134,7 +137,7 @@ func (m *Master) resubscribe(f *framework, s *Stream, info *mesos.FrameworkInfo,
 	info.User, info.Checkpoint = f.info.User, f.info.Checkpoint
 	f.setInfo(info)
 	f.setWishes(sub.GetSuppressedRoles(), sub.GetOfferConstraints())
-	f.stream, s.framework, s.beats = s, f.id, f.metrics.beats
+	f.stream, s.framework, s.beats, f.peer = s, f.id, f.metrics.beats, s.peer
 	f.disconnected = time.Time{}
 	f.reregistered = m.now()
 	m.keep(f, nil)

@@ -178,11 +178,19 @@ func (m *Master) hold(a *agent, t *task, held resources.Resources) {
 	if held.Equal(t.held) {
 		return
 	}
-	key := share{t.key.framework, t.role}
-	used := a.used[key].Sub(t.held).Add(held)
+	was := t.held
 	t.held = held
-	a.look.used = false
 	m.changed(t)
+	m.use(a, share{t.key.framework, t.role}, was, held)
+}
+
+// use notes that something of an agent holds other resources than it did.
+func (m *Master) use(a *agent, key share, was, held resources.Resources) {
+	if was.Equal(held) {
+		return
+	}
+	used := a.used[key].Sub(was).Add(held)
+	a.look.used = false
 	if used.Empty() {
 		delete(a.used, key)
 	} else {

@@ -55,20 +55,6 @@ func (m *Master) changed(t *task) {
 	}
 }
 
-// setExecutor notes an executor of an agent. Its tasks are shown with it from then on.
-func (m *Master) setExecutor(a *agent, key executorKey, info *mesos.ExecutorInfo) {
-	known := a.executors[key] != nil
-	a.executors[key] = newExecutor(info)
-	if known {
-		return
-	}
-	for k, t := range a.tasks {
-		if k.framework == key.framework && t.executor == key.executor {
-			m.changed(t)
-		}
-	}
-}
-
 // show returns a task as tools see it. It is made once for each change.
 func (m *Master) show(t *task) *TaskView {
 	if t.shown != nil {

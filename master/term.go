@@ -13,6 +13,7 @@ import (
 	"starling/gossip/record"
 	"starling/master/election"
 	"starling/master/mesos"
+	"starling/master/mesos/metrics"
 	"starling/master/nodeapi"
 )
 
@@ -197,7 +198,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	}
 	m.term = t
 	m.elected = m.now()
-	m.counters.values["registrar/state_fetch_ms"] = milliseconds(docs.took)
+	m.counters.values["registrar/state_fetch_ms"] = metrics.Milliseconds(docs.took)
 	m.recoverWeights(docs.others)
 	m.recoverQuota(docs.others)
 	m.recoverMaintenance(docs.others)
@@ -214,6 +215,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	for _, a := range m.agents {
 		a.reset()
 		a.window, a.restriction = nil, m.restrictions[a.id]
+		m.regainExecutors(a)
 		m.seatAgent(a)
 	}
 	for _, task := range m.tasks {
@@ -241,6 +243,7 @@ func (m *Master) begin(t *term, docs *documents) {
 	})
 	m.log.Info("leading", "epoch", t.epoch, "agents", len(m.agents), "frameworks", len(m.frameworks), "tasks", len(m.tasks))
 	m.seatDecisions()
+	m.told.anew = true
 }
 
 // end stops to lead: streams end, offers vanish, launches that no record shows are forgotten; the rest stays to be read.
@@ -282,6 +285,9 @@ func (m *Master) end(t *term) {
 		m.describes.clear()
 		m.probe = probe{}
 		m.alloc, m.term = nil, nil
+		for _, a := range m.agents {
+			m.regainExecutors(a)
+		}
 	}
 	if m.term == nil {
 		m.setStanding(func(s *Standing) {

@@ -222,7 +222,10 @@ func (m *Master) executorMessage(a *agent, msg *nodeapi.ExecutorMessage) {
 
 func (m *Master) executorExit(a *agent, exit *nodeapi.ExecutorExit) {
 	m.counters.add("master/messages_exited_executor", 1)
-	delete(a.executors, executorKey{exit.GetFrameworkId().GetValue(), exit.GetExecutorId().GetValue()})
+	if s := m.cfg.Mesh.Snapshot(a.id); s != nil {
+		// The record, which the report brought along, says whether there is another one of that id already.
+		m.readExecutor(a, s, executorKey{exit.GetFrameworkId().GetValue(), exit.GetExecutorId().GetValue()})
+	}
 	if f := m.frameworks[exit.GetFrameworkId().GetValue()]; f != nil {
 		m.send(f, &scheduler.Event{
 			Type: scheduler.Event_FAILURE.Enum(),

@@ -196,7 +196,9 @@ func (m *Master) makeView() *View {
 			return cmp.Or(cmp.Compare(x.framework, y.framework), cmp.Compare(x.executor, y.executor))
 		})
 		for _, key := range keys {
-			executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: a.id, Info: a.executors[key].info})
+			if info := a.executors[key].info; info != nil {
+				executors[key.framework] = append(executors[key.framework], ExecutorView{AgentID: a.id, Info: info})
+			}
 			held[key.framework] = held[key.framework].Add(a.executors[key].held)
 		}
 	}
@@ -232,9 +234,8 @@ type agentLook struct {
 	view *AgentView
 	// node is what the view's Info, PID and Capabilities were made of.
 	node *catalog.Node
-	// used and offered are set while the view's sums are right, but for what executors hold; executors is set when there are
-	// any in it.
-	used, offered, executors bool
+	// used and offered are set while the view's sums are right.
+	used, offered bool
 }
 
 // viewAgent shows an agent: with the same address as before unless something changed.
@@ -257,14 +258,11 @@ func (m *Master) viewAgent(a *agent) *AgentView {
 		v.PID = "slave(1)@" + net.JoinHostPort(a.node.GetAddress(), strconv.Itoa(int(a.node.GetPort())))
 		v.Capabilities = a.capabilities()
 	}
-	if same && a.look.used && len(a.executors) == 0 && !a.look.executors {
+	if same && a.look.used {
 		v.Used = old.Used
 	} else {
 		for _, r := range a.used {
 			v.Used = v.Used.Add(r)
-		}
-		for _, e := range a.executors {
-			v.Used = v.Used.Add(e.held)
 		}
 	}
 	if same && a.look.offered {
@@ -277,12 +275,12 @@ func (m *Master) viewAgent(a *agent) *AgentView {
 	same = same && a.look.offered && v.Used.Equal(old.Used) && v.Connected == old.Connected && v.Active == old.Active && v.Deactivated == old.Deactivated &&
 		proto.Equal(v.Drain, old.Drain) && v.DrainStart.Equal(old.DrainStart) && v.Registered.Equal(old.Registered) && v.Reregistered.Equal(old.Reregistered)
 	if same {
-		a.look.used, a.look.executors = true, len(a.executors) > 0
+		a.look.used = true
 		return old
 	}
 	shown := new(AgentView) // and not v itself, which would cost an allocation each time
 	*shown = v
-	a.look = agentLook{view: shown, node: a.node, used: true, offered: true, executors: len(a.executors) > 0}
+	a.look = agentLook{view: shown, node: a.node, used: true, offered: true}
 	return shown
 }
 

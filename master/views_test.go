@@ -42,6 +42,7 @@ func TestReadersShareAView(t *testing.T) {
 		}
 		release()
 		wg.Wait()
+		synctest.Wait() // the loop has come to the changes, too: a reader is answered before those that came after it
 		for i, v := range views {
 			if v != views[0] {
 				t.Errorf("reader %d got a view of version %d, the first one %d", i, v.Version, views[0].Version)

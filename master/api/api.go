@@ -56,7 +56,7 @@ type api struct {
 	verifier  *nodeapi.Verifier
 	log       *slog.Logger
 	logFile   string
-	verbosity *verbosity
+	verbosity *server.Verbosity
 	cache     cache
 }
 
@@ -64,7 +64,7 @@ type api struct {
 func New(cfg Config) *fiber.App {
 	a := &api{
 		master: cfg.Master, verifier: cfg.Verifier, log: cfg.Log.With("component", "master/api"), logFile: cfg.LogFile,
-		verbosity: newVerbosity(cfg.Level),
+		verbosity: server.NewVerbosity(cfg.Level),
 	}
 	app := server.NewApp(server.Options{
 		Log: a.log, Process: "master", JSONAliases: readable, StreamWriteTimeout: 30 * time.Second,
@@ -82,9 +82,9 @@ func New(cfg Config) *fiber.App {
 	app.All("/files/read", a.read)
 	app.All("/files/download", a.download)
 	app.All("/files/debug", a.debugFiles)
-	app.All("/logging/toggle", a.toggle)
-	app.All("/system/stats.json", a.systemStats)
-	app.All("/system/stats", a.systemStats)
+	app.All("/logging/toggle", a.verbosity.Toggle)
+	app.All("/system/stats.json", server.SystemStats)
+	app.All("/system/stats", server.SystemStats)
 	app.Get("/metrics/prometheus", prometheusHandler(cfg))
 	app.All("/redirect", a.redirect)
 	app.All("/redirect/*", notFound)

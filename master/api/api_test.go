@@ -33,12 +33,16 @@ import (
 	"starling/master/nodeapi"
 )
 
+// patience is how long anything may take that has to happen, on a busy machine too.
+const patience = time.Minute
+
 // site is a master behind a real port, and agents behind others.
 type site struct {
 	*mastertest.Cluster
-	t    testing.TB
-	addr string
-	node *nodeapi.Client
+	t      testing.TB
+	addr   string
+	node   *nodeapi.Client
+	joined int // agents in the mesh
 }
 
 func start(t testing.TB, change func(*master.Config)) *site {
@@ -78,19 +82,25 @@ func startWith(t testing.TB, change func(*master.Config), cfg api.Config) *site 
 	return s
 }
 
-// lead elects the master and waits until it leads.
+// lead elects the master and waits until it leads, and has heard from the mesh of the agents that joined before.
 func (s *site) lead() {
 	s.t.Helper()
 	s.Elect()
-	s.eventually("the master leads", func() bool { return s.Master.Standing().Leading })
+	s.eventually("the master leads, and knows the agents", func() bool {
+		if !s.Master.Standing().Leading {
+			return false
+		}
+		v, err := s.Master.View(s.t.Context())
+		return err == nil && len(v.Agents) == s.joined
+	})
 }
 
 func (s *site) eventually(what string, is func() bool) {
 	s.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !is() {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("%s: not within 10 s", what)
+			s.t.Fatalf("%s: not within %v", what, patience)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -113,6 +123,7 @@ func (s *site) agent(n int, res string) *mastertest.Agent {
 	if err := a.Join(s.Mesh); err != nil {
 		s.t.Fatal(err)
 	}
+	s.joined++
 	return a
 }
 
@@ -141,7 +152,7 @@ func (s *site) subscribe(cd codec.Codec, info *mesos.FrameworkInfo) *framework {
 
 func (f *framework) expect(want scheduler.Event_Type) *scheduler.Event {
 	f.t.Helper()
-	stop := time.AfterFunc(10*time.Second, f.Close)
+	stop := time.AfterFunc(patience, f.Close)
 	defer stop.Stop()
 	for {
 		event, err := f.Next()
@@ -247,7 +258,7 @@ func (s *site) do(line, body string, headers ...string) (*http.Response, string)
 		name, value, _ := strings.Cut(h, ": ")
 		req.Header.Set(name, value)
 	}
-	c := &http.Client{Timeout: 10 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	c := &http.Client{Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	resp, err := c.Do(req)
 	if err != nil {
 		s.t.Fatal(err)

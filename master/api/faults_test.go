@@ -256,7 +256,7 @@ func TestSubscriptionRows(t *testing.T) {
 				if got := f.expect(scheduler.Event_ERROR).GetError().GetMessage(); !strings.HasPrefix(got, row.want) && (row.want != "constraint" || !strings.Contains(got, "onstraint")) {
 					t.Errorf("got %q, want %q", got, row.want)
 				}
-				stop := time.AfterFunc(10*time.Second, f.Close)
+				stop := time.AfterFunc(patience, f.Close)
 				defer stop.Stop()
 				if event, err := f.Next(); !errors.Is(err, io.EOF) {
 					t.Errorf("after the error: %v, %v, want the end of the stream", event, err)

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"mime"
 	"os"
 	"path"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -25,8 +22,6 @@ import (
 const (
 	// logPath is where the log is found.
 	logPath = "/master/log"
-	// readMax is the most that one read answers, in bytes: 16 pages.
-	readMax = 16 << 12
 )
 
 // openLog opens the file of a virtual path; the error is an answer.
@@ -50,39 +45,20 @@ func (a *api) openLog(name string) (*os.File, fs.FileInfo, error) {
 	return nil, nil, server.Errorf(fiber.StatusBadRequest, "'%s' is inaccessible", name)
 }
 
-// readLog returns at most length bytes from offset on, and the size of the file; a length of -1 means all, within readMax.
+// readLog returns at most length bytes from offset on, and the size of the file; a length of -1 means all, within what one
+// answer may have.
 func (a *api) readLog(name string, offset, length int64) (data []byte, size int64, err error) {
 	f, info, err := a.openLog(name)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer f.Close()
-	size = info.Size()
-	if length == -1 || length > readMax {
-		length = readMax
-	}
-	if offset < 0 || offset >= size {
-		return []byte{}, size, nil
-	}
-	data = make([]byte, min(length, size-offset))
-	n, err := f.ReadAt(data, offset)
-	if n == 0 && len(data) > 0 && err != nil {
-		n = 0 // cut meanwhile: there is nothing at that place, as beyond any end
-	}
-	return data[:n], size, nil
-}
-
-func filePath(c *fiber.Ctx) (string, error) {
-	name := queryCopy(c, "path")
-	if name == "" {
-		return "", server.Errorf(fiber.StatusBadRequest, "Expecting 'path=value' in query.")
-	}
-	return name, nil
+	return server.ReadPart(f, info.Size(), offset, length), info.Size(), nil
 }
 
 // browse lists a folder. There is none to be seen, and a file lists as nothing.
 func (a *api) browse(c *fiber.Ctx) error {
-	name, err := filePath(c)
+	name, err := server.FilePath(c)
 	if err != nil {
 		return err
 	}
@@ -95,15 +71,11 @@ func (a *api) browse(c *fiber.Ctx) error {
 }
 
 func (a *api) read(c *fiber.Ctx) error {
-	name, err := filePath(c)
+	name, err := server.FilePath(c)
 	if err != nil {
 		return err
 	}
-	offset, err := position(c, "offset")
-	if err != nil {
-		return err
-	}
-	length, err := position(c, "length")
+	offset, length, err := server.FilePart(c)
 	if err != nil {
 		return err
 	}
@@ -122,24 +94,8 @@ func (a *api) read(c *fiber.Ctx) error {
 	return server.WriteJSON(c, w.b)
 }
 
-// position reads a number that may be absent or -1.
-func position(c *fiber.Ctx, name string) (int64, error) {
-	text := queryCopy(c, name)
-	if text == "" {
-		return -1, nil
-	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return 0, server.Errorf(fiber.StatusBadRequest, "Failed to parse %s: '%s' is not a number.", name, text)
-	}
-	if n < -1 {
-		return 0, server.Errorf(fiber.StatusBadRequest, "Negative %s provided: %d.", name, n)
-	}
-	return n, nil
-}
-
 func (a *api) download(c *fiber.Ctx) error {
-	name, err := filePath(c)
+	name, err := server.FilePath(c)
 	if err != nil {
 		return err
 	}
@@ -147,17 +103,7 @@ func (a *api) download(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	kind := mime.TypeByExtension(filepath.Ext(name))
-	if kind == "" {
-		kind = fiber.MIMEOctetStream
-	}
-	server.NoCompress(c)
-	c.Set(fiber.HeaderContentType, kind)
-	c.Set(fiber.HeaderXContentTypeOptions, "nosniff")
-	c.Set(fiber.HeaderContentDisposition, mime.FormatMediaType("attachment", map[string]string{"filename": path.Base(name)}))
-	// The size bounds the answer: the log goes on. The server closes the file.
-	c.Context().SetBodyStream(f, int(info.Size()))
-	return nil
+	return server.Download(c, f, info, name)
 }
 
 // debugFiles tells what the virtual paths stand for.
@@ -184,7 +130,7 @@ func (a *api) readFile(_ context.Context, call *operator.Call) (*operator.Respon
 	r := call.GetReadFile()
 	length := int64(-1)
 	if r.Length != nil {
-		length = int64(min(r.GetLength(), readMax))
+		length = int64(min(r.GetLength(), server.ReadMax))
 	}
 	data, size, err := a.readLog(r.GetPath(), int64(min(r.GetOffset(), 1<<62)), length)
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -111,7 +110,7 @@ func (s *fuzzed) try(t *testing.T, path, contentType string, body []byte) {
 	if stream := s.stream.Load(); stream != nil && strings.HasSuffix(path, "/scheduler") && !subscribes(contentType, body) {
 		req.Header.Set("Mesos-Stream-Id", stream.ID())
 	}
-	c := &http.Client{Timeout: 20 * time.Second}
+	c := &http.Client{Timeout: patience}
 	defer c.CloseIdleConnections()
 	resp, err := c.Do(req)
 	if err != nil {

@@ -1,9 +1,7 @@
 package api
 
 import (
-	"context"
-	"errors"
-	"io"
+	"net/netip"
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/utils"
@@ -50,29 +48,10 @@ func (a *api) subscribe(c *fiber.Ctx, call *scheduler.Call) error {
 	}
 	ctx, cancel := a.context(c)
 	defer cancel()
-	stream, err := a.master.Subscribe(ctx, call, "")
+	peer, _ := netip.AddrFromSlice(c.Context().RemoteIP())
+	stream, err := a.master.Subscribe(ctx, call, "", peer)
 	if err != nil {
 		return a.fail(c, err)
 	}
-	err = server.Stream(c, map[string]string{
-		fiber.HeaderContentType: cd.ContentType(), headerStream: stream.ID(),
-	}, func(ctx context.Context, w *server.StreamWriter) error {
-		defer stream.Close()
-		for {
-			event, err := stream.Next(ctx)
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			if err := w.WriteMessage(cd, event); err != nil {
-				return err
-			}
-		}
-	})
-	if err != nil {
-		stream.Close()
-	}
-	return err
+	return server.StreamEvents(c, map[string]string{headerStream: stream.ID()}, cd, stream)
 }

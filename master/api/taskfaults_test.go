@@ -176,7 +176,7 @@ func (f *framework) running(tasks int) []*mesos.Offer {
 // until reads events up to one that is wanted.
 func (f *framework) until(what string, is func(*scheduler.Event) bool) *scheduler.Event {
 	f.t.Helper()
-	stop := time.AfterFunc(20*time.Second, f.Close)
+	stop := time.AfterFunc(patience, f.Close)
 	defer stop.Stop()
 	for {
 		event, err := f.Next()

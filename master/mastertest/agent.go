@@ -59,6 +59,7 @@ type Agent struct {
 	used       map[taskKey]resources.Resources
 	tasks      map[taskKey]*runningTask
 	frameworks map[string]*mesos.FrameworkInfo
+	executors  map[taskKey]*mesos.ExecutorInfo // by framework and executor id
 	epoch      uint64
 	leader     string
 	fault      func(*nodeapi.Call) Fault
@@ -101,7 +102,7 @@ func NewAgent(id, address, res string) (*Agent, error) {
 			Capabilities: []string{mesos.AgentInfo_Capability_AGENT_DRAINING.String()},
 		},
 		used: make(map[taskKey]resources.Resources), tasks: make(map[taskKey]*runningTask),
-		frameworks: make(map[string]*mesos.FrameworkInfo), started: make(map[taskKey]int),
+		frameworks: make(map[string]*mesos.FrameworkInfo), executors: make(map[taskKey]*mesos.ExecutorInfo), started: make(map[taskKey]int),
 		ops: newOperations(),
 	}
 	a.own = record.NewMap(id, a.generation)
@@ -142,6 +143,9 @@ func (a *Agent) Restart() error {
 	a.publish()
 	for key, t := range a.tasks {
 		a.setTask(key, t)
+	}
+	for key, e := range a.executors {
+		a.setExecutor(key, e)
 	}
 	m := a.mesh
 	a.mu.Unlock()
@@ -331,6 +335,11 @@ func (a *Agent) free() resources.Resources {
 	for _, r := range a.used {
 		free = free.Sub(r)
 	}
+	for _, e := range a.executors {
+		if held, err := resources.FromProto(e.GetResources()); err == nil {
+			free = free.Sub(held.Unallocated())
+		}
+	}
 	return free
 }
 
@@ -444,6 +453,7 @@ func (a *Agent) obey(call *nodeapi.Call) *nodeapi.Reply {
 				a.forget(key)
 			}
 		}
+		a.endExecutors(c.ShutdownFramework.GetFrameworkId().GetValue())
 	case *nodeapi.Call_Drain:
 		a.draining = c.Drain
 		for _, key := range a.sorted() {
@@ -459,6 +469,7 @@ func (a *Agent) obey(call *nodeapi.Call) *nodeapi.Reply {
 		for _, key := range a.sorted() {
 			a.forget(key)
 		}
+		a.endExecutors("")
 		a.gone = a.gone || c.Shutdown.GetGone()
 		a.publish()
 	case *nodeapi.Call_Message:
@@ -477,6 +488,7 @@ func (a *Agent) launch(l *nodeapi.Launch) {
 		if a.tasks[key] != nil {
 			continue // a repeated call
 		}
+		a.execute(framework, cmp.Or(l.GetGroupExecutor(), info.GetExecutor()))
 		held, err := resources.FromProto(info.GetResources())
 		role := "*"
 		if roles := held.Allocations(); len(roles) > 0 {
@@ -497,6 +509,44 @@ func (a *Agent) launch(l *nodeapi.Launch) {
 		t.rec.Resources = nodeapi.ResourcesToCatalog(held.Unallocated())
 		a.turn(key, t, mesos.TaskState_TASK_RUNNING)
 	}
+}
+
+// execute starts an executor, if there is one to start, and it fits. It runs until its framework is shut down.
+func (a *Agent) execute(framework string, e *mesos.ExecutorInfo) {
+	key := taskKey{framework, e.GetExecutorId().GetValue()}
+	held, err := resources.FromProto(e.GetResources())
+	if e == nil || a.executors[key] != nil || err != nil || !a.free().Contains(held.Unallocated()) {
+		return
+	}
+	a.executors[key] = e
+	a.setExecutor(key, e)
+	a.publish()
+}
+
+// setExecutor writes an executor into the record. The lock is held.
+func (a *Agent) setExecutor(key taskKey, e *mesos.ExecutorInfo) {
+	held, err := resources.FromProto(e.GetResources())
+	if err != nil {
+		return // it was looked at before it was entered
+	}
+	role := "*"
+	if roles := held.Allocations(); len(roles) > 0 {
+		role = roles[0]
+	}
+	a.own.Set(time.Now(), assignment(catalog.ExecutorKey(key.framework, key.task), &catalog.Executor{
+		FrameworkId: key.framework, ExecutorId: key.task, Resources: nodeapi.ResourcesToCatalog(held.Unallocated()), Role: role,
+	}))
+}
+
+// endExecutors ends the executors of a framework; of all where that is empty.
+func (a *Agent) endExecutors(framework string) {
+	for key := range a.executors {
+		if framework == "" || key.framework == framework {
+			delete(a.executors, key)
+			a.own.Set(time.Now(), record.Assignment{Key: catalog.ExecutorKey(key.framework, key.task)})
+		}
+	}
+	a.publish()
 }
 
 // knows tells whether tasks or operations of a call were taken before.
@@ -530,6 +580,9 @@ func (a *Agent) describe() *nodeapi.Description {
 	d := &nodeapi.Description{Operations: slices.Clone(a.ops.pending)}
 	for _, id := range slices.Sorted(maps.Keys(a.frameworks)) {
 		d.Frameworks = append(d.Frameworks, a.frameworks[id])
+	}
+	for key, e := range a.executors {
+		d.Executors = append(d.Executors, &nodeapi.Executor{FrameworkId: &mesos.FrameworkID{Value: proto.String(key.framework)}, Info: e})
 	}
 	for _, key := range a.sorted() {
 		t := a.tasks[key]

@@ -2,6 +2,7 @@ package mastertest
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -63,7 +64,7 @@ func Open(t testing.TB, m *master.Master, sub *scheduler.Call_Subscribe) *Framew
 	info := sub.GetFrameworkInfo()
 	stream, err := m.Subscribe(t.Context(), &scheduler.Call{
 		Type: scheduler.Call_SUBSCRIBE.Enum(), FrameworkId: info.GetId(), Subscribe: sub,
-	}, "")
+	}, "", netip.Addr{})
 	if err != nil {
 		t.Fatalf("cannot subscribe: %v", err)
 	}
