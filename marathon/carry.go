@@ -17,10 +17,11 @@ import (
 )
 
 // carryOut does what the core has decided, in order. What is to be stored is stored before anything else happens, however
-// long that takes; the error is the end of ctx, or ErrNotStored where it can't ever be stored.
+// long that takes; the error is the end of ctx, errFenced where another one leads, or ErrNotStored where it can't ever be
+// stored.
 func (m *Marathon) carryOut(ctx context.Context, decisions []scheduler.Decision, prober *prober) error {
 	m.mu.RLock()
-	st, session, framework := m.state, m.session, m.core.View().FrameworkID()
+	st, session, framework, holds := m.state, m.session, m.core.View().FrameworkID(), m.holds
 	m.mu.RUnlock()
 	for _, d := range decisions {
 		switch d := d.(type) {
@@ -29,13 +30,21 @@ func (m *Marathon) carryOut(ctx context.Context, decisions []scheduler.Decision,
 				return err
 			}
 		case scheduler.Publish:
+			begun := time.Now()
 			m.publish(d.Payload)
+			if _, status := d.Payload.(event.StatusUpdate); status {
+				m.registry.Timer(timerPublish).Observe(time.Since(begun))
+			}
 		case scheduler.Probe:
 			prober.start(d)
 		case scheduler.Unprobe:
 			prober.stop(d.Instance)
 		default:
+			if err := holds(); err != nil {
+				return fmt.Errorf("%w: %w", errFenced, err)
+			}
 			m.count(d)
+			m.logReservations(d)
 			if session != nil {
 				session.send(m.callOf(d, framework))
 			}
@@ -44,10 +53,27 @@ func (m *Marathon) carryOut(ctx context.Context, decisions []scheduler.Decision,
 	return nil
 }
 
+// logReservations tells of what is reserved on agents and of what is destroyed there: data comes and goes with that.
+func (m *Marathon) logReservations(d scheduler.Decision) {
+	accept, ok := d.(scheduler.Accept)
+	if !ok {
+		return
+	}
+	for _, op := range accept.Prepare {
+		for _, v := range op.GetCreate().GetVolumes() {
+			m.log.Info("volume is created", "volume", v.GetDisk().GetPersistence().GetId(), "agent_id", accept.AgentID)
+		}
+		for _, v := range op.GetDestroy().GetVolumes() {
+			m.log.Info("volume is destroyed", "volume", v.GetDisk().GetPersistence().GetId(), "agent_id", accept.AgentID)
+		}
+	}
+}
+
 // persist stores documents, trying again until it is done, unless the store has refused them for good: then the core is ahead
 // of what is stored, and the term has to end.
 func (m *Marathon) persist(ctx context.Context, st *state.State, writes []scheduler.Write) error {
-	m.writing.Store(new(time.Now()))
+	begun := time.Now()
+	m.writing.Store(&begun)
 	defer m.writing.Store(nil)
 	transaction, err := st.Prepare(writes)
 	if err != nil {
@@ -60,10 +86,19 @@ func (m *Marathon) persist(ctx context.Context, st *state.State, writes []schedu
 		cancel()
 		switch {
 		case err == nil:
+			m.memory.noteWrites(writes)
+			m.registry.Timer(timerWrite).Observe(time.Since(begun))
+			if dropped, scan := transaction.Collected(); dropped > 0 { // old versions go with the write that makes them old
+				m.registry.Counter(counterGC).Add(1)
+				m.registry.Timer(timerScan).Observe(scan)
+				m.registry.Timer(timerCompaction).Observe(time.Since(begun))
+			}
 			return nil
 		case errors.Is(err, state.ErrUnfit):
 			m.storeFailures.Add(1)
 			return fmt.Errorf("%w: %w", ErrNotStored, err)
+		case errors.Is(err, errFenced):
+			return err
 		case ctx.Err() != nil:
 			return errors.Join(context.Cause(ctx), err)
 		}
@@ -89,6 +124,12 @@ func (m *Marathon) publish(p event.Payload) {
 	case event.DeploymentFailed:
 		m.log.Info("deployment cancelled", "deployment_id", p.ID)
 		m.dismissed.Add(1)
+	case event.ReplacementBrake:
+		if p.Engaged {
+			m.log.Error("most nodes seem dead: nothing unreachable is replaced until that changes", "lost", p.Lost, "agents", p.Agents)
+		} else {
+			m.log.Info("unreachable instances are replaced again", "lost", p.Lost, "agents", p.Agents)
+		}
 	case event.UnhealthyInstanceKill:
 		m.log.Info("unhealthy task is killed", "app_id", p.AppID, "task_id", p.TaskID, "reason", p.Reason)
 	}
@@ -108,10 +149,7 @@ func (m *Marathon) callOf(d scheduler.Decision, framework string) *call.Call {
 	case scheduler.Accept:
 		c.Type = call.Call_ACCEPT.Enum()
 		c.Accept = &call.Call_Accept{
-			OfferIds: []*mesos.OfferID{{Value: proto.String(d.OfferID)}},
-			Operations: []*mesos.Offer_Operation{{
-				Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: d.Tasks},
-			}},
+			OfferIds: []*mesos.OfferID{{Value: proto.String(d.OfferID)}}, Operations: d.Operations(),
 			Filters: &mesos.Filters{RefuseSeconds: proto.Float64(d.Refuse.Seconds())},
 		}
 	case scheduler.Decline:
@@ -146,7 +184,7 @@ func (m *Marathon) frameworkInfo(id string, roles []string) *mesos.FrameworkInfo
 	c := m.cfg
 	webUI := c.WebUIURL
 	if webUI == "" {
-		webUI = "http://" + c.Address
+		webUI = c.URL()
 	}
 	info := &mesos.FrameworkInfo{
 		User: proto.String(c.User), Name: proto.String(c.FrameworkName), Hostname: proto.String(c.Hostname),

@@ -3,9 +3,11 @@ package marathon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"starling/marathon/app"
@@ -25,6 +27,8 @@ type Config struct {
 	Masters  []string
 	Resolve  func(ctx context.Context) ([]string, error)
 	Detector election.Detector
+	// Distances finds out how far nodes are from each other, for apps that want to be near to something; nil is never.
+	Distances Distances
 	// Hostname is the name that the framework tells the master.
 	Hostname string
 	// Address is the host:port where others reach the HTTP API. It is how this Marathon is known as a leader.
@@ -42,6 +46,23 @@ type Config struct {
 
 	// Store keeps the state. It is not closed.
 	Store store.Store
+	// Backups is the folder, absolute, in which backups of the state are written and found; without it there are none. It is made
+	// where it lacks.
+	Backups string
+	// Memory keeps the framework id outside of the store; nil means for as long as the process lives. Lost says what is done
+	// where the store has lost the state: LostStop, LostNew, or the file:// URI of a backup in Backups that is restored then.
+	Memory Memory
+	Lost   string
+	// Contender, where there are several over one store, decides which of them leads, and Election tells that to the others;
+	// Candidate is this one, whose Hostname and Port make the Address, and whose ID no other one has. Without a contender
+	// this Marathon is alone.
+	Contender election.Contender
+	Election  election.Detector
+	Candidate election.Candidate
+	// ZK is where the state is, as a URL without credentials, shown by /v2/info; empty where it is on this machine.
+	ZK string
+	// ZKSession is how long a session there outlives its last sign of life, shown by /v2/info; 0 where there is none.
+	ZKSession time.Duration
 	// Log is needed.
 	Log *slog.Logger
 	// Now is the wall clock; nil means time.Now.
@@ -68,17 +89,30 @@ type Config struct {
 	App       app.Settings
 	// KeepVersions is how many versions of the tree, and of each app, are kept.
 	KeepVersions int
-	// HealthChecks bounds the health checks of Marathon's own that run at the same time.
+	// MaxChanges bounds the changes of definitions that wait to be made; what comes beyond it is refused (500).
+	MaxChanges int
+	// HealthChecks bounds the health checks of Marathon's own that run at the same time. Those that have waited for an answer
+	// for long are counted apart, up to sixteen times as many.
 	HealthChecks int
 	// EventQueue is how many events wait for a slow listener before it is cut off.
 	EventQueue int
 	// StoreTimeout bounds one attempt to read or write the store.
 	StoreTimeout time.Duration
+	// PrepareTimeout bounds one attempt to load the state, with what the last leader left to be done before (180 s).
+	PrepareTimeout time.Duration
 	// StorePatience is after what time a write that does not get done makes Marathon unready: requests are refused then, and
 	// do not wait (15 s).
 	StorePatience time.Duration
 	// MinBackoff and MaxBackoff bound the pauses between attempts, at the store and at the master.
 	MinBackoff, MaxBackoff time.Duration
+
+	// Scheme is how Address is spoken to, "http" or "https"; empty means http. HTTPSPort is the port for HTTPS, 0 for none.
+	Scheme    string
+	HTTPSPort int
+	// Callbacks say whether events are posted to URLs.
+	Callbacks Callbacks
+	// MetricsPrefix stands before the names of all metrics, with a dot behind it; it may be empty.
+	MetricsPrefix string
 }
 
 // DefaultConfig returns a Config with everything set that has a default.
@@ -90,13 +124,41 @@ func DefaultConfig() Config {
 		Checkpoint:      true,
 		App:             app.DefaultSettings(),
 		KeepVersions:    state.DefaultVersions,
+		MaxChanges:      500,
 		HealthChecks:    256,
 		EventQueue:      1024,
 		StoreTimeout:    10 * time.Second,
+		PrepareTimeout:  180 * time.Second,
 		StorePatience:   15 * time.Second,
 		MinBackoff:      100 * time.Millisecond,
 		MaxBackoff:      5 * time.Second,
+		MetricsPrefix:   "marathon",
+		Callbacks:       Callbacks{Timeout: 10 * time.Second},
 	}
+}
+
+// URL is where others reach the HTTP API.
+func (c *Config) URL() string {
+	if c.Scheme == "" {
+		return "http://" + c.Address
+	}
+	return c.Scheme + "://" + c.Address
+}
+
+// Features lists what is switched on, by the names of Marathon's flag for it.
+func (c *Config) Features() []string {
+	features := []string{}
+	for _, f := range []struct {
+		name string
+		on   bool
+	}{
+		{"task_killing", c.TaskKilling}, {"gpu_resources", c.GPUs}, {"secrets", c.App.Secrets}, {"external_volumes", c.App.ExternalVolumes},
+	} {
+		if f.on {
+			features = append(features, f.name)
+		}
+	}
+	return features
 }
 
 // Validate returns all faults, joined.
@@ -111,14 +173,36 @@ func (c *Config) Validate() error {
 	need(c.Hostname != "", "marathon needs a hostname")
 	need(c.Address != "", "marathon needs the address of its HTTP API")
 	need(c.Store != nil, "marathon needs a store")
+	need(c.Backups == "" || filepath.IsAbs(c.Backups), "the folder of backups must be named by an absolute path")
+	if c.Contender != nil {
+		need(c.Election != nil, "marathon among others needs to know who leads")
+		need(c.Candidate.ID != "" && identity(&c.Candidate) == c.Address, "marathon among others needs to be a candidate with its address")
+	}
 	need(c.Log != nil, "marathon needs a log")
 	need(c.FrameworkName != "", "marathon needs a framework name")
 	need(c.User != "", "marathon needs a user to run tasks as")
 	need(c.Role != "", "marathon needs a role")
 	need(c.FailoverTimeout >= 0, "failover timeout must not be negative")
+	need(c.MaxChanges > 0, "at least one change must be allowed to wait")
 	need(c.HealthChecks > 0, "at least one health check must be allowed to run")
 	need(c.StoreTimeout > 0, "store timeout must be above 0")
+	need(c.PrepareTimeout > 0, "the time to load the state must be above 0")
+	if c.Lost != LostStop && c.Lost != LostNew {
+		if _, err := fileOf(c.Backups, c.Lost); err != nil {
+			errs = append(errs, fmt.Errorf("cannot restore the state should it be lost: %w", err))
+		}
+	}
 	need(c.StorePatience > 0, "store patience must be above 0")
+	need(!c.Callbacks.On || c.Callbacks.Timeout > 0, "the timeout of callbacks must be above 0")
+	for _, u := range c.Callbacks.URLs {
+		if err := CheckCallback(u); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	need(len(c.Callbacks.URLs) <= mostCallbacks, "there are too many callbacks")
+	if err := state.CheckCallbacks(c.Callbacks.URLs); err != nil {
+		errs = append(errs, err)
+	}
 	need(c.MinBackoff > 0 && c.MaxBackoff >= c.MinBackoff, "backoff must be above 0, and its maximum not below its minimum")
 	need(c.App.ServicePortMin > 0 && c.App.ServicePortMax >= c.App.ServicePortMin && c.App.ServicePortMax < 1<<16,
 		"the range of service ports must lie between 1 and 65535")

@@ -15,7 +15,15 @@
 // gets an error when its own time runs out, and at once when that has lasted for long; Marathon is unhealthy then. Reads go
 // on. A write that the store refuses for good is never tried again: whoever asked for it gets an error, and the term begins
 // anew from the stored state, so that the core is never ahead of the store; tasks notice nothing. When the master goes away nothing happens to tasks; the session
-// is opened again when it is back. Run ends only with its context, or when going on would do harm: the stored state makes
+// is opened again when it is back.
+//
+// Several Marathons may share one store: they stand for election, and one leads, for as long as it holds the lease of its
+// session. When that ends all that it had in memory is dropped, its event streams end, and it stands again; nothing is
+// sent any more, and nothing written: each write also changes a document that the next leader has claimed by then (see
+// fence). The next one loads the state and goes on with the same framework id. What a leader is asked to do before the next
+// one leads, to back up or restore the state, it leaves in the store.
+//
+// Run ends only with its context, or when going on would do harm: the stored state makes
 // no sense, the framework was removed, or somebody else uses its id.
 //
 // It imports only its own parts and the master's shelf (mesos, store). Package api puts it on HTTP.

@@ -15,13 +15,15 @@ import (
 // leaderPatience is how long an attempt to subscribe waits for a leader to be elected.
 const leaderPatience = 10 * time.Second
 
-// leaders knows which master leads, from a detector.
+// leaders knows who leads, masters or others, from a detector.
 type leaders struct {
 	detector election.Detector
 	log      *slog.Logger
+	// changes, if not nil, is told of each leader that is found, nil for none. It is set before run.
+	changes func(leader *election.Candidate)
 
-	mu      sync.Mutex // guards what follows
-	address string     // host:port of the leader as far as known; empty at first, and while there is none
+	mu      sync.Mutex          // guards what follows
+	known   *election.Candidate // the leader as far as known; nil at first, and while there is none; never modified
 	changed chan struct{}
 }
 
@@ -38,7 +40,7 @@ func (l *leaders) run(ctx context.Context, pause *pause) {
 			return
 		}
 		if err != nil {
-			l.log.Warn("cannot tell which master leads, trying again", "err", err)
+			l.log.Warn("cannot tell who leads, trying again", "err", err)
 			if !pause.wait(ctx) {
 				return
 			}
@@ -46,22 +48,32 @@ func (l *leaders) run(ctx context.Context, pause *pause) {
 		}
 		pause.reset()
 		known = leader
-		address := ""
-		if leader != nil {
-			address = net.JoinHostPort(leader.Address, strconv.Itoa(leader.Port))
+		if l.changes != nil {
+			l.changes(leader)
 		}
 		l.mu.Lock()
-		l.address = address
+		l.known = leader
 		close(l.changed)
 		l.changed = make(chan struct{})
 		l.mu.Unlock()
 	}
 }
 
+// look returns where the leader is, nothing where none is known, and what tells that this has changed.
 func (l *leaders) look() (address string, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.address, l.changed
+	if l.known != nil {
+		address = net.JoinHostPort(l.known.Address, strconv.Itoa(l.known.Port))
+	}
+	return address, l.changed
+}
+
+// leader returns who leads as far as is known, nil where nobody is. It must not be modified.
+func (l *leaders) leader() *election.Candidate {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.known
 }
 
 // resolve waits until a leader is known, though not for ever.

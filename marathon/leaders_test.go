@@ -54,6 +54,7 @@ func TestMarathonFollowsTheDetector(t *testing.T) {
 	subscribed := func(n int) func() bool { return func() bool { return r.cluster.Sessions() == n } }
 	d <- candidate(t, r.server)
 	r.eventually("it is subscribed", subscribed(1))
+	r.eventually("it knows as which framework", r.connected)
 	id := r.cluster.FrameworkID()
 	r.server.Refuse(func(*call.Call) (int, string) { return http.StatusServiceUnavailable, "frozen" })
 	d <- nil // as when ZooKeeper is out of reach

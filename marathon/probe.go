@@ -9,11 +9,14 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"starling/marathon/app"
@@ -23,6 +26,10 @@ import (
 const (
 	// firstProbe bounds the wait for the first result of a check.
 	firstProbe = 5 * time.Second
+	// lateProbe is from when on a request that has no answer yet counts among the late ones, and lateProbes how many of
+	// these there may be for each other one.
+	lateProbe  = 250 * time.Millisecond
+	lateProbes = 16
 	// maxProbeBody is how much of an answer is read.
 	maxProbeBody = 64 << 10
 )
@@ -33,9 +40,10 @@ type prober struct {
 	m    *Marathon
 	ctx  context.Context
 	http *http.Client
-	// slots holds a token for each request under way.
-	slots chan struct{}
-	wg    sync.WaitGroup
+	// slots holds a token for each request under way, but those that have waited for their answer for a while: these hold one
+	// of late, as they cost nothing but a connection, and many tasks that do not answer would hold up the checks of the others.
+	slots, late chan struct{}
+	wg          sync.WaitGroup
 
 	// running belongs to the loop.
 	running map[app.InstanceID]context.CancelFunc
@@ -43,7 +51,8 @@ type prober struct {
 
 func newProber(ctx context.Context, m *Marathon) *prober {
 	return &prober{
-		m: m, ctx: ctx, slots: make(chan struct{}, m.cfg.HealthChecks), running: make(map[app.InstanceID]context.CancelFunc),
+		m: m, ctx: ctx, slots: make(chan struct{}, m.cfg.HealthChecks), late: make(chan struct{}, lateProbes*m.cfg.HealthChecks),
+		running: make(map[app.InstanceID]context.CancelFunc),
 		http: &http.Client{
 			Transport: &http.Transport{
 				TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // as documented: the check is of life, not of identity
@@ -107,22 +116,44 @@ func (p *prober) watch(ctx context.Context, d scheduler.Probe, n int, check app.
 	}
 }
 
-// slot waits until one more request may run.
-func (p *prober) slot(ctx context.Context) bool {
+// slot waits until one more request may run, and returns what is to be called at its end; nil when ctx has ended.
+func (p *prober) slot(ctx context.Context) (leave func()) {
 	select {
 	case p.slots <- struct{}{}:
-		return true
 	case <-ctx.Done():
-		return false
+		return nil
+	}
+	var mu sync.Mutex
+	holds := p.slots // what the request holds a token of, nil after its end; guarded by mu
+	timer := time.AfterFunc(lateProbe, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if holds == nil {
+			return
+		}
+		select {
+		case p.late <- struct{}{}:
+			<-p.slots
+			holds = p.late
+		default: // there are too many: others wait as long as this one does
+		}
+	})
+	return func() {
+		timer.Stop()
+		mu.Lock()
+		defer mu.Unlock()
+		<-holds
+		holds = nil
 	}
 }
 
 // check runs a health check once. known is false for an answer that leaves things as they were.
 func (p *prober) check(ctx context.Context, d scheduler.Probe, check app.HealthCheck) (alive, known bool, cause string) {
-	if !p.slot(ctx) {
+	leave := p.slot(ctx)
+	if leave == nil {
 		return false, false, ""
 	}
-	defer func() { <-p.slots }()
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(1, check.TimeoutSeconds))*time.Second)
 	defer cancel()
 	address, err := address(d, check.Port, check.PortIndex)
@@ -141,7 +172,15 @@ func (p *prober) check(ctx context.Context, d scheduler.Probe, check app.HealthC
 	if check.Protocol == app.HTTPS {
 		scheme = "https"
 	}
+	// The last answer of the kind that announces another one. Only where that other one fails to come is it the answer.
+	var interim atomic.Int32
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { interim.Store(int32(code)); return nil },
+	})
 	resp, err := p.get(ctx, scheme, address, check.Path)
+	if code := int(interim.Load()); err != nil && code != 0 {
+		return false, !check.IgnoreHTTP1xx, strings.TrimSpace(fmt.Sprintf("%d %s", code, http.StatusText(code)))
+	}
 	if err != nil {
 		return false, true, plainCause(err)
 	}
@@ -201,10 +240,11 @@ func (p *prober) ask(ctx context.Context, d scheduler.Probe, check app.Readiness
 	failed := func(err error) (bool, scheduler.Response) {
 		return false, scheduler.Response{Status: http.StatusGatewayTimeout, ContentType: "text/plain", Body: plainCause(err)}
 	}
-	if !p.slot(ctx) {
+	leave := p.slot(ctx)
+	if leave == nil {
 		return failed(context.Cause(ctx))
 	}
-	defer func() { <-p.slots }()
+	defer leave()
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(max(1, check.TimeoutSeconds))*time.Second)
 	defer cancel()
 	index := slices.IndexFunc(d.App.Ports(), func(port app.Port) bool { return port.Name == check.PortName })

@@ -1,6 +1,8 @@
 package marathon
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -8,8 +10,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"starling/marathon/app"
+	"starling/marathon/mastertest"
 	"starling/marathon/scheduler"
 )
 
@@ -58,8 +63,7 @@ func TestHealthCheckReadsAnswers(t *testing.T) {
 	defer plain.Close()
 	defer secure.Close()
 	defer close(hang)
-	gone := httptest.NewServer(handler)
-	gone.Close()
+	gone := "http://" + mastertest.NobodyAt(t).String()
 	index := 1
 	for _, tc := range []struct {
 		name, server string
@@ -75,12 +79,12 @@ func TestHealthCheckReadsAnswers(t *testing.T) {
 		{"connects", plain.URL, app.HealthCheck{Protocol: app.TCP}, true, ""},
 		{"ill", plain.URL, app.HealthCheck{Protocol: app.HTTP, Path: "/ill"}, false, "503 Service Unavailable"},
 		{"no such path", plain.URL, app.HealthCheck{Protocol: app.HTTP}, false, "404 Not Found"},
-		{"hangs", plain.URL, app.HealthCheck{Protocol: app.HTTP, Path: "/hang"}, false, "no answer in time"},
-		{"nobody there", gone.URL, app.HealthCheck{Protocol: app.HTTP}, false, "connection refused"},
-		{"nobody to connect to", gone.URL, app.HealthCheck{Protocol: app.TCP}, false, "connection refused"},
+		{"hangs", plain.URL, app.HealthCheck{Protocol: app.HTTP, Path: "/hang", TimeoutSeconds: 1}, false, "no answer in time"},
+		{"nobody there", gone, app.HealthCheck{Protocol: app.HTTP}, false, "connection refused"},
+		{"nobody to connect to", gone, app.HealthCheck{Protocol: app.TCP}, false, "connection refused"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			tc.check.TimeoutSeconds, tc.check.PortIndex = 1, &index
+			tc.check.TimeoutSeconds, tc.check.PortIndex = cmp.Or(tc.check.TimeoutSeconds, 60), &index
 			alive, known, cause := newTestProber(t).check(context.Background(), probeOf(t, tc.server), tc.check)
 			if alive != tc.alive || !known || !strings.Contains(cause, tc.cause) {
 				t.Errorf("alive %v, known %v, cause %q; want %v and %q", alive, known, cause, tc.alive, tc.cause)
@@ -93,6 +97,50 @@ func TestHealthCheckReadsAnswers(t *testing.T) {
 	}
 }
 
+// TestHealthCheckThatOnlyAnnouncesAnAnswer has servers that send statuses of the kind 1xx, which announce another answer.
+func TestHealthCheckThatOnlyAnnouncesAnAnswer(t *testing.T) {
+	for _, tc := range []struct {
+		name, answer       string
+		ignore             bool
+		alive, known, says bool
+	}{
+		{"and never gives it", "HTTP/1.1 102 Processing\r\n\r\n", false, false, true, true},
+		{"and never gives it, which is ignored", "HTTP/1.1 102 Processing\r\n\r\n", true, false, false, true},
+		{"and gives it", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", false, true, true, false},
+		{"and gives a bad one", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", true, false, true, false},
+		{"for another protocol", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", false, false, true, true},
+		{"for another protocol, which is ignored", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n", true, false, false, false},
+		{"not even", "", true, false, true, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ln, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(time.Minute))
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					_, _ = conn.Write([]byte(tc.answer))
+				}
+			}()
+			alive, known, cause := newTestProber(t).check(context.Background(), probeOf(t, "http://"+ln.Addr().String()),
+				app.HealthCheck{Protocol: app.HTTP, PortIndex: new(1), TimeoutSeconds: 60, IgnoreHTTP1xx: tc.ignore})
+			if alive != tc.alive || known != tc.known || tc.says != strings.HasPrefix(cause, "10") {
+				t.Errorf("alive %v, known %v, cause %q; want %v and %v", alive, known, cause, tc.alive, tc.known)
+			}
+			<-served
+		})
+	}
+}
+
 func TestReadinessKeepsTheAnswer(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/weather")
@@ -100,7 +148,7 @@ func TestReadinessKeepsTheAnswer(t *testing.T) {
 		_, _ = w.Write([]byte("almost"))
 	}))
 	defer server.Close()
-	check := app.ReadinessCheck{Name: "r", Protocol: "HTTP", Path: "/", PortName: "http", TimeoutSeconds: 5, HTTPStatusCodesForReady: []int{200}}
+	check := app.ReadinessCheck{Name: "r", Protocol: "HTTP", Path: "/", PortName: "http", TimeoutSeconds: 60, HTTPStatusCodesForReady: []int{200}}
 	ready, response := newTestProber(t).ask(context.Background(), probeOf(t, server.URL), check)
 	if want := (scheduler.Response{Status: 418, ContentType: "text/weather", Body: "almost"}); ready || response != want {
 		t.Errorf("got %v %+v, want %+v", ready, response, want)
@@ -139,4 +187,30 @@ func TestAddressOfATask(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %q", tc.name, got, err, tc.want)
 		}
 	}
+}
+
+// Requests that wait long for their answers hold up no others, up to a bound; and none holds anything after its end.
+func TestLateAnswersHoldUpNoOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newTestProber(t)
+		begun := time.Now()
+		var leave []func()
+		for range 2 + 2*lateProbes {
+			leave = append(leave, p.slot(t.Context()))
+		}
+		if took, want := time.Since(begun), lateProbes*lateProbe; took != want {
+			t.Errorf("%d requests that are not answered began within %v, want %v", len(leave), took, want)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if p.slot(ctx) != nil {
+			t.Errorf("one more than may be late began")
+		}
+		for _, l := range leave {
+			l()
+		}
+		if len(p.slots)+len(p.late) > 0 {
+			t.Errorf("%d and %d are held after the end of all", len(p.slots), len(p.late))
+		}
+	})
 }

@@ -17,8 +17,15 @@ import (
 	"starling/marathon/state"
 )
 
-// ErrNoInstance is returned where an app has no instance waiting for an offer.
-var ErrNoInstance = errors.New("no instance is waiting")
+var (
+	// ErrNoInstance is returned where an app has no instance waiting for an offer.
+	ErrNoInstance = errors.New("no instance is waiting")
+	// ErrNoBrake is returned where the brake on mass replacement is not on.
+	ErrNoBrake = errors.New("the brake on mass replacement is not on")
+)
+
+// ErrTooManyChanges refuses a change because as many wait already as may (Config.MaxChanges).
+var ErrTooManyChanges = errors.New("too many changes are waiting")
 
 // Change asks for another tree of definitions.
 type Change struct {
@@ -33,6 +40,9 @@ type Change struct {
 	Announce func(root *app.Group) event.Payload
 	// DryRun finds the plan and changes nothing.
 	DryRun bool
+	// By is who asks for it, for the history of deployments; it may be empty.
+	By     string
+	undoes string // the deployment that is rolled back
 }
 
 // Edited is an edited tree.
@@ -52,9 +62,14 @@ type Result struct {
 }
 
 // Change edits the tree of definitions and begins the deployment that follows from that. It returns when both are stored.
-// Errors are those of Edit, *app.Invalid, *state.TooLarge, *scheduler.Locked, *scheduler.TooManyDeployments, ErrNotReady,
-// ErrNotStored and ErrStore; and the cause of ctx, after which the change may or may not have been made.
+// Errors are those of Edit, *app.Invalid, *state.TooLarge, *scheduler.Locked, *scheduler.TooManyDeployments,
+// ErrTooManyChanges, ErrNotReady, ErrNotStored and ErrStore; and ErrTermEnded and the cause of ctx, after which the change may or
+// may not have been made.
 func (m *Marathon) Change(ctx context.Context, c Change) (Result, error) {
+	defer m.changing.Add(-1)
+	if m.changing.Add(1) > int64(m.cfg.MaxChanges) {
+		return Result{}, fmt.Errorf("%w: %d", ErrTooManyChanges, m.cfg.MaxChanges)
+	}
 	var result Result
 	err := m.await(ctx, func(now time.Time) error {
 		var err error
@@ -72,13 +87,14 @@ func (m *Marathon) change(now time.Time, c Change) (Result, error) {
 	old := m.core.View().Root()
 	edited, err := c.Edit(m.core.View())
 	if err != nil {
-		return Result{}, err
+		return Result{}, m.refused(c, err)
 	}
 	root, err := app.Commit(old, edited.Root, app.Change{Now: now, Settings: m.cfg.App, Restart: edited.Restart})
 	if err != nil {
 		return Result{}, m.refused(c, err)
 	}
 	plan := deployment.Diff(uuid.NewString(), old, root, edited.Kill)
+	plan.Origin = deployment.Origin{Begun: app.At(now), By: c.By, Undoes: c.undoes}
 	result := Result{Plan: plan, Root: root}
 	if c.DryRun {
 		return result, nil
@@ -104,8 +120,11 @@ func (m *Marathon) change(now time.Time, c Change) (Result, error) {
 	return result, nil
 }
 
-// refused tells of a change that was refused once it had a tree.
+// refused tells of a change that was refused.
 func (m *Marathon) refused(c Change, err error) error {
+	if c.DryRun {
+		return err
+	}
 	version := app.At(m.cfg.Now())
 	m.core.Announce(event.GroupChangeFailed{GroupID: string(c.Group), Version: version.String(), Reason: err.Error()})
 	return err
@@ -124,14 +143,14 @@ func (m *Marathon) checkQuarantine(plan *deployment.Plan) error {
 	return nil
 }
 
-// CancelDeployment ends a deployment and leaves everything as it is by then. It returns scheduler.ErrNoDeployment where
-// none of that id runs.
-func (m *Marathon) CancelDeployment(ctx context.Context, id string) error {
-	return m.await(ctx, func(time.Time) error { return m.core.Cancel(id) })
+// CancelDeployment ends a deployment and leaves everything as it is by then. by is who asks for it. It returns
+// scheduler.ErrNoDeployment where none of that id runs.
+func (m *Marathon) CancelDeployment(ctx context.Context, id, by string) error {
+	return m.await(ctx, func(now time.Time) error { return m.core.Cancel(now, id, by) })
 }
 
-// RevertDeployment undoes a deployment by another one, which takes its place.
-func (m *Marathon) RevertDeployment(ctx context.Context, id string) (Result, error) {
+// RevertDeployment undoes a deployment by another one, which takes its place. by is who asks for it.
+func (m *Marathon) RevertDeployment(ctx context.Context, id, by string) (Result, error) {
 	var result Result
 	err := m.await(ctx, func(now time.Time) error {
 		d := m.core.View().Deployment(id)
@@ -141,7 +160,7 @@ func (m *Marathon) RevertDeployment(ctx context.Context, id string) (Result, err
 		var err error
 		result, err = m.change(now, Change{
 			Edit:  func(v scheduler.View) (Edited, error) { return Edited{Root: d.Plan.Revert(v.Root())}, nil },
-			Force: true, Group: app.Root,
+			Force: true, Group: app.Root, By: by, undoes: id,
 		})
 		return err
 	})
@@ -156,6 +175,16 @@ func (m *Marathon) KillTasks(ctx context.Context, ids []app.InstanceID, wipe boo
 	})
 }
 
+// LiftBrake has everything that seems dead replaced, though it is most. It returns ErrNoBrake where nothing is held back.
+func (m *Marathon) LiftBrake(ctx context.Context) error {
+	return m.await(ctx, func(now time.Time) error {
+		if !m.core.LiftBrake(now) {
+			return ErrNoBrake
+		}
+		return nil
+	})
+}
+
 // ResetDelay ends the backoff of an app. It returns ErrNoInstance if no instance of it waits.
 func (m *Marathon) ResetDelay(ctx context.Context, id app.PathID) error {
 	return m.await(ctx, func(time.Time) error {
@@ -166,10 +195,27 @@ func (m *Marathon) ResetDelay(ctx context.Context, id app.PathID) error {
 	})
 }
 
-// Abdicate gives leadership up: all state in memory is dropped, and loaded again. It returns at once.
-func (m *Marathon) Abdicate(ctx context.Context) error {
+// Abdicate gives leadership up: a moment later all state in memory is dropped, and another one leads, or this one again. What
+// the next leader is to do before is stored when it returns. It returns ErrHandover where that is impossible.
+func (m *Marathon) Abdicate(ctx context.Context, h Handover) error {
+	h, err := h.byName(m.cfg.Backups)
+	if err != nil {
+		return err
+	}
+	m.mu.RLock()
+	documents := m.documents
+	m.mu.RUnlock()
+	if documents == nil {
+		return ErrNotReady
+	}
+	if err := h.leave(ctx, documents, m.cfg.Now()); err != nil {
+		return fmt.Errorf("cannot leave a backup or restore to the next leader: %w", err)
+	}
 	return m.await(ctx, func(time.Time) error {
-		m.failed = errAbdicated
+		select {
+		case m.leaving <- struct{}{}:
+		default: // somebody has asked already
+		}
 		return nil
 	})
 }
@@ -238,13 +284,8 @@ func (m *Marathon) Events() *event.Bus { return &m.events }
 // Config returns the settings, which must not be modified.
 func (m *Marathon) Config() Config { return m.cfg }
 
-// Leader is the host:port of the leader: this Marathon, once its state is loaded; else nothing.
-func (m *Marathon) Leader() string {
-	if !m.Loaded() {
-		return ""
-	}
-	return m.cfg.Address
-}
+// Leader is the host:port of the leader, as far as is known, and of this one only once its state is loaded; else nothing.
+func (m *Marathon) Leader() string { return m.Standing().Leader }
 
 // MesosUI is a link to the user interface of the master, nothing when no master is known.
 func (m *Marathon) MesosUI() string {

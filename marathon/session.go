@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"starling/marathon/app"
 	"starling/marathon/scheduler"
 	"starling/master/mesos"
 	"starling/master/mesos/client"
@@ -26,6 +27,8 @@ const (
 // session is one subscription at a master. Calls are made one after the other, in the order of the decisions.
 type session struct {
 	stream *client.Stream
+	holds  func() error // tells whether the term lasts, by the clock
+	roles  []string     // that it was asked for with
 
 	mu    sync.Mutex
 	calls []*call.Call  // guarded by mu; waiting to be sent
@@ -60,6 +63,10 @@ func (s *session) take() []*call.Call {
 func (s *session) run(ctx context.Context) error {
 	for {
 		for _, c := range s.take() {
+			if err := s.holds(); err != nil {
+				s.stream.Close()
+				return err
+			}
 			if err := s.stream.Call(ctx, c); err != nil {
 				s.stream.Close()
 				return err
@@ -73,14 +80,14 @@ func (s *session) run(ctx context.Context) error {
 	}
 }
 
-// subscribe keeps a session open until ctx ends.
+// subscribe keeps a session open until ctx ends, or the master has ended one for good.
 func (m *Marathon) subscribe(ctx context.Context) {
 	pause := newPause(m.cfg)
 	for ctx.Err() == nil {
 		begun := time.Now()
 		err := m.hold(ctx)
-		if ctx.Err() != nil {
-			return
+		if ctx.Err() != nil || errors.Is(err, ErrFrameworkRemoved) || errors.Is(err, ErrSuperseded) {
+			return // the term ends once the loop comes to that, which may take as long as a write
 		}
 		m.log.Warn("session with the master ended", "err", err)
 		if time.Since(begun) > goodSession {
@@ -96,7 +103,7 @@ func (m *Marathon) subscribe(ctx context.Context) {
 func (m *Marathon) hold(ctx context.Context) error {
 	m.mu.RLock()
 	view := m.core.View()
-	id, roles := view.FrameworkID(), view.Roles()
+	id, roles, holds := view.FrameworkID(), view.Roles(), m.holds
 	m.mu.RUnlock()
 	subscribe := &call.Call{
 		Type: call.Call_SUBSCRIBE.Enum(), Subscribe: &call.Call_Subscribe{FrameworkInfo: m.frameworkInfo(id, roles)},
@@ -111,11 +118,14 @@ func (m *Marathon) hold(ctx context.Context) error {
 		return err
 	}
 	defer stream.Close()
-	s := &session{stream: stream, wake: make(chan struct{}, 1)}
+	s := &session{stream: stream, holds: holds, roles: roles, wake: make(chan struct{}, 1)}
 	sent := make(chan error, 1) // one value, when the sender has ended
 	go func() { sent <- s.run(ctx) }()
 	m.enter(ctx, func(time.Time) { m.session = s })
 	var wg sync.WaitGroup
+	if m.cfg.Distances != nil {
+		wg.Go(func() { m.measure(ctx, stream.Master()) })
+	}
 	if m.leaders != nil {
 		wg.Go(func() {
 			if other := m.leaders.left(ctx, stream.Master()); other != "" {
@@ -160,15 +170,36 @@ func (m *Marathon) listen(ctx context.Context, s *session) error {
 				return
 			}
 			if subscribed, ok := in.(scheduler.Subscribed); ok {
+				subscribed.Roles = s.roles
+				in = subscribed
 				info := e.GetSubscribed().GetMasterInfo()
 				m.master = masterInfo{hostname: info.GetHostname(), port: int(info.GetPort())}
 				m.log.Info("subscribed", "framework_id", subscribed.FrameworkID, "addr", s.stream.Master())
 			}
+			begun, unknown := time.Now(), m.isUnknown(in)
 			m.core.Handle(now, in)
+			if unknown {
+				m.registry.Timer(timerUnknown).Observe(time.Since(begun))
+			}
 		}) {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// isUnknown tells of a status of a task that no instance has. It is asked under the lock.
+func (m *Marathon) isUnknown(in scheduler.Input) bool {
+	status, ok := in.(scheduler.Status)
+	if !ok {
+		return false
+	}
+	taskID := status.Status.GetTaskId().GetValue()
+	id, err := app.ParseTaskID(taskID)
+	if err != nil {
+		return false
+	}
+	i := m.core.View().Instance(id.Instance)
+	return i == nil || !i.Has(taskID)
 }
 
 // inputOf makes the input of an event, nil for those that mean nothing here.
@@ -208,7 +239,7 @@ func (m *Marathon) masterError(ctx context.Context, message string) error {
 	default:
 		return fmt.Errorf("the master says: %s", message)
 	}
-	m.log.Error("marathon can't go on; tasks are left as they are", "err", fatal)
+	m.log.Error("the master has ended the session for good; tasks are left as they are", "err", fatal)
 	m.enter(ctx, func(time.Time) { m.failed = fatal })
 	return fatal
 }

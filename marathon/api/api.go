@@ -42,15 +42,29 @@ type Config struct {
 	// Gatherer is what /metrics/prometheus shows besides Marathon's own numbers, which are always there; may be nil.
 	Gatherer prometheus.Gatherer
 	Log      *slog.Logger
+	// Proxy says how the leader is reached where this Marathon is not the one.
+	Proxy Proxy
 	// Mount adds routes of others, such as the web UI, ahead of these; may be nil.
 	Mount func(*fiber.App)
+
+	// HTTP is what a front of the API is asked for: who may come in, how many at a time, and what answers look like.
+	HTTP HTTP
+	// HidePrometheus makes /metrics/prometheus unknown.
+	HidePrometheus bool
+	// Logging is what /logging shows and sets; nil makes that unknown. Flags are what /config shows: no secrets among them.
+	Logging Logging
+	Flags   map[string]string
 }
 
 type api struct {
 	m        *marathon.Marathon
 	log      *slog.Logger
 	gatherer prometheus.Gatherer
-	leader   string // the base URL of the leader
+	http     HTTP
+	hideProm bool
+	logging  Logging
+	flags    map[string]string
+	follow   *follower
 }
 
 // New returns the application, to be run by server.Serve.
@@ -61,12 +75,18 @@ func New(cfg Config) *fiber.App {
 	if cfg.Gatherer != nil {
 		gatherers = append(gatherers, cfg.Gatherer)
 	}
+	settings := cfg.Marathon.Config()
 	a := &api{
 		m: cfg.Marathon, log: cfg.Log.With("component", "marathon/api"), gatherer: gatherers,
-		leader: "http://" + cfg.Marathon.Config().Address,
+		http: cfg.HTTP, hideProm: cfg.HidePrometheus, logging: cfg.Logging, flags: cfg.Flags, follow: newFollower(cfg.Proxy, &settings),
 	}
 	fapp := server.NewApp(server.Options{Log: a.log, WriteError: a.writeError, WriteTimeout: time.Minute})
+	touch(cfg.Marathon.Registry())
+	a.front(fapp)
 	fapp.Use(a.headers)
+	fapp.Use(a.guard)
+	fapp.Use(a.straight)
+	fapp.Use(a.proxy)
 	if cfg.Mount != nil {
 		cfg.Mount(fapp)
 	}
@@ -84,10 +104,17 @@ var fixedHeaders = [][2]string{
 }
 
 func (a *api) headers(c *fiber.Ctx) error {
-	c.Set("X-Marathon-Leader", a.leader)
+	if leader := a.leaderURL(); leader != "" {
+		c.Set(headerLeader, leader)
+	}
 	for _, h := range fixedHeaders {
 		c.Set(h[0], h[1])
 	}
+	return c.Next()
+}
+
+// straight lets no path by that leads up.
+func (a *api) straight(c *fiber.Ctx) error {
 	if climbs(c.OriginalURL()) {
 		return a.fail(c, refusal(fiber.StatusNotFound, "URI not found"))
 	}
@@ -135,7 +162,9 @@ func (a *api) dispatch(c *fiber.Ctx) error {
 	slices.Sort(allow)
 	c.Set(fiber.HeaderAllow, strings.Join(allow, ", "))
 	if method == fiber.MethodOptions {
-		return c.SendStatus(fiber.StatusOK)
+		c.Status(fiber.StatusOK)
+		c.Context().Response.ResetBody()
+		return nil
 	}
 	return a.fail(c, refusal(fiber.StatusMethodNotAllowed, "Method not allowed"))
 }
@@ -151,8 +180,12 @@ func (a *api) route(path []string) methods {
 		return methods{fiber.MethodGet: a.toUI}
 	case first == "v2" && len(path) > 1:
 		return a.routeV2(path[1], path[2:])
-	case first == "metrics" && len(path) == 2 && path[1] == "prometheus":
+	case first == "metrics" && len(path) == 2 && path[1] == "prometheus" && !a.hideProm:
 		return methods{fiber.MethodGet: a.prometheus}
+	case first == "api-console" && (len(path) == 1 || len(path) == 2 && path[1] == "index.html"):
+		return methods{fiber.MethodGet: a.getConsole}
+	case first == "public":
+		return a.routePublic(path)
 	case len(path) > 1:
 		return nil
 	}
@@ -163,6 +196,15 @@ func (a *api) route(path []string) methods {
 		return methods{fiber.MethodGet: a.health}
 	case "metrics":
 		return methods{fiber.MethodGet: a.metrics}
+	case "help":
+		return methods{fiber.MethodGet: a.toConsole}
+	case "config":
+		return methods{fiber.MethodGet: a.getConfig}
+	case "logging":
+		if a.logging == nil {
+			return nil
+		}
+		return methods{fiber.MethodGet: a.getLogging, fiber.MethodPost: a.postLogging}
 	default:
 		return nil
 	}
@@ -172,6 +214,8 @@ func (a *api) routeV2(what string, rest []string) methods {
 	switch what {
 	case "apps":
 		return a.routeApps(rest)
+	case "pods", "pods::status":
+		return a.routePods(what, rest)
 	case "groups":
 		return a.routeGroups(rest)
 	case "tasks":
@@ -186,6 +230,9 @@ func (a *api) routeV2(what string, rest []string) methods {
 		case 0:
 			return methods{fiber.MethodGet: a.getDeployments}
 		case 1:
+			if rest[0] == "history" {
+				return methods{fiber.MethodGet: a.getHistory}
+			}
 			return methods{fiber.MethodGet: a.getDeployment(rest[0]), fiber.MethodDelete: a.deleteDeployment(rest[0])}
 		}
 	case "queue":
@@ -194,6 +241,14 @@ func (a *api) routeV2(what string, rest []string) methods {
 			return methods{fiber.MethodGet: a.getQueue}
 		case len(rest) > 1 && rest[len(rest)-1] == "delay":
 			return methods{fiber.MethodDelete: a.deleteDelay(rest[:len(rest)-1])}
+		}
+	case "orphans":
+		return a.routeOrphans(rest)
+	case "schemas":
+		if len(rest) == 1 {
+			if schema, ok := app.Schema(rest[0]); ok {
+				return methods{fiber.MethodGet: func(c *fiber.Ctx) error { return writeJSON(c, fiber.StatusOK, schema) }}
+			}
 		}
 	case "plugins":
 		if len(rest) == 0 {
@@ -214,8 +269,16 @@ func (a *api) routeV2(what string, rest []string) methods {
 		return methods{fiber.MethodGet: a.getInfo}
 	case "leader":
 		return methods{fiber.MethodGet: a.getLeader, fiber.MethodDelete: a.deleteLeader}
+	case "brake":
+		return methods{fiber.MethodGet: a.getBrake, fiber.MethodDelete: a.deleteBrake}
+	case "handover":
+		return methods{fiber.MethodGet: a.getHandover}
 	case "events":
 		return methods{fiber.MethodGet: a.getEvents}
+	case "eventSubscriptions":
+		return methods{
+			fiber.MethodGet: a.getSubscriptions, fiber.MethodPost: a.postSubscription, fiber.MethodDelete: a.deleteSubscription,
+		}
 	default:
 		return nil
 	}
@@ -262,11 +325,16 @@ func (a *api) fail(c *fiber.Ctx, err error) error {
 	switch {
 	case errors.Is(err, marathon.ErrNotReady):
 		return writeJSON(c, fiber.StatusServiceUnavailable, message{"Marathon is starting up, or shutting down"})
+	case errors.Is(err, marathon.ErrTooManyChanges):
+		return writeJSON(c, fiber.StatusServiceUnavailable, message{"Too many changes are waiting to be made. Nothing was changed; try again later."})
 	case errors.Is(err, marathon.ErrStore):
 		return writeJSON(c, fiber.StatusServiceUnavailable, message{"The store has not taken a write for some time. Nothing was changed; try again later."})
 	case errors.Is(err, marathon.ErrNotStored):
 		a.log.Error("request could not be stored", "method", c.Method(), "path", c.Path(), "err", err)
 		return writeJSON(c, fiber.StatusServiceUnavailable, message{"The store has refused the change, so nothing was changed."})
+	case errors.Is(err, marathon.ErrTermEnded):
+		a.log.Warn("leadership ended during a request", "method", c.Method(), "path", c.Path(), "err", err)
+		return writeJSON(c, fiber.StatusServiceUnavailable, message{"Leadership has changed meanwhile. The request may still take effect."})
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, server.ErrStopping):
 		a.log.Warn("request not served in time", "method", c.Method(), "path", c.Path(), "err", err)
 		return writeJSON(c, fiber.StatusServiceUnavailable, message{"The request could not be served in time. It may still take effect."})

@@ -51,6 +51,7 @@ func (a *api) routeApps(rest []string) methods {
 			if _, err := app.ParseInstanceID(rest[n-1]); err == nil {
 				return methods{fiber.MethodDelete: a.deleteAppTask(above, rest[n-1])}
 			}
+			one[fiber.MethodDelete] = a.deleteAppOrTask(id, above, rest[n-1])
 		}
 	}
 	return one
@@ -72,6 +73,7 @@ func deployed(c *fiber.Ctx, status int, r marathon.Result) error {
 func (a *api) change(c *fiber.Ctx, ch marathon.Change) (marathon.Result, error) {
 	ctx, cancel := a.context(c)
 	defer cancel()
+	ch.By = a.askedBy(c)
 	return a.m.Change(ctx, ch)
 }
 
@@ -234,7 +236,7 @@ func (a *api) putApp(path string, create bool) fiber.Handler {
 				if created && !create {
 					return marathon.Edited{}, noApp(path)
 				}
-				def, err := updated(draft, root, id, partial, settings)
+				def, err := updated(draft, root, id, changing{partial, flagOf(c, "force", false), settings})
 				if err != nil {
 					return marathon.Edited{}, err
 				}
@@ -252,14 +254,21 @@ func (a *api) putApp(path string, create bool) fiber.Handler {
 	}
 }
 
+// changing is how an app is changed: its fields one by one or as a whole, and whether by force.
+type changing struct {
+	partial, force bool
+	settings       app.Settings
+}
+
 // updated makes the definition that a draft asks for: a new app, or the old one with what the draft says.
-func updated(draft *app.Draft, root *app.Group, id app.PathID, partial bool, settings app.Settings) (*app.App, error) {
-	rules := root.RulesFor(id, settings)
+func updated(draft *app.Draft, root *app.Group, id app.PathID, how changing) (*app.App, error) {
+	rules := root.RulesFor(id, how.settings)
+	rules.Force = how.force
 	old := root.App(id)
 	switch {
 	case old == nil:
 		return draft.Create(id, rules)
-	case partial:
+	case how.partial:
 		return draft.Update(old, rules)
 	default:
 		return draft.Replace(old, rules)
@@ -316,7 +325,11 @@ func (a *api) putApps(create bool) fiber.Handler {
 		}
 		ids := make([]app.PathID, len(drafts))
 		for i, draft := range drafts {
-			if ids[i], err = draft.ID(app.Root); err != nil {
+			ids[i], err = draft.ID(app.Root)
+			if invalid, ok := errors.AsType[*app.Invalid](err); ok {
+				err = (*app.Invalid)(nil).Join(invalid, i)
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -326,15 +339,23 @@ func (a *api) putApps(create bool) fiber.Handler {
 			Force: flagOf(c, "force", false), Group: app.Root,
 			Edit: func(v scheduler.View) (marathon.Edited, error) {
 				root := v.Root()
+				var all *app.Invalid
 				for i, draft := range drafts {
 					if root.App(ids[i]) == nil && !create {
 						return marathon.Edited{}, noApp(string(ids[i]))
 					}
-					def, err := updated(draft, root, ids[i], partial, settings)
+					def, err := updated(draft, root, ids[i], changing{partial, flagOf(c, "force", false), settings})
+					if invalid, ok := errors.AsType[*app.Invalid](err); ok {
+						all = all.Join(invalid, i)
+						continue
+					}
 					if err != nil {
 						return marathon.Edited{}, err
 					}
 					root = root.WithApp(def)
+				}
+				if all != nil {
+					return marathon.Edited{}, all
 				}
 				return marathon.Edited{Root: root}, nil
 			},
@@ -368,21 +389,46 @@ func (a *api) deleteApp(path string) fiber.Handler {
 	}
 }
 
+// deleteAppOrTask is asked for a path that may name an app of a group "tasks" and, where there is none of that id, can only
+// be meant for a task, though nobody has such tasks.
+func (a *api) deleteAppOrTask(path, above, task string) fiber.Handler {
+	return func(c *fiber.Ctx) error {
+		if id, err := app.ParseID("/"+path, app.Root); err == nil && a.exists(id) {
+			return a.deleteApp(path)(c)
+		}
+		if id, err := app.ParseID("/"+above, app.Root); err != nil || !a.exists(id) {
+			return a.orNotReady(noApp(above))
+		}
+		return noTask(task)
+	}
+}
+
 func (a *api) restartApp(path string) fiber.Handler {
+	return a.restart(path, (*app.Group).App, noApp, nil)
+}
+
+// restart has all instances of what find finds replaced; none says that there is no such thing.
+func (a *api) restart(path string, find func(*app.Group, app.PathID) *app.App, none func(string) error,
+	announce func(*fiber.Ctx) func(*app.Group) event.Payload,
+) fiber.Handler {
 	return func(c *fiber.Ctx) error {
 		id, err := app.ParseID("/"+path, app.Root)
 		if err != nil {
-			return noApp(path)
+			return none(path)
 		}
-		result, err := a.change(c, marathon.Change{
+		change := marathon.Change{
 			Force: flagOf(c, "force", false), Group: id.Parent(),
 			Edit: func(v scheduler.View) (marathon.Edited, error) {
-				if v.Root().App(id) == nil {
-					return marathon.Edited{}, noApp(path)
+				if find(v.Root(), id) == nil {
+					return marathon.Edited{}, none(path)
 				}
 				return marathon.Edited{Root: v.Root(), Restart: []app.PathID{id}}, nil
 			},
-		})
+		}
+		if announce != nil {
+			change.Announce = announce(c)
+		}
+		result, err := a.change(c, change)
 		if err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func (a *api) deleteDeployment(id string) fiber.Handler {
 		ctx, cancel := a.context(c)
 		defer cancel()
 		if flagOf(c, "force", false) {
-			err := a.m.CancelDeployment(ctx, id)
+			err := a.m.CancelDeployment(ctx, id, a.askedBy(c))
 			if errors.Is(err, scheduler.ErrNoDeployment) {
 				return noDeployment(id)
 			}
@@ -79,7 +79,7 @@ func (a *api) deleteDeployment(id string) fiber.Handler {
 			c.Context().Response.ResetBody()
 			return nil
 		}
-		result, err := a.m.RevertDeployment(ctx, id)
+		result, err := a.m.RevertDeployment(ctx, id, a.askedBy(c))
 		if errors.Is(err, scheduler.ErrNoDeployment) {
 			return noDeployment(id)
 		}
@@ -92,13 +92,22 @@ func (a *api) deleteDeployment(id string) fiber.Handler {
 
 // queueItem is an app that has instances waiting for an offer.
 type queueItem struct {
-	App     *app.App      `json:"app"`
-	Count   int           `json:"count"`
-	Role    string        `json:"role"`
+	App   *app.App           `json:"app,omitempty"`
+	Pod   *app.PodDefinition `json:"pod,omitempty"`
+	Count int                `json:"count"`
+	// Role is left out where it is *: marathon-python refuses items with fields that it does not know.
+	Role    string        `json:"role,omitempty"`
 	Delay   queueDelay    `json:"delay"`
 	Since   app.Timestamp `json:"since"`
 	Summary queueSummary  `json:"processedOffersSummary"`
 	Unused  []unusedOffer `json:"lastUnusedOffers,omitzero"`
+	// HeldBack is ours: how many instances the brake on mass replacement keeps from being replaced, and why.
+	HeldBack *heldBack `json:"heldBack,omitempty"`
+}
+
+type heldBack struct {
+	Count int    `json:"count"`
+	Why   string `json:"why"`
 }
 
 type queueDelay struct {
@@ -155,27 +164,44 @@ type attributeInfo struct {
 func (a *api) getQueue(c *fiber.Ctx) error {
 	var queue []scheduler.Queued
 	var now time.Time
-	if err := a.m.Read(func(v scheduler.View, at time.Time) { queue, now = v.Queue(at), at }); err != nil {
+	var brake scheduler.Brake
+	if err := a.m.Read(func(v scheduler.View, at time.Time) { queue, brake, now = v.Queue(at), v.Brake(at), at }); err != nil {
 		return err
 	}
-	embedOffers := slices.Contains(queryAll(c, "embed"), "lastUnusedOffers")
+	embeds := queryAll(c, "embed")
+	embedOffers := slices.Contains(embeds, "lastUnusedOffers")
+	embedHeld := slices.Contains(embeds, "heldBack") // as ours it is for those who ask
 	items := []queueItem{}
 	for _, q := range queue {
+		if q.Count == 0 && !embedHeld {
+			continue
+		}
 		item := queueItem{
-			App: q.App, Count: q.Count, Role: q.Role, Since: app.At(q.Since), Delay: queueDelay{Overdue: true},
+			Count: q.Count, Role: q.Role, Since: app.At(q.Since), Delay: queueDelay{Overdue: true},
 			Summary: queueSummary{
 				Processed: q.Processed, Unused: q.Unused, LastUnused: app.At(q.LastUnused), LastUsed: app.At(q.LastUsed),
 			},
 		}
+		if q.App.Pod != nil {
+			item.Pod = q.App.PodDefinition()
+		} else {
+			item.App = q.App
+		}
+		if item.Role == "*" {
+			item.Role = ""
+		}
 		if q.Until.After(now) {
 			item.Delay = queueDelay{TimeLeftSeconds: int((q.Until.Sub(now) + time.Second - 1) / time.Second)}
+		}
+		if q.HeldBack > 0 && embedHeld {
+			item.HeldBack = &heldBack{Count: q.HeldBack, Why: brake.Reason()}
 		}
 		refusals := make([][]task.Refusal, len(q.Refusals))
 		for i, r := range q.Refusals {
 			refusals[i] = r.Reasons
 		}
 		item.Summary.LastOffers = task.Summary(refusals)
-		item.Summary.Attempt = funnel(q.Attempt, q.Processed)
+		item.Summary.Attempt = task.Rows(q.Attempt, q.Processed)
 		if embedOffers {
 			item.Unused = []unusedOffer{}
 			for _, r := range q.Refusals {
@@ -185,16 +211,6 @@ func (a *api) getQueue(c *fiber.Ctx) error {
 		items = append(items, item)
 	}
 	return writeJSON(c, fiber.StatusOK, map[string]any{"queue": items})
-}
-
-// funnel shows how many of all offers each reason has held back.
-func funnel(declined map[task.Reason]int, processed int) []task.FunnelRow {
-	rows := make([]task.FunnelRow, 0, len(task.Funnel()))
-	for _, reason := range task.Funnel() {
-		rows = append(rows, task.FunnelRow{Reason: reason, Declined: declined[reason], Processed: processed})
-		processed -= declined[reason]
-	}
-	return rows
 }
 
 func unusedOf(r scheduler.Refusal) unusedOffer {

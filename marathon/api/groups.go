@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -17,20 +16,22 @@ import (
 	"starling/marathon/state"
 )
 
-// routeGroups finds what a path below /v2/groups means: an id, and perhaps a view of it.
+// routeGroups finds what a path below /v2/groups means: an id and, to those who read, perhaps a view of it. So a group that
+// is named like a view can be changed, and seen in the one above it.
 func (a *api) routeGroups(rest []string) methods {
+	get := a.getGroup(rest)
 	if n := len(rest); n > 0 {
 		switch {
 		case rest[n-1] == "apps":
-			return methods{fiber.MethodGet: a.getGroupApps(rest[:n-1])}
+			get = a.getGroupApps(rest[:n-1])
 		case rest[n-1] == "versions":
-			return methods{fiber.MethodGet: a.getGroupVersions(rest[:n-1])}
+			get = a.getGroupVersions(rest[:n-1])
 		case n > 1 && rest[n-2] == "versions":
-			return methods{fiber.MethodGet: a.getGroupVersion(rest[:n-2], rest[n-1])}
+			get = a.getGroupVersion(rest[:n-2], rest[n-1])
 		}
 	}
 	return methods{
-		fiber.MethodGet: a.getGroup(rest), fiber.MethodPost: a.postGroup(rest), fiber.MethodPut: a.putGroup(rest),
+		fiber.MethodGet: get, fiber.MethodPost: a.postGroup(rest), fiber.MethodPut: a.putGroup(rest),
 		fiber.MethodPatch: a.patchGroup(rest), fiber.MethodDelete: a.deleteGroup(rest),
 	}
 }
@@ -43,17 +44,18 @@ func noGroup(id string) error {
 type groupInfo struct {
 	ID           app.PathID    `json:"id"`
 	Apps         []appInfo     `json:"apps"`
-	Pods         []struct{}    `json:"pods"`
+	Pods         []*podStatus  `json:"pods"`
 	Groups       []groupInfo   `json:"groups"`
 	Dependencies []app.PathID  `json:"dependencies"`
 	Version      app.Timestamp `json:"version"`
-	EnforceRole  *bool         `json:"enforceRole,omitempty"`
+	// EnforceRole is shown where it is true alone: marathon-python refuses groups with fields that it does not know.
+	EnforceRole bool `json:"enforceRole,omitempty"`
 }
 
 // groupEmbed says which parts of a group are shown.
 type groupEmbed struct {
-	apps, groups bool
-	status       embed
+	apps, pods, groups bool
+	status             embed
 }
 
 func groupEmbedOf(c *fiber.Ctx) groupEmbed {
@@ -63,20 +65,22 @@ func groupEmbedOf(c *fiber.Ctx) groupEmbed {
 		switch strings.TrimPrefix(value, "group.") {
 		case "apps":
 			e.apps = true
+		case "pods":
+			e.pods = true
 		case "groups":
 			e.groups = true
 		}
 	}
 	if len(values) == 0 {
-		e.apps, e.groups = true, true
+		e.apps, e.pods, e.groups = true, true, true
 	}
 	return e
 }
 
-func groupOf(group *app.Group, e groupEmbed, info func(*app.App) appInfo) groupInfo {
+func groupOf(group *app.Group, e groupEmbed, info func(*app.App) appInfo, status func(*app.App) *podStatus) groupInfo {
 	out := groupInfo{
-		ID: group.ID, Apps: []appInfo{}, Pods: []struct{}{}, Groups: []groupInfo{}, Dependencies: group.Dependencies,
-		Version: group.Version, EnforceRole: group.EnforceRole,
+		ID: group.ID, Apps: []appInfo{}, Pods: []*podStatus{}, Groups: []groupInfo{}, Dependencies: group.Dependencies,
+		Version: group.Version, EnforceRole: group.EnforceRole != nil && *group.EnforceRole,
 	}
 	if out.Dependencies == nil {
 		out.Dependencies = []app.PathID{}
@@ -86,9 +90,14 @@ func groupOf(group *app.Group, e groupEmbed, info func(*app.App) appInfo) groupI
 			out.Apps = append(out.Apps, info(group.Apps[id]))
 		}
 	}
+	if e.pods {
+		for _, id := range slices.Sorted(maps.Keys(group.Pods)) {
+			out.Pods = append(out.Pods, status(group.Pods[id]))
+		}
+	}
 	if e.groups {
 		for _, id := range slices.Sorted(maps.Keys(group.Groups)) {
-			out.Groups = append(out.Groups, groupOf(group.Groups[id], e, info))
+			out.Groups = append(out.Groups, groupOf(group.Groups[id], e, info, status))
 		}
 	}
 	return out
@@ -99,7 +108,8 @@ func (a *api) getGroup(rest []string) fiber.Handler {
 		e := groupEmbedOf(c)
 		var out groupInfo
 		found, err := a.readGroup(rest, func(v scheduler.View, now time.Time, group *app.Group) {
-			out = groupOf(group, e, func(def *app.App) appInfo { return infoOf(v, now, def, e.status) })
+			out = groupOf(group, e, func(def *app.App) appInfo { return infoOf(v, now, def, e.status) },
+				func(pod *app.App) *podStatus { return podStatusOf(v, now, pod, false) })
 		})
 		if err != nil {
 			return err
@@ -170,8 +180,8 @@ func (a *api) getGroupVersion(rest []string, text string) fiber.Handler {
 		if err != nil || tree.Group(id) == nil {
 			return refusal(fiber.StatusNotFound, "Group '%s' does not exist in version %s", id, version)
 		}
-		all := groupEmbed{apps: true, groups: true}
-		return writeJSON(c, fiber.StatusOK, groupOf(tree.Group(id), all, func(def *app.App) appInfo { return appInfo{App: def} }))
+		all := groupEmbed{apps: true, pods: true, groups: true}
+		return writeJSON(c, fiber.StatusOK, groupOf(tree.Group(id), all, func(def *app.App) appInfo { return appInfo{App: def} }, pastPod))
 	}
 }
 
@@ -185,6 +195,7 @@ func groupUpdate(c *fiber.Ctx, rest []string) (*app.GroupUpdate, app.PathID, err
 	if err != nil {
 		return nil, "", err
 	}
+	update.Force = flagOf(c, "force", false)
 	id, err := update.ID(request)
 	return update, id, err
 }
@@ -203,6 +214,8 @@ func (a *api) postGroup(rest []string) fiber.Handler {
 				switch {
 				case root.Group(id) != nil:
 					return marathon.Edited{}, refusal(fiber.StatusConflict, "Group %s is already created. Use PUT to change this group.", id)
+				case root.Pod(id) != nil:
+					return marathon.Edited{}, refusal(fiber.StatusConflict, "A pod with the path %s already exists.", id)
 				case root.App(id) != nil:
 					return marathon.Edited{}, refusal(fiber.StatusConflict, "An app with the path %s already exists.", id)
 				}
@@ -282,8 +295,8 @@ func (a *api) patchGroup(rest []string) fiber.Handler {
 		var body struct {
 			EnforceRole *bool `json:"enforceRole"`
 		}
-		if err := json.Unmarshal(c.Body(), &body); err != nil {
-			return &app.Invalid{Message: app.MessageJSON, Syntax: err.Error()}
+		if err := readBody(c, &body); err != nil {
+			return err
 		}
 		if body.EnforceRole == nil {
 			return &app.Invalid{Message: app.MessageJSON, Details: []app.Detail{{Path: "/enforceRole", Errors: []string{"error.path.missing"}}}}

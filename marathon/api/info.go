@@ -55,7 +55,6 @@ type appInfo struct {
 	Readiness      []readinessInfo    `json:"readinessCheckResults,omitzero"`
 	Failure        *scheduler.Failure `json:"lastTaskFailure,omitempty"`
 	TaskStats      *stats             `json:"taskStats,omitempty"`
-	TasksStats     *stats             `json:"tasksStats,omitempty"`
 }
 
 // newInfo is what is shown of an app that was just made.
@@ -100,7 +99,6 @@ func infoOf(v scheduler.View, now time.Time, def *app.App, show embed) appInfo {
 	}
 	if show.stats {
 		info.TaskStats = statsOf(v, now, def, instances)
-		info.TasksStats = info.TaskStats
 	}
 	return info
 }

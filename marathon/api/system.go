@@ -3,23 +3,30 @@ package api
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
-	"github.com/gofiber/fiber/v2/middleware/adaptor"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"starling/marathon"
 	"starling/marathon/event"
 	"starling/marathon/scheduler"
 	"starling/master/mesos/server"
+	"starling/master/store"
 )
 
 // heartbeat is the time between the empty lines that keep an event stream alive.
 const heartbeat = 10 * time.Second
 
+// toUI leads to /ui/ and, as long as nothing is mounted there, from there to the description of the API.
 func (a *api) toUI(c *fiber.Ctx) error {
-	c.Set(fiber.HeaderLocation, "/ui/")
+	if path, _, _ := strings.Cut(server.OriginalURI(c), "?"); strings.HasSuffix(path, "/ui/") {
+		c.Set(fiber.HeaderLocation, "/api-console/index.html")
+	} else {
+		c.Set(fiber.HeaderLocation, "/ui/")
+	}
 	c.Status(fiber.StatusFound)
 	c.Context().Response.ResetBody()
 	return nil
@@ -50,62 +57,8 @@ func (a *api) health(c *fiber.Ctx) error {
 	return nil
 }
 
-// numbers is the form of /metrics, which other kinds of numbers have a place in as well.
-type numbers struct {
-	Version    string              `json:"version"`
-	Counters   map[string]count    `json:"counters"`
-	Gauges     map[string]value    `json:"gauges"`
-	Histograms map[string]struct{} `json:"histograms"`
-	Meters     map[string]struct{} `json:"meters"`
-	Timers     map[string]struct{} `json:"timers"`
-}
-
-type count struct {
-	Count float64 `json:"count"`
-}
-
-type value struct {
-	Value float64 `json:"value"`
-}
-
-func (a *api) metrics(c *fiber.Ctx) error {
-	n := numbers{
-		Version: "4.0.0", Counters: map[string]count{}, Gauges: map[string]value{},
-		Histograms: map[string]struct{}{}, Meters: map[string]struct{}{}, Timers: map[string]struct{}{},
-	}
-	for _, metric := range a.m.Metrics() {
-		if metric.Counter {
-			n.Counters[metric.Name] = count{metric.Value}
-		} else {
-			n.Gauges[metric.Name] = value{metric.Value}
-		}
-	}
-	return writeJSON(c, fiber.StatusOK, n)
-}
-
-func (a *api) prometheus(c *fiber.Ctx) error {
-	return adaptor.HTTPHandler(promhttp.HandlerFor(a.gatherer, promhttp.HandlerOpts{}))(c)
-}
-
 func (a *api) getPlugins(c *fiber.Ctx) error {
 	return writeJSON(c, fiber.StatusOK, map[string]any{"plugins": []struct{}{}})
-}
-
-func (a *api) getLeader(c *fiber.Ctx) error {
-	leader := a.m.Leader()
-	if leader == "" {
-		return refusal(fiber.StatusNotFound, "There is no leader")
-	}
-	return writeJSON(c, fiber.StatusOK, map[string]string{"leader": leader})
-}
-
-func (a *api) deleteLeader(c *fiber.Ctx) error {
-	ctx, cancel := a.context(c)
-	defer cancel()
-	if err := a.m.Abdicate(ctx); err != nil {
-		return err
-	}
-	return writeJSON(c, fiber.StatusOK, message{"Leadership abdicated"})
 }
 
 func (a *api) getInfo(c *fiber.Ctx) error {
@@ -122,19 +75,14 @@ func (a *api) getInfo(c *fiber.Ctx) error {
 		return text
 	}
 	ms := func(d time.Duration) int64 { return d.Milliseconds() }
-	features := []string{}
-	if cfg.TaskKilling {
-		features = append(features, "task_killing")
-	}
-	if cfg.GPUs {
-		features = append(features, "gpu_resources")
-	}
+	proxy := a.follow.proxy
+	// No other names than Marathon's: marathon-python refuses any that it does not know.
 	return writeJSON(c, fiber.StatusOK, map[string]any{
-		"name": "marathon", "version": marathon.APIVersion, "buildref": "unknown", "project_version": cfg.Version,
+		"name": "marathon", "version": marathon.APIVersion, "buildref": "starling " + cfg.Version,
 		"elected": a.m.Loaded(), "leader": known(a.m.Leader()), "frameworkId": known(framework),
 		"marathon_config": map[string]any{
 			"master": a.m.MasterFlag(), "mesos_leader_ui_url": known(a.m.MesosUI()), "framework_name": cfg.FrameworkName,
-			"ha": false, "hostname": cfg.Hostname, "checkpoint": cfg.Checkpoint, "features": features,
+			"ha": cfg.Contender != nil, "hostname": cfg.Hostname, "checkpoint": cfg.Checkpoint, "features": cfg.Features(),
 			"failover_timeout": int64(cfg.FailoverTimeout.Seconds()), "mesos_role": cfg.Role, "mesos_user": cfg.User,
 			"local_port_min": cfg.App.ServicePortMin, "local_port_max": cfg.App.ServicePortMax,
 			"default_network_name": known(cfg.App.DefaultNetworkName), "mesos_bridge_name": cfg.App.MesosBridgeName,
@@ -144,13 +92,43 @@ func (a *api) getInfo(c *fiber.Ctx) error {
 			"min_revive_offers_interval": ms(sch.MinReviveInterval), "reconciliation_interval": ms(sch.ReconcileInterval),
 			"reconciliation_initial_delay": 0, "scale_apps_initial_delay": ms(sch.ScaleInitialDelay),
 			"scale_apps_interval": ms(sch.ScaleInterval), "task_launch_confirm_timeout": ms(sch.LaunchConfirmTimeout),
-			"task_launch_timeout": ms(sch.LaunchTimeout), "task_lost_expunge_initial_delay": ms(sch.ExpungeInitialDelay),
+			"task_launch_timeout": ms(sch.LaunchTimeout), "task_reservation_timeout": ms(sch.ReservationTimeout), "task_lost_expunge_initial_delay": ms(sch.ExpungeInitialDelay),
 			"maintenance_mode": !sch.NoMaintenance, "new_group_enforce_role": enforce(cfg.App.NewGroupEnforceRole),
-			"webui_url": known(cfg.WebUIURL), "access_control_allow_origin": nil,
+			"webui_url": known(cfg.WebUIURL), "access_control_allow_origin": a.origins(),
+			"leader_proxy_connection_timeout_ms": ms(proxy.ConnectTimeout), "leader_proxy_read_timeout_ms": ms(proxy.ReadTimeout),
+			"on_elected_prepare_timeout": ms(cfg.PrepareTimeout), "store_cache": true,
+			// What there is no such thing of here.
+			"mesos_heartbeat_interval": nil, "mesos_heartbeat_failure_threshold": nil, "offer_matching_timeout": nil,
+			"task_lost_expunge_interval": nil,
 		},
-		"zookeeper_config": map[string]any{"zk": "", "zk_max_versions": cfg.KeepVersions},
-		"http_config":      map[string]any{"http_port": cfg.HTTPPort, "https_port": nil},
+		"zookeeper_config": map[string]any{
+			"zk": cfg.ZK, "zk_max_versions": cfg.KeepVersions, "zk_timeout": ms(cfg.StoreTimeout), "zk_session_timeout": msOrNil(cfg.ZKSession),
+			"zk_max_node_size": store.MaxSize, "zk_compression": nil, "zk_compression_threshold": nil, "zk_connection_timeout": nil,
+		},
+		"http_config": map[string]any{"http_port": cfg.HTTPPort, "https_port": numberOrNil(cfg.HTTPSPort)},
 	})
+}
+
+func msOrNil(d time.Duration) any {
+	if d == 0 {
+		return nil
+	}
+	return d.Milliseconds()
+}
+
+func numberOrNil(n int) any {
+	if n == 0 {
+		return nil
+	}
+	return n
+}
+
+// origins are those of CORS as they are shown, nil for none.
+func (a *api) origins() any {
+	if len(a.http.Origins) == 0 {
+		return nil
+	}
+	return a.http.Origins
 }
 
 func enforce(on bool) string {
@@ -166,17 +144,28 @@ func (a *api) getEvents(c *fiber.Ctx) error {
 		c.Set(fiber.HeaderAllow, fiber.MethodGet)
 		return refusal(fiber.StatusMethodNotAllowed, "Expecting 'Accept' to allow 'text/event-stream'")
 	}
-	if !a.m.Loaded() {
-		return marathon.ErrNotReady
+	if c.Method() == fiber.MethodHead { // whose answer has no body, and so no stream
+		c.Set(fiber.HeaderContentType, "text/event-stream")
+		c.Status(fiber.StatusOK)
+		c.Context().Response.ResetBody()
+		return nil
 	}
 	remote := c.Context().RemoteIP().String()
 	bus := a.m.Events()
 	sub := bus.Subscribe(a.m.Config().EventQueue, queryAll(c, "event_type")...)
-	header := map[string]string{fiber.HeaderContentType: "text/event-stream", "X-Marathon-Leader": a.leader}
+	if !a.m.Loaded() { // looked at behind the subscription, which the end of leading ends
+		sub.Close()
+		return marathon.ErrNotReady
+	}
+	header := map[string]string{fiber.HeaderContentType: "text/event-stream", headerLeader: a.leaderURL()}
 	for _, h := range fixedHeaders {
 		header[h[0]] = h[1]
 	}
-	err := server.Stream(c, header, func(ctx context.Context, w *server.StreamWriter) error {
+	if origin := c.GetRespHeader(fiber.HeaderAccessControlAllowOrigin); origin != "" {
+		header[fiber.HeaderAccessControlAllowOrigin] = strings.Clone(origin)
+	}
+	err := server.Stream(c, header, func(ctx context.Context, to *server.StreamWriter) error {
+		w := counted{to, a.m.Registry()}
 		defer a.tell(event.StreamDetached{RemoteAddress: remote})
 		defer sub.Close()
 		if frame, err := event.Encode(a.m.Config().Now(), event.StreamAttached{RemoteAddress: remote}); err == nil {
@@ -202,7 +191,7 @@ func (a *api) tell(p event.Payload) {
 }
 
 // stream writes events until the client leaves, or is too slow. An empty line now and then shows that the stream lives.
-func stream(ctx context.Context, sub *event.Subscription, w *server.StreamWriter) error {
+func stream(ctx context.Context, sub *event.Subscription, w io.Writer) error {
 	var buf []byte
 	for {
 		wait, cancel := context.WithTimeout(ctx, heartbeat)
@@ -214,7 +203,7 @@ func stream(ctx context.Context, sub *event.Subscription, w *server.StreamWriter
 			for _, frame := range frames {
 				buf = appendFrame(buf, frame)
 			}
-		case ctx.Err() == nil && wait.Err() != nil:
+		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded):
 			buf = append(buf, "\r\n"...)
 		default:
 			return err

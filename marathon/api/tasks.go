@@ -32,10 +32,29 @@ type taskInfo struct {
 	Version       app.Timestamp       `json:"version,omitzero"`
 	HealthResults []healthInfo        `json:"healthCheckResults"`
 	CheckResult   *checkInfo          `json:"checkResult,omitempty"`
-	LocalVolumes  []struct{}          `json:"localVolumes"`
+	LocalVolumes  []localVolume       `json:"localVolumes"`
 	Region        string              `json:"region,omitempty"`
 	Zone          string              `json:"zone,omitempty"`
 	Role          string              `json:"role,omitempty"`
+}
+
+// localVolume is a persistent volume as the API shows it.
+type localVolume struct {
+	RunSpecID     app.PathID `json:"runSpecId"`
+	ContainerPath string     `json:"containerPath"`
+	UUID          string     `json:"uuid"`
+	PersistenceID string     `json:"persistenceId"`
+}
+
+func volumesOf(i *scheduler.Instance) []localVolume {
+	volumes := []localVolume{}
+	if i.Reservation == nil {
+		return volumes
+	}
+	for _, v := range i.Reservation.Volumes {
+		volumes = append(volumes, localVolume{RunSpecID: i.ID.App, ContainerPath: v.Path, UUID: v.UUID(), PersistenceID: v.ID})
+	}
+	return volumes
 }
 
 type healthInfo struct {
@@ -70,9 +89,15 @@ type commandCheckInfo struct {
 func taskOf(v scheduler.View, i *scheduler.Instance) taskInfo {
 	t := taskInfo{
 		ID: i.TaskID, AppID: i.ID.App, Host: i.Host, AgentID: i.AgentID, State: i.Condition.TaskState(), Ports: i.Ports,
-		ServicePorts: []int{}, IPAddresses: i.Addresses, HealthResults: []healthInfo{}, LocalVolumes: []struct{}{},
+		ServicePorts: []int{}, IPAddresses: i.Addresses, HealthResults: []healthInfo{}, LocalVolumes: volumesOf(i),
 		Region: i.Region, Zone: i.Zone, Role: i.Role,
 		StagedAt: app.At(i.StagedAt), StartedAt: app.At(i.StartedAt), Version: i.Version,
+	}
+	if !i.Condition.Active() { // a place without a task, or whose last task is over
+		t.Ports, t.StagedAt, t.Version = nil, 0, 0
+	}
+	if r := i.Reservation; r != nil && i.TaskID == "" {
+		t.ID, t.Host, t.AgentID, t.Region, t.Zone, t.Role = i.ID.String(), r.Host, r.AgentID, r.Region, r.Zone, r.Role
 	}
 	if t.Ports == nil {
 		t.Ports = []int{}
@@ -81,24 +106,34 @@ func taskOf(v scheduler.View, i *scheduler.Instance) taskInfo {
 		t.IPAddresses = []scheduler.Address{}
 	}
 	for _, c := range v.Health(i).Checks {
-		t.HealthResults = append(t.HealthResults, healthInfo{
-			Alive: c.Alive(), ConsecutiveFailures: c.ConsecutiveFailures, FirstSuccess: app.At(c.FirstSuccess),
-			LastSuccess: app.At(c.LastSuccess), LastFailure: app.At(c.LastFailure), LastFailureCause: c.LastFailureCause,
-			InstanceID: i.ID.String(), TaskID: i.TaskID,
-		})
+		t.HealthResults = append(t.HealthResults, healthOf(c, i.ID.String(), i.TaskID))
 	}
-	if c := i.Check; c != nil {
-		t.CheckResult = &checkInfo{}
-		switch {
-		case c.HTTPStatus != nil:
-			t.CheckResult.HTTP = &httpCheckInfo{*c.HTTPStatus}
-		case c.TCPOpen != nil:
-			t.CheckResult.TCP = &tcpCheckInfo{*c.TCPOpen}
-		case c.ExitCode != nil:
-			t.CheckResult.Command = &commandCheckInfo{*c.ExitCode}
-		}
-	}
+	t.CheckResult = checkResultOf(i.Check)
 	return t
+}
+
+func healthOf(c scheduler.CheckState, instance, task string) healthInfo {
+	return healthInfo{
+		Alive: c.Alive(), ConsecutiveFailures: c.ConsecutiveFailures, FirstSuccess: app.At(c.FirstSuccess),
+		LastSuccess: app.At(c.LastSuccess), LastFailure: app.At(c.LastFailure), LastFailureCause: c.LastFailureCause,
+		InstanceID: instance, TaskID: task,
+	}
+}
+
+func checkResultOf(c *scheduler.CheckResult) *checkInfo {
+	if c == nil {
+		return nil
+	}
+	out := &checkInfo{}
+	switch {
+	case c.HTTPStatus != nil:
+		out.HTTP = &httpCheckInfo{*c.HTTPStatus}
+	case c.TCPOpen != nil:
+		out.TCP = &tcpCheckInfo{*c.TCPOpen}
+	case c.ExitCode != nil:
+		out.Command = &commandCheckInfo{*c.ExitCode}
+	}
+	return out
 }
 
 // appTasks are the tasks of one app.
@@ -108,6 +143,9 @@ type appTasks struct {
 }
 
 func tasksOf(v scheduler.View, def *app.App) appTasks {
+	if def.Pod != nil {
+		return podTasksOf(v, def)
+	}
 	out := appTasks{def: def}
 	for _, i := range v.Instances(def.ID) {
 		if i.TaskID != "" {
@@ -119,7 +157,11 @@ func tasksOf(v scheduler.View, def *app.App) appTasks {
 
 // writeTasks answers with tasks, as JSON or, to those who like it better, in lines for load balancers of old.
 func writeTasks(c *fiber.Ctx, list []appTasks) error {
-	if c.Accepts(fiber.MIMEApplicationJSON, fiber.MIMETextPlain) == fiber.MIMETextPlain {
+	plain, either := wantsPlain(c.Get(fiber.HeaderAccept))
+	if !either {
+		return refusal(fiber.StatusNotAcceptable, "Tasks are listed as application/json or text/plain")
+	}
+	if plain {
 		c.Set(fiber.HeaderContentType, fiber.MIMETextPlainCharsetUTF8)
 		return c.SendString(plainTasks(list))
 	}
@@ -178,7 +220,7 @@ func (a *api) getTasks(c *fiber.Ctx) error {
 	}
 	var list []appTasks
 	if err := a.m.Read(func(v scheduler.View, _ time.Time) {
-		for def := range v.Root().All() {
+		for def := range v.Root().Specs() {
 			one := tasksOf(v, def)
 			one.tasks = slices.DeleteFunc(one.tasks, func(t taskInfo) bool {
 				return len(wanted) > 0 && !(wanted["running"] && t.State == "TASK_RUNNING") &&
@@ -243,6 +285,19 @@ func killFlagsOf(c *fiber.Ctx) (killFlags, error) {
 	return f, nil
 }
 
+// meant tells whether a call can mean an instance: one that has a task, or with wipe also one that only keeps a place.
+func (f killFlags) meant(i *scheduler.Instance) bool {
+	return i != nil && (i.Condition.Active() || f.wipe && i.Reservation != nil)
+}
+
+// host is where an instance runs or has its place.
+func host(i *scheduler.Instance) string {
+	if i.Host == "" && i.Reservation != nil {
+		return i.Reservation.Host
+	}
+	return i.Host
+}
+
 // chosen are instances that a call names, and their tasks as they were before the call.
 type chosen struct {
 	ids   []app.InstanceID
@@ -263,7 +318,7 @@ func (a *api) kill(c *fiber.Ctx, f killFlags, choose func(v scheduler.View) (cho
 			if err != nil {
 				return marathon.Edited{}, err
 			}
-			return scaleDown(v, ch), nil
+			return scaleDown(v, ch)
 		}})
 		if err != nil {
 			return err
@@ -290,7 +345,7 @@ func (a *api) kill(c *fiber.Ctx, f killFlags, choose func(v scheduler.View) (cho
 }
 
 // scaleDown lowers the number of instances of each app by those of it that are chosen and not on their way out already.
-func scaleDown(v scheduler.View, ch chosen) marathon.Edited {
+func scaleDown(v scheduler.View, ch chosen) (marathon.Edited, error) {
 	kill := make(map[app.PathID][]app.InstanceID)
 	for _, id := range ch.ids {
 		i := v.Instance(id)
@@ -300,13 +355,27 @@ func scaleDown(v scheduler.View, ch chosen) marathon.Edited {
 	}
 	root := v.Root()
 	for _, id := range slices.SortedFunc(maps.Keys(kill), func(a, b app.PathID) int { return cmp.Compare(a, b) }) {
-		if def := root.App(id); def != nil {
+		if def := root.Spec(id); def != nil {
+			if def.Daemon() {
+				return marathon.Edited{}, refusal(fiber.StatusUnprocessableEntity,
+					"%s is a daemon app, and cannot be scaled: it has one instance on every node that fits. Kill without scale to have it replaced.", id)
+			}
 			scaled := *def
 			scaled.Instances = max(0, def.Instances-len(kill[id]))
 			root = root.WithApp(&scaled)
 		}
 	}
-	return marathon.Edited{Root: root, Kill: kill}
+	return marathon.Edited{Root: root, Kill: kill}, nil
+}
+
+func noTask(id string) error { return refusal(fiber.StatusNotFound, "Task '%s' does not exist", id) }
+
+// noAppToKill is the answer where there is no app to kill tasks of; clients know it by two names.
+func (f killFlags) noAppToKill(path string) error {
+	if f.scale {
+		return refusal(fiber.StatusNotFound, "Path '/%s' does not exist", strings.TrimPrefix(path, "/"))
+	}
+	return noApp(path)
 }
 
 func allTasks(ch chosen) any { return map[string]any{"tasks": ch.tasks} }
@@ -319,16 +388,16 @@ func (a *api) deleteAppTasks(path string) fiber.Handler {
 		}
 		id, err := app.ParseID("/"+path, app.Root)
 		if err != nil {
-			return noApp(path)
+			return f.noAppToKill(path)
 		}
-		host := query(c, "host")
+		where := query(c, "host")
 		return a.kill(c, f, func(v scheduler.View) (chosen, error) {
 			var ch chosen
 			if v.Root().App(id) == nil {
-				return ch, noApp(path)
+				return ch, f.noAppToKill(path)
 			}
 			for _, i := range v.Instances(id) {
-				if i.Condition.Active() && (host == "" || host == "*" || host == i.Host) {
+				if f.meant(i) && (where == "" || where == "*" || where == host(i)) {
 					ch.add(v, i)
 				}
 			}
@@ -345,23 +414,23 @@ func (a *api) deleteAppTask(path, task string) fiber.Handler {
 		}
 		id, err := app.ParseID("/"+path, app.Root)
 		if err != nil {
-			return noApp(path)
+			return f.noAppToKill(path)
 		}
 		instance, err := app.ParseInstanceID(task)
 		if err != nil {
-			return refusal(fiber.StatusNotFound, "Task '%s' does not exist", task)
+			return noTask(task)
 		}
 		return a.kill(c, f, func(v scheduler.View) (chosen, error) {
 			var ch chosen
 			if v.Root().App(id) == nil {
-				return ch, noApp(path)
+				return ch, f.noAppToKill(path)
 			}
 			i := v.Instance(instance)
 			switch {
-			case i != nil && i.ID.App == id && i.Condition.Active():
+			case f.meant(i) && i.ID.App == id:
 				ch.add(v, i)
 			case !f.scale:
-				return ch, refusal(fiber.StatusNotFound, "Task '%s' does not exist", task)
+				return ch, noTask(task)
 			}
 			return ch, nil
 		}, func(ch chosen) any { return map[string]any{"task": ch.tasks[0]} })
@@ -390,7 +459,7 @@ func (a *api) deleteTasks(c *fiber.Ctx) error {
 	return a.kill(c, f, func(v scheduler.View) (chosen, error) {
 		var ch chosen
 		for _, id := range wanted {
-			if i := v.Instance(id); i != nil && i.Condition.Active() {
+			if i := v.Instance(id); f.meant(i) {
 				ch.add(v, i)
 			}
 		}

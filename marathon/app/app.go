@@ -2,7 +2,7 @@ package app
 
 import "math"
 
-// App is a complete definition of an app: one that came out of a Draft or out of the store. Its JSON is the app of the
+// App is a complete definition of an app, or of a pod: one that came out of a Draft or out of the store. Its JSON is the app of the
 // API, without status; the same JSON read back with json.Unmarshal gives the same app, which is how a store keeps it.
 // It may be embedded in a larger answer. Nobody changes an App, or what it points to, once it was made.
 type App struct {
@@ -54,6 +54,12 @@ type App struct {
 	Secrets   map[string]Secret `json:"secrets,omitempty"`
 	Residency *Residency        `json:"residency,omitempty"`
 	TTY       *bool             `json:"tty,omitempty"`
+
+	// Starling is what is asked for beyond Marathon; nil is nothing.
+	Starling *Starling `json:"starling,omitempty"`
+	// Pod is set for a pod, and holds what apps have not; see Pod for what the other fields are then. The API shows it as
+	// PodDefinition.
+	Pod *Pod `json:"pod,omitempty"`
 
 	// Version names this definition; VersionInfo tells what about it changed when. Both are set by Commit.
 	Version     Timestamp   `json:"version,omitzero"`
@@ -162,16 +168,23 @@ type Residency struct {
 }
 
 // Resident tells whether the app keeps persistent volumes, and so its place.
-func (a *App) Resident() bool {
-	if a.Container == nil {
-		return false
+func (a *App) Resident() bool { return len(a.PersistentVolumes()) > 0 }
+
+// PersistentVolumes lists the volumes that stay on their agent when a task ends, in the order of the definition.
+func (a *App) PersistentVolumes() []Volume {
+	if a.Pod != nil {
+		return a.Pod.persistentVolumes()
 	}
+	if a.Container == nil {
+		return nil
+	}
+	var out []Volume
 	for _, v := range a.Container.Volumes {
 		if v.Persistent != nil {
-			return true
+			out = append(out, v)
 		}
 	}
-	return false
+	return out
 }
 
 // SingleInstance tells whether a label forbids a second instance, even for a moment.

@@ -27,7 +27,7 @@ func Commit(old, edited *Group, c Change) (*Group, error) {
 		Change: c, version: NextVersion(c.Now, old.Version), old: old, edited: edited, restart: make(map[PathID]bool, len(c.Restart)),
 	}
 	for _, id := range c.Restart {
-		if a := edited.App(id); a != nil {
+		if a := edited.Spec(id); a != nil {
 			work.restart[id] = true
 			again := *a
 			edited = edited.WithApp(&again)
@@ -76,6 +76,12 @@ func (c *commit) group(old, edited *Group) *Group {
 	for _, id := range slices.Sorted(maps.Keys(edited.Apps)) {
 		out.Apps[id] = c.app(before.Apps[id], edited.Apps[id])
 	}
+	if len(edited.Pods) > 0 {
+		out.Pods = make(map[PathID]*App, len(edited.Pods))
+	}
+	for _, id := range slices.Sorted(maps.Keys(edited.Pods)) {
+		out.Pods[id] = c.app(before.Pods[id], edited.Pods[id])
+	}
 	if len(edited.Groups) > 0 {
 		out.Groups = make(map[PathID]*Group, len(edited.Groups))
 	}
@@ -89,7 +95,7 @@ func (c *commit) group(old, edited *Group) *Group {
 }
 
 func sameGroup(a, b *Group) bool {
-	return maps.Equal(a.Apps, b.Apps) && maps.Equal(a.Groups, b.Groups) && slices.Equal(a.Dependencies, b.Dependencies) &&
+	return maps.Equal(a.Apps, b.Apps) && maps.Equal(a.Pods, b.Pods) && maps.Equal(a.Groups, b.Groups) && slices.Equal(a.Dependencies, b.Dependencies) &&
 		(a.EnforceRole == nil) == (b.EnforceRole == nil) && (a.EnforceRole == nil || *a.EnforceRole == *b.EnforceRole)
 }
 
@@ -109,6 +115,8 @@ func (c *commit) app(old, edited *App) *App {
 		}
 	case old.Instances != out.Instances:
 		out.VersionInfo = VersionInfo{LastScalingAt: c.version, LastConfigChangeAt: old.VersionInfo.LastConfigChangeAt}
+	case !bytes.Equal(fingerprint(old), fingerprint(out)):
+		out.VersionInfo = old.VersionInfo // what has changed needs no restart
 	default:
 		return old
 	}
@@ -116,9 +124,16 @@ func (c *commit) app(old, edited *App) *App {
 	return out
 }
 
-// SameConfig tells whether two finished definitions of an app differ in nothing but the number of instances, their
-// versions, and the order of health checks, constraints and dependencies. Only then are running tasks kept.
-func SameConfig(a, b *App) bool { return a == b || bytes.Equal(fingerprint(a), fingerprint(b)) }
+// SameConfig tells whether two finished definitions of an app, the older one first, differ in nothing but the number of
+// instances, their versions, the order of health checks, constraints and dependencies, and what is asked for to need no
+// restart. Only then are running tasks kept.
+func SameConfig(a, b *App) bool {
+	if a == b {
+		return true
+	}
+	labels := b.labelsAlone()
+	return bytes.Equal(fingerprint(a.quiet(labels)), fingerprint(b.quiet(labels)))
+}
 
 func fingerprint(a *App) []byte {
 	plain := *a

@@ -144,6 +144,9 @@ type Port struct {
 
 // Ports returns the app's ports in the order of their indices, whatever the mode.
 func (a *App) Ports() []Port {
+	if a.Pod != nil {
+		return a.Pod.ports()
+	}
 	if !a.HostMode() {
 		if a.Container == nil {
 			return nil
@@ -171,8 +174,11 @@ func (a *App) Ports() []Port {
 	return ports
 }
 
-// ServicePorts returns the service port of each port, 0 where none is assigned yet.
+// ServicePorts returns the service port of each port, 0 where none is assigned yet. Pods have none.
 func (a *App) ServicePorts() []int {
+	if a.Pod != nil {
+		return []int{}
+	}
 	ports := a.Ports()
 	numbers := make([]int, len(ports))
 	for i, p := range ports {

@@ -43,13 +43,14 @@ type definition struct {
 	BackoffFactor              *float64             `json:"backoffFactor"`
 	MaxLaunchDelaySeconds      *int                 `json:"maxLaunchDelaySeconds"`
 	TaskKillGracePeriodSeconds *int                 `json:"taskKillGracePeriodSeconds"`
-	UpgradeStrategy            *UpgradeStrategy     `json:"upgradeStrategy"`
+	UpgradeStrategy            *upgradeDraft        `json:"upgradeStrategy"`
 	UnreachableStrategy        *UnreachableStrategy `json:"unreachableStrategy"`
 	KillSelection              *KillSelection       `json:"killSelection"`
 	Labels                     *map[string]string   `json:"labels"`
 	Secrets                    *map[string]Secret   `json:"secrets"`
 	Residency                  *Residency           `json:"residency"`
 	TTY                        *bool                `json:"tty"`
+	Starling                   *Starling            `json:"starling"`
 	Version                    *Timestamp           `json:"version"`
 	URIs                       *[]string            `json:"uris"`
 	Ports                      *[]int               `json:"ports"`
@@ -249,6 +250,7 @@ func (d *definition) over(a *App) *definition {
 	if !hostMode || d.Ports != nil {
 		base.PortDefinitions = nil
 	}
+	d.settleDaemon(base, a)
 	to, from := reflect.ValueOf(base).Elem(), reflect.ValueOf(d).Elem()
 	for i := range to.NumField() {
 		if !from.Field(i).IsNil() {
@@ -266,9 +268,9 @@ func definitionOf(a *App) *definition {
 		ExecutorResources: a.ExecutorResources, Role: &a.Role, Networks: &a.Networks, RequirePorts: &a.RequirePorts,
 		Fetch: &a.Fetch, HealthChecks: &a.HealthChecks, Check: a.Check, ReadinessChecks: &a.ReadinessChecks,
 		BackoffSeconds: &a.BackoffSeconds, BackoffFactor: &a.BackoffFactor, MaxLaunchDelaySeconds: &a.MaxLaunchDelaySeconds,
-		TaskKillGracePeriodSeconds: a.TaskKillGracePeriodSeconds, UpgradeStrategy: &a.UpgradeStrategy,
+		TaskKillGracePeriodSeconds: a.TaskKillGracePeriodSeconds, UpgradeStrategy: upgradeOf(a.UpgradeStrategy),
 		UnreachableStrategy: &a.UnreachableStrategy, KillSelection: &a.KillSelection, Labels: (*map[string]string)(&a.Labels),
-		Secrets: &a.Secrets, Residency: a.Residency, TTY: a.TTY,
+		Secrets: &a.Secrets, Residency: a.Residency, TTY: a.TTY, Starling: a.Starling,
 		Constraints: new(constraintLists(a.Constraints)),
 	}
 	if a.AcceptedResourceRoles != nil {
@@ -320,4 +322,22 @@ func constraintLists(constraints []Constraint) [][]string {
 		}
 	}
 	return lists
+}
+
+// upgradeDraft is an upgrade strategy of which either half may be left to its default.
+type upgradeDraft struct {
+	MinimumHealthCapacity *float64 `json:"minimumHealthCapacity"`
+	MaximumOverCapacity   *float64 `json:"maximumOverCapacity"`
+}
+
+// finish fills in what is absent.
+func (d upgradeDraft) finish(def UpgradeStrategy) UpgradeStrategy {
+	return UpgradeStrategy{
+		MinimumHealthCapacity: or(d.MinimumHealthCapacity, def.MinimumHealthCapacity),
+		MaximumOverCapacity:   or(d.MaximumOverCapacity, def.MaximumOverCapacity),
+	}
+}
+
+func upgradeOf(s UpgradeStrategy) *upgradeDraft {
+	return &upgradeDraft{MinimumHealthCapacity: &s.MinimumHealthCapacity, MaximumOverCapacity: &s.MaximumOverCapacity}
 }

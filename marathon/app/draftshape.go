@@ -24,7 +24,7 @@ func appFields() map[string]*shape {
 		"cmd":                        text(),
 		"args":                       list(text()),
 		"user":                       text(),
-		"env":                        dictionary(textOr(text(), object(map[string]*shape{"secret": text().length(1, 0)}, "secret"))),
+		"env":                        environmentShape(),
 		"instances":                  natural(),
 		"cpus":                       number().atLeast(0),
 		"mem":                        number().atLeast(0),
@@ -49,14 +49,12 @@ func appFields() map[string]*shape {
 		"backoffFactor":              number().atLeast(1),
 		"maxLaunchDelaySeconds":      natural(),
 		"taskKillGracePeriodSeconds": natural(),
-		"upgradeStrategy": object(map[string]*shape{"minimumHealthCapacity": number(), "maximumOverCapacity": number()},
-			"minimumHealthCapacity", "maximumOverCapacity"),
-		"unreachableStrategy": textOr(literal("disabled"), object(map[string]*shape{
-			"inactiveAfterSeconds": natural().or(0), "expungeAfterSeconds": natural().or(0),
-		})),
-		"killSelection": literal(string(YoungestFirst), string(OldestFirst)),
-		"labels":        dictionary(text()),
-		"secrets":       dictionary(object(map[string]*shape{"source": text()}, "source")),
+		"upgradeStrategy":            upgradeShape(),
+		"unreachableStrategy":        unreachableShape(),
+		"killSelection":              literal(string(YoungestFirst), string(OldestFirst)),
+		"labels":                     dictionary(text()),
+		"secrets":                    dictionary(object(map[string]*shape{"source": text()}, "source")),
+		"starling":                   starlingShape(),
 		"residency": object(map[string]*shape{
 			"relaunchEscalationTimeoutSeconds": long().atLeast(0).or(3600),
 			"taskLostBehavior":                 literal("WAIT_FOREVER", "RELAUNCH_AFTER_TIMEOUT").or("WAIT_FOREVER"),
@@ -117,6 +115,16 @@ func fetchShape() *shape {
 	}, "uri")
 }
 
+func upgradeShape() *shape {
+	return object(map[string]*shape{"minimumHealthCapacity": number(), "maximumOverCapacity": number()})
+}
+
+func unreachableShape() *shape {
+	return textOr(literal("disabled"), object(map[string]*shape{
+		"inactiveAfterSeconds": natural().or(0), "expungeAfterSeconds": natural().or(0),
+	}))
+}
+
 func containerShape() *shape {
 	return object(map[string]*shape{
 		"type": literal(string(Docker), string(Mesos)).or(string(Docker)),
@@ -132,11 +140,11 @@ func containerShape() *shape {
 			"portMappings": list(portMappingShape()),
 			"credential":   object(nil),
 		}, "image"),
-		"volumes":      list(volumeShape()).or([]any{}),
+		"volumes":      list(volumeShape()).length(0, maxVolumes).or([]any{}),
 		"portMappings": list(portMappingShape()),
 		"linuxInfo": object(map[string]*shape{
 			"seccomp": object(map[string]*shape{"profileName": text(), "unconfined": boolean().or(false)}),
-			"ipcInfo": object(map[string]*shape{"mode": literal("PRIVATE", "SHARE_PARENT"), "shmSize": natural()}, "mode"),
+			"ipcInfo": ipcShape(),
 		}),
 	})
 }
@@ -146,10 +154,7 @@ func volumeShape() *shape {
 		"containerPath": text(),
 		"hostPath":      text(),
 		"mode":          literal("RO", "RW"),
-		"persistent": object(map[string]*shape{
-			"type": literal("root", "path", "mount"), "size": long(), "maxSize": long(), "profileName": text(),
-			"constraints": list(list(text())).or([]any{}),
-		}, "size"),
+		"persistent":    persistentShape(),
 		"external": object(map[string]*shape{
 			"name": text(), "provider": text(), "size": integer(), "options": anyObject().or(map[string]any{}), "shared": boolean().or(false),
 		}),
@@ -157,9 +162,16 @@ func volumeShape() *shape {
 	}, "containerPath")
 }
 
+func persistentShape() *shape {
+	return object(map[string]*shape{
+		"type": literal("root", "path", "mount"), "size": long(), "maxSize": long(), "profileName": text(),
+		"constraints": list(list(text())).or([]any{}),
+	}, "size")
+}
+
 // anyObject fits an object and keeps it as it is.
 func anyObject() *shape {
-	return &shape{fit: func(_ *shape, v any, p *place, f *faults) any {
+	return &shape{kind: "object", fit: func(_ *shape, v any, p *place, f *faults) any {
 		if _, ok := v.(map[string]any); !ok {
 			f.add(p, codeObject)
 			return nil

@@ -47,6 +47,7 @@ func (d *definition) finish(id PathID, r Rules, p *place, f *faults) *App {
 		Labels:                     or(d.Labels, nil),
 		Secrets:                    or(d.Secrets, nil),
 		TTY:                        d.TTY,
+		Starling:                   finishStarling(d.Starling),
 	}
 	if a.Role == "" {
 		a.Role = r.Roles.Default
@@ -161,23 +162,27 @@ func (d *volumeDefinition) finish(p *place, f *faults) Volume {
 		f.add(p.field("secret"), "must not be empty")
 	}
 	if d.Persistent != nil {
-		persistent := d.Persistent.PersistentVolume
-		persistent.Constraints = parseConstraints(d.Persistent.Constraints, p.field("persistent").field("constraints"), f)
-		if persistent.Constraints == nil {
-			persistent.Constraints = []Constraint{}
-		}
-		if persistent.Type == "" {
-			persistent.Type = "root"
-			if persistent.ProfileName != "" {
-				persistent.Type = "mount"
-			}
-		}
-		v.Persistent = &persistent
+		v.Persistent = d.Persistent.finish(p.field("persistent"), f)
 		if v.Mode == "" {
 			v.Mode = "RW"
 		}
 	}
 	return v
+}
+
+func (d *persistentDefinition) finish(p *place, f *faults) *PersistentVolume {
+	persistent := d.PersistentVolume
+	persistent.Constraints = parseConstraints(d.Constraints, p.field("constraints"), f)
+	if persistent.Constraints == nil {
+		persistent.Constraints = []Constraint{}
+	}
+	if persistent.Type == "" {
+		persistent.Type = "root"
+		if persistent.ProfileName != "" {
+			persistent.Type = "mount"
+		}
+	}
+	return &persistent
 }
 
 // finishPorts puts the ports where the network mode wants them, and refuses those of the other mode.
@@ -291,8 +296,8 @@ func (d *definition) finishStrategies(a *App) {
 	if a.SingleInstance() {
 		upgrade = UpgradeStrategy{}
 	}
-	a.UpgradeStrategy = or(d.UpgradeStrategy, upgrade)
-	a.UnreachableStrategy = or(d.UnreachableStrategy, UnreachableStrategy{Disabled: resident})
+	a.UpgradeStrategy = or(d.UpgradeStrategy, upgradeDraft{}).finish(upgrade)
+	a.UnreachableStrategy = or(d.UnreachableStrategy, UnreachableStrategy{Disabled: resident || a.Daemon()})
 	if resident {
 		residency := or(d.Residency, Residency{RelaunchEscalationTimeoutSeconds: 3600, TaskLostBehavior: "WAIT_FOREVER"})
 		a.Residency = &residency

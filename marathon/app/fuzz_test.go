@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"testing"
+
+	"starling/marathon/mastertest"
 )
 
 // Whatever comes in either is refused with an *Invalid or makes an app that can be written, stored, read, posted again and
@@ -113,7 +115,7 @@ func TestMutatedDefinitions(t *testing.T) {
 			t.Fatal(err)
 		}
 		for range 1 + rng.IntN(3) {
-			tree = mutate(tree, rng)
+			tree = mastertest.Mutate(tree, rng)
 		}
 		body, err := json.Marshal(tree)
 		if err != nil {
@@ -138,34 +140,4 @@ func TestMutatedDefinitions(t *testing.T) {
 	if accepted < 100 {
 		t.Errorf("only %d were accepted: the mutations are too hard", accepted)
 	}
-}
-
-func mutate(v any, rng *rand.Rand) any {
-	switch v := v.(type) {
-	case map[string]any:
-		keys := sortedKeys(v)
-		if len(keys) > 0 && rng.IntN(8) > 0 {
-			key := keys[rng.IntN(len(keys))]
-			v[key] = mutate(v[key], rng)
-			return v
-		}
-	case []any:
-		if len(v) > 0 && rng.IntN(4) > 0 {
-			i := rng.IntN(len(v))
-			v[i] = mutate(v[i], rng)
-			return v
-		}
-		if len(v) > 0 && rng.IntN(2) > 0 {
-			return append(v, v[0])
-		}
-	}
-	values := []any{
-		nil, true, false, "", "x", "/", "tcp,udp", "disabled", "MESOS", "DOCKER", "host", json.Number("0"), json.Number("1"), json.Number("-1"),
-		json.Number("0.5"), json.Number("1e3"), json.Number("99999999999"),
-		[]any{},
-		[]any{"a", "CLUSTER", ""},
-		map[string]any{},
-		map[string]any{"x": "y"},
-	}
-	return values[rng.IntN(len(values))]
 }

@@ -11,8 +11,9 @@ import (
 // return a new root that shares with the old one whatever did not change. The zero maps and slices are empty ones.
 type Group struct {
 	ID PathID
-	// Apps and Groups hold the direct children by their absolute ids.
+	// Apps, Pods and Groups hold the direct children by their absolute ids.
 	Apps   map[PathID]*App
+	Pods   map[PathID]*App
 	Groups map[PathID]*Group
 	// Dependencies name apps or groups that every app of this group waits for.
 	Dependencies []PathID
@@ -34,6 +35,23 @@ func (g *Group) App(id PathID) *App {
 	return parent.Apps[id]
 }
 
+// Pod returns the pod of that id, or nil. The receiver is the root.
+func (g *Group) Pod(id PathID) *App {
+	parent := g.Group(id.Parent())
+	if parent == nil {
+		return nil
+	}
+	return parent.Pods[id]
+}
+
+// Spec returns the app or pod of that id, or nil. The receiver is the root.
+func (g *Group) Spec(id PathID) *App {
+	if a := g.App(id); a != nil {
+		return a
+	}
+	return g.Pod(id)
+}
+
 // Group returns the group of that id, or nil; the root is found as Root. The receiver is the root.
 func (g *Group) Group(id PathID) *Group {
 	at := g
@@ -46,12 +64,19 @@ func (g *Group) Group(id PathID) *Group {
 }
 
 // All yields every app in and below the group, in the order of ids.
-func (g *Group) All() iter.Seq[*App] {
+func (g *Group) All() iter.Seq[*App] { return g.sorted(true, false) }
+
+// AllPods yields every pod in and below the group, in the order of ids.
+func (g *Group) AllPods() iter.Seq[*App] { return g.sorted(false, true) }
+
+// Specs yields every app and pod in and below the group, in the order of ids.
+func (g *Group) Specs() iter.Seq[*App] { return g.sorted(true, true) }
+
+func (g *Group) sorted(apps, pods bool) iter.Seq[*App] {
 	return func(yield func(*App) bool) {
-		apps := make([]*App, 0, len(g.Apps))
-		apps = g.collect(apps)
-		slices.SortFunc(apps, func(a, b *App) int { return a.ID.Compare(b.ID) })
-		for _, a := range apps {
+		all := g.collect(make([]*App, 0, len(g.Apps)), apps, pods)
+		slices.SortFunc(all, func(a, b *App) int { return a.ID.Compare(b.ID) })
+		for _, a := range all {
 			if !yield(a) {
 				return
 			}
@@ -59,14 +84,17 @@ func (g *Group) All() iter.Seq[*App] {
 	}
 }
 
-func (g *Group) collect(apps []*App) []*App {
-	for _, a := range g.Apps {
-		apps = append(apps, a)
+func (g *Group) collect(all []*App, apps, pods bool) []*App {
+	if apps {
+		all = slices.AppendSeq(all, maps.Values(g.Apps))
+	}
+	if pods {
+		all = slices.AppendSeq(all, maps.Values(g.Pods))
 	}
 	for _, child := range g.Groups {
-		apps = child.collect(apps)
+		all = child.collect(all, apps, pods)
 	}
-	return apps
+	return all
 }
 
 // Len is the number of apps in and below the group.
@@ -95,10 +123,19 @@ func (g *Group) walk(yield func(*Group) bool) bool {
 	return true
 }
 
-// Empty tells that there is no app and no group in the group.
-func (g *Group) Empty() bool { return len(g.Apps) == 0 && len(g.Groups) == 0 }
+// LenPods is the number of pods in and below the group.
+func (g *Group) LenPods() int {
+	n := len(g.Pods)
+	for _, child := range g.Groups {
+		n += child.LenPods()
+	}
+	return n
+}
 
-// WithApp returns the tree with the app added, or put in the place of the one of its id. Missing groups are made. An
+// Empty tells that there is no app, no pod and no group in the group.
+func (g *Group) Empty() bool { return len(g.Apps) == 0 && len(g.Pods) == 0 && len(g.Groups) == 0 }
+
+// WithApp returns the tree with the app or pod added, or put in the place of the one of its id. Missing groups are made. An
 // empty group of the app's id gives way; anything else that stands in the way is found by Validate.
 func (g *Group) WithApp(a *App) *Group {
 	return g.edit(a.ID.Parent(), func(parent *Group) {
@@ -106,22 +143,27 @@ func (g *Group) WithApp(a *App) *Group {
 			parent.Groups = maps.Clone(parent.Groups)
 			delete(parent.Groups, a.ID)
 		}
-		parent.Apps = maps.Clone(parent.Apps)
-		if parent.Apps == nil {
-			parent.Apps = make(map[PathID]*App, 1)
+		in := &parent.Apps
+		if a.Pod != nil {
+			in = &parent.Pods
 		}
-		parent.Apps[a.ID] = a
+		*in = maps.Clone(*in)
+		if *in == nil {
+			*in = make(map[PathID]*App, 1)
+		}
+		(*in)[a.ID] = a
 	})
 }
 
-// WithoutApp returns the tree without that app; its group stays, even if it is empty now.
+// WithoutApp returns the tree without the app or pod of that id; its group stays, even if it is empty now.
 func (g *Group) WithoutApp(id PathID) *Group {
-	if g.App(id) == nil {
+	if g.Spec(id) == nil {
 		return g
 	}
 	return g.edit(id.Parent(), func(parent *Group) {
-		parent.Apps = maps.Clone(parent.Apps)
+		parent.Apps, parent.Pods = maps.Clone(parent.Apps), maps.Clone(parent.Pods)
 		delete(parent.Apps, id)
+		delete(parent.Pods, id)
 	})
 }
 
@@ -181,17 +223,23 @@ func (g *Group) edit(id PathID, change func(*Group)) *Group {
 type groupJSON struct {
 	ID           PathID    `json:"id"`
 	Apps         []*App    `json:"apps"`
-	Pods         []any     `json:"pods"`
+	Pods         []podJSON `json:"pods"`
 	Groups       []*Group  `json:"groups"`
 	Dependencies []PathID  `json:"dependencies"`
 	Version      Timestamp `json:"version"`
 	EnforceRole  *bool     `json:"enforceRole,omitempty"`
 }
 
+// podJSON is a pod, or its status, in which the definition is the spec.
+type podJSON struct {
+	*PodDefinition
+	Spec *PodDefinition `json:"spec,omitempty"`
+}
+
 // MarshalJSON writes the whole group as the API shows it, without status; UnmarshalJSON reads it back.
 func (g *Group) MarshalJSON() ([]byte, error) {
 	out := groupJSON{
-		ID: g.ID, Apps: []*App{}, Pods: []any{}, Groups: []*Group{}, Dependencies: g.Dependencies,
+		ID: g.ID, Apps: []*App{}, Pods: []podJSON{}, Groups: []*Group{}, Dependencies: g.Dependencies,
 		Version: g.Version, EnforceRole: g.EnforceRole,
 	}
 	if out.Dependencies == nil {
@@ -200,13 +248,16 @@ func (g *Group) MarshalJSON() ([]byte, error) {
 	for _, id := range slices.Sorted(maps.Keys(g.Apps)) {
 		out.Apps = append(out.Apps, g.Apps[id])
 	}
+	for _, id := range slices.Sorted(maps.Keys(g.Pods)) {
+		out.Pods = append(out.Pods, podJSON{PodDefinition: g.Pods[id].PodDefinition()})
+	}
 	for _, id := range slices.Sorted(maps.Keys(g.Groups)) {
 		out.Groups = append(out.Groups, g.Groups[id])
 	}
 	return json.Marshal(out)
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. It trusts it: users' bodies go through ParseGroup.
+// UnmarshalJSON reads what MarshalJSON wrote, or the API shows. It trusts it: users' bodies go through ParseGroup.
 func (g *Group) UnmarshalJSON(data []byte) error {
 	var in groupJSON
 	if err := json.Unmarshal(data, &in); err != nil {
@@ -221,6 +272,17 @@ func (g *Group) UnmarshalJSON(data []byte) error {
 	}
 	for _, a := range in.Apps {
 		g.Apps[a.ID] = a
+	}
+	if len(in.Pods) > 0 {
+		g.Pods = make(map[PathID]*App, len(in.Pods))
+	}
+	for _, one := range in.Pods {
+		if one.Spec != nil {
+			one.PodDefinition = one.Spec
+		}
+		if one.PodDefinition != nil {
+			g.Pods[one.PodDefinition.ID] = one.App()
+		}
 	}
 	if len(in.Groups) > 0 {
 		g.Groups = make(map[PathID]*Group, len(in.Groups))

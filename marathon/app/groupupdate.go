@@ -7,6 +7,8 @@ import (
 // GroupUpdate is what a user wants of a group: a structure, or a factor, or a version to go back to.
 type GroupUpdate struct {
 	definition groupDefinition
+	// Force lets resident apps change their roles.
+	Force bool
 }
 
 type groupDefinition struct {
@@ -63,7 +65,7 @@ func (d *groupDefinition) structure() bool {
 
 // Apply returns the tree with the update done to the group of that id, which is made if it does not exist. Of apps,
 // groups and dependencies each list that is given replaces the old one; apps in it are full definitions. With scaleBy
-// every app below gets its instances multiplied, rounded up. An update that asks for a version changes nothing here. The
+// every app below gets its instances multiplied, rounded up; pods are left as they are. An update that asks for a version changes nothing here. The
 // error is an *Invalid. The result still has to be committed.
 func (u *GroupUpdate) Apply(root *Group, id PathID, s Settings) (*Group, error) {
 	d := u.definition
@@ -82,7 +84,7 @@ func (u *GroupUpdate) Apply(root *Group, id PathID, s Settings) (*Group, error) 
 	if d.EnforceRole != nil {
 		d.checkEnforceRole(root.Group(id), id, nil, &f)
 	}
-	w := groupWork{root: root, settings: s, faults: &f}
+	w := groupWork{root: root, settings: s, force: u.Force, faults: &f}
 	group := w.apply(d, id, nil)
 	if err := f.err(); err != nil {
 		return nil, err
@@ -109,6 +111,7 @@ func (d *groupDefinition) checkEnforceRole(current *Group, id PathID, p *place, 
 type groupWork struct {
 	root     *Group
 	settings Settings
+	force    bool
 	faults   *faults
 }
 
@@ -150,8 +153,37 @@ func (w *groupWork) apply(d groupDefinition, id PathID, p *place) *Group {
 			}
 			group.Groups[childID] = w.apply(child, childID, at)
 		}
+		w.keepPods(group)
 	}
 	return group
+}
+
+// keepPods brings back the pods below groups that an update does not name: it is about apps alone.
+func (w *groupWork) keepPods(group *Group) {
+	current := w.root.Group(group.ID)
+	if current == nil {
+		return
+	}
+	for id, child := range current.Groups {
+		if group.Groups[id] == nil && child.LenPods() > 0 {
+			group.Groups[id] = child.podsOnly()
+		}
+	}
+}
+
+// podsOnly returns the group with its pods, and those of the groups in it that have some, and no app.
+func (g *Group) podsOnly() *Group {
+	out := *g
+	out.Apps, out.Groups = nil, nil
+	for id, child := range g.Groups {
+		if child.LenPods() > 0 {
+			if out.Groups == nil {
+				out.Groups = make(map[PathID]*Group)
+			}
+			out.Groups[id] = child.podsOnly()
+		}
+	}
+	return &out
 }
 
 // childID resolves the id of a member, which must lie directly in its group.
@@ -185,7 +217,7 @@ func (w *groupWork) apps(definitions []definition, group *Group, p *place) map[P
 			w.faults.add(at.field("id"), "Applications must have unique ids: %s", id)
 		}
 		rules := w.root.RulesFor(id, w.settings)
-		rules.Base = group.ID
+		rules.Base, rules.Force = group.ID, w.force
 		draft := Draft{definition: definition}
 		if old := w.root.App(id); old != nil {
 			apps[id] = draft.replace(old, rules, at, w.faults)
@@ -212,6 +244,9 @@ func (g *Group) scaled(factor float64, f *faults) *Group {
 	out.Apps = make(map[PathID]*App, len(g.Apps))
 	for id, a := range g.Apps {
 		instances := math.Ceil(float64(a.Instances)*factor - 1e-9)
+		if a.Daemon() {
+			instances = min(instances, 1) // it has one on every node, or is suspended
+		}
 		if instances > math.MaxInt32 {
 			f.add(at("/scaleBy"), "%v times the %d instances of %s is more than an app can have", factor, a.Instances, id)
 			return g

@@ -89,6 +89,25 @@ func (t *TaskID) UnmarshalText(text []byte) error {
 	return err
 }
 
+// Of returns the id of the task of another container in the same launch of a pod's instance.
+func (t TaskID) Of(container string) TaskID {
+	t.Container = container
+	return t
+}
+
+// PodTask returns the id of the task of a container in the n-th launch of a pod's instance, counted from 1.
+func (i InstanceID) PodTask(container string, n int) TaskID { return i.Task(n).Of(container) }
+
+// GroupExecutorID is the id of the executor of one launch of a pod's instance. Each launch has one of its own: what is
+// left of the executor before may still be on its way out on the same agent.
+func (t TaskID) GroupExecutorID() string {
+	id := "instance-" + t.Instance.App.Safe() + "." + t.Instance.UUID.String()
+	if t.Incarnation > 1 {
+		id += "." + strconv.Itoa(t.Incarnation)
+	}
+	return id
+}
+
 // taskIDForm knows every form that was ever in use:
 //
 //	<safe>.instance-<uuid>[._]<container>[.<n>]    <safe>.marathon-<uuid>[._]<container>[.<n>]
@@ -160,6 +179,11 @@ func NewUUIDs(rng *rand.Rand) *UUIDs {
 	}
 	u.node[0] |= 1 // the multicast bit marks a node that is no hardware address (RFC 9562, 6.10)
 	return u
+}
+
+// Made tells whether a uuid is one of this source's.
+func (u *UUIDs) Made(id uuid.UUID) bool {
+	return [6]byte(id[10:]) == u.node && uint16(id[8]&0x3f)<<8|uint16(id[9]) == u.clock
 }
 
 // Next returns a new uuid for now.

@@ -45,6 +45,22 @@ func (i *Invalid) Error() string {
 	return b.String()
 }
 
+// Join adds to a refusal, which may be nil, another one: that of the i-th element of a list. Its paths begin with the index.
+func (i *Invalid) Join(of *Invalid, n int) *Invalid {
+	out := &Invalid{Message: of.Message}
+	if i != nil {
+		out.Details = append(out.Details, i.Details...)
+	}
+	for _, d := range of.Details {
+		path := (*place)(nil).index(n).String()
+		if d.Path != "/" {
+			path += d.Path
+		}
+		out.Details = append(out.Details, Detail{Path: path, Errors: d.Errors})
+	}
+	return out
+}
+
 // refuse returns a refusal with one detail.
 func refuse(path, format string, args ...any) error {
 	f := faults{message: MessageObject}

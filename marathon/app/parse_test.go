@@ -67,7 +67,6 @@ func TestTypesAndLimits(t *testing.T) {
 		{"backoff factor", `{"id":"/a","backoffFactor":0.5}`, "/backoffFactor", "error.min"},
 		{"launch delay", `{"id":"/a","maxLaunchDelaySeconds":-1}`, "/maxLaunchDelaySeconds", "error.min"},
 		{"kill grace period", `{"id":"/a","taskKillGracePeriodSeconds":-1}`, "/taskKillGracePeriodSeconds", "error.min"},
-		{"half an upgrade strategy", `{"id":"/a","upgradeStrategy":{"minimumHealthCapacity":0.5}}`, "/upgradeStrategy/maximumOverCapacity", "error.path.missing"},
 		{"unreachable strategy's word", `{"id":"/a","unreachableStrategy":"off"}`, "/unreachableStrategy", "error.unknown.enum.literal"},
 		{"unreachable strategy's seconds", `{"id":"/a","unreachableStrategy":{"expungeAfterSeconds":-1}}`, "/unreachableStrategy/expungeAfterSeconds", "error.min"},
 		{"kill selection", `{"id":"/a","killSelection":"RANDOM"}`, "/killSelection", "error.unknown.enum.literal"},

@@ -14,9 +14,9 @@ type PathID string
 // Root is the id of the group that holds everything.
 const Root PathID = "/"
 
-// maxIDLength bounds an id in characters. Nothing asks for a bound, but an id becomes part of task ids and names, and the
-// work to walk to a group grows with its depth.
-const maxIDLength = 1024
+// maxIDLength bounds an id in characters. An id becomes part of task ids, names and keys of the store, which have to hold it beside
+// an instance's and an agent's, and the work to walk to a group grows with its depth.
+const maxIDLength = 800
 
 // ParseID reads an id as users write it. A relative one ("b/c", "./b", "../x") is resolved against base, repeated and
 // trailing slashes count once, and ".." above the root stays at the root. The empty string is base itself. The error says

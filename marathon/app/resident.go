@@ -10,7 +10,7 @@ func checkResidentUpdate(old, new *App, r Rules, p *place, f *faults) {
 	if !old.Resident() {
 		return
 	}
-	if !reflect.DeepEqual(persistentVolumes(old), persistentVolumes(new)) {
+	if !reflect.DeepEqual(old.PersistentVolumes(), new.PersistentVolumes()) {
 		f.add(p, "Persistent volumes can not be changed!")
 	}
 	for _, resource := range []struct {
@@ -22,7 +22,7 @@ func checkResidentUpdate(old, new *App, r Rules, p *place, f *faults) {
 		{"disk", old.Disk != new.Disk},
 		{"gpus", old.GPUs != new.GPUs},
 		{"requirePorts", old.RequirePorts != new.RequirePorts},
-		{"portDefinitions", !slices.Equal(hostPorts(old), hostPorts(new))},
+		{"portDefinitions", !slices.EqualFunc(hostPorts(old), hostPorts(new), samePort(new))},
 	} {
 		if resource.changed {
 			f.add(p.field(resource.name), "Resident Tasks may not change resource requirements!")
@@ -33,11 +33,11 @@ func checkResidentUpdate(old, new *App, r Rules, p *place, f *faults) {
 	}
 }
 
-func persistentVolumes(a *App) []Volume {
-	if a.Container == nil {
-		return nil
+// samePort compares ports of the host. With requirePorts a port that is left open gets the number that the app has had.
+func samePort(new *App) func(old, now int) bool {
+	return func(old, now int) bool {
+		return old == now || now == 0 && old > 0 && new.HostMode() && new.RequirePorts
 	}
-	return slices.DeleteFunc(slices.Clone(a.Container.Volumes), func(v Volume) bool { return v.Persistent == nil })
 }
 
 // hostPorts lists what the app takes of its host: a number, 0 for any, -1 for none.

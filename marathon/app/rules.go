@@ -19,16 +19,21 @@ func (a *App) check(r Rules, p *place, f *faults) {
 	a.checkNetworks(p, f)
 	a.checkPorts(p, f)
 	a.checkContainer(r, p.field("container"), f)
-	for i, fetch := range a.Fetch {
-		if _, err := url.Parse(fetch.URI); err != nil {
-			f.add(p.field("fetch").index(i).field("uri"), "is not a valid URI: %q", fetch.URI)
-		}
-	}
+	checkFetch(a.Fetch, p.field("fetch"), f)
 	a.checkHealthChecks(p.field("healthChecks"), f)
 	a.checkCheck(p.field("check"), f)
 	a.checkReadiness(p.field("readinessChecks"), f)
 	a.checkStrategies(p, f)
 	a.checkLabels(p, f)
+	a.checkStarling(p, f)
+}
+
+func checkFetch(all []Fetch, p *place, f *faults) {
+	for i, fetch := range all {
+		if _, err := url.Parse(fetch.URI); err != nil {
+			f.add(p.index(i).field("uri"), "is not a valid URI: %q", fetch.URI)
+		}
+	}
 }
 
 // checkID applies the rules for ids of apps. raw is the id as it was written.
@@ -81,9 +86,14 @@ func (a *App) checkEnvironment(p *place, f *faults) {
 			f.add(p.field("env").field(name), "must not contain NUL")
 		}
 	}
-	for _, name := range sortedKeys(a.Labels) { // which are passed on as variables
-		if strings.ContainsRune(a.Labels[name], 0) {
-			f.add(p.field("labels").field(name), "must not contain NUL")
+	checkVariableLabels(a.Labels, p.field("labels"), f)
+}
+
+// checkVariableLabels refuses labels that cannot be passed on as variables.
+func checkVariableLabels(labels Labels, p *place, f *faults) {
+	for _, name := range sortedKeys(labels) {
+		if strings.ContainsRune(labels[name], 0) {
+			f.add(p.field(name), "must not contain NUL")
 		}
 	}
 }
@@ -95,15 +105,21 @@ func (a *App) checkResources(r Rules, p *place, f *faults) {
 	if a.GPUs > 0 && a.Container != nil && a.Container.Type == Docker {
 		f.add(p.field("gpus"), "must be 0: GPUs are not available to container type DOCKER")
 	}
-	if limits := a.ResourceLimits; limits != nil {
-		if limits.CPUs != nil && float64(*limits.CPUs) < a.CPUs {
-			f.add(p.field("resourceLimits").field("cpus"), "must be at least the %s that are requested", Decimal(a.CPUs))
-		}
-		if limits.Mem != nil && float64(*limits.Mem) < a.Mem {
-			f.add(p.field("resourceLimits").field("mem"), "must be at least the %s that are requested", Decimal(a.Mem))
-		}
-	}
+	a.ResourceLimits.check(a.CPUs, a.Mem, p.field("resourceLimits"), f)
 	a.checkInstances(p, f)
+}
+
+// check refuses limits below what is requested. Nil is no limit.
+func (l *ResourceLimits) check(cpus, mem float64, p *place, f *faults) {
+	if l == nil {
+		return
+	}
+	if l.CPUs != nil && float64(*l.CPUs) < cpus {
+		f.add(p.field("cpus"), "must be at least the %s that are requested", Decimal(cpus))
+	}
+	if l.Mem != nil && float64(*l.Mem) < mem {
+		f.add(p.field("mem"), "must be at least the %s that are requested", Decimal(mem))
+	}
 }
 
 func (a *App) checkInstances(p *place, f *faults) {

@@ -94,12 +94,7 @@ func (a *App) checkContainer(r Rules, p *place, f *faults) {
 		if c.Type != Mesos {
 			f.add(at, "not allowed for container type DOCKER")
 		}
-		if s := info.Seccomp; s != nil && s.Unconfined && s.ProfileName != "" {
-			f.add(at.field("seccomp"), "profileName and unconfined exclude each other")
-		}
-		if ipc := info.IPCInfo; ipc != nil && ipc.ShmSize != nil && ipc.Mode != "PRIVATE" {
-			f.add(at.field("ipcInfo").field("shmSize"), "only allowed with mode PRIVATE")
-		}
+		checkLinuxInfo(info, at, f)
 	}
 	external := make(map[string]bool)
 	for i, v := range c.Volumes {
@@ -159,8 +154,10 @@ func checkPersistent(v Volume, p *place, f *faults) {
 	if v.Mode != "RW" {
 		f.add(p.field("mode"), "must be RW for a persistent volume")
 	}
-	volume := v.Persistent
-	at := p.field("persistent")
+	checkPersistentVolume(v.Persistent, p.field("persistent"), f)
+}
+
+func checkPersistentVolume(volume *PersistentVolume, at *place, f *faults) {
 	if volume.Size <= 0 {
 		f.add(at.field("size"), "must be greater than 0")
 	}

@@ -51,7 +51,7 @@ func (g *Group) RolesFor(id PathID, s Settings) Roles {
 			roles.Allowed = append(roles.Allowed, groupRole)
 		}
 	}
-	if current := g.App(id); current != nil && current.Role != "" {
+	if current := g.Spec(id); current != nil && current.Role != "" {
 		roles.Allowed = append(roles.Allowed, current.Role)
 	}
 	return roles

@@ -36,39 +36,44 @@ const (
 type shape struct {
 	// fit does the work; the other fields belong to the kinds that use them.
 	fit func(s *shape, v any, p *place, f *faults) any
+	// kind is the name that JSON Schema has for what fits, empty where either of two does.
+	kind   string
+	either []*shape
 
 	fields   map[string]*shape // of an object
 	required []string
+	closed   bool   // it has no other fields
 	elem     *shape // of a list or map
 
 	min, max             *float64
-	minLength, maxLength int
+	minLength, maxLength int // of a text or a list; a maximum of 0 is none
 	pattern              *regexp.Regexp
 	enum                 []string
+	format               string // as JSON Schema names it
 
 	// def is put in where the field is absent; nil puts nothing in.
 	def any
 }
 
-func text() *shape   { return &shape{fit: fitText} }
-func number() *shape { return &shape{fit: fitNumber} }
+func text() *shape   { return &shape{fit: fitText, kind: "string"} }
+func number() *shape { return &shape{fit: fitNumber, kind: "number"} }
 func integer() *shape {
-	return &shape{fit: fitInteger, min: new(float64(math.MinInt32)), max: new(float64(math.MaxInt32))}
+	return &shape{fit: fitInteger, kind: "integer", min: new(float64(math.MinInt32)), max: new(float64(math.MaxInt32))}
 }
 
 func long() *shape {
-	return &shape{fit: fitInteger, min: new(float64(-1 << 53)), max: new(float64(1 << 53))}
+	return &shape{fit: fitInteger, kind: "integer", min: new(float64(-1 << 53)), max: new(float64(1 << 53))}
 }
-func boolean() *shape { return &shape{fit: fitBoolean} }
+func boolean() *shape { return &shape{fit: fitBoolean, kind: "boolean"} }
 func port() *shape    { return integer().between(0, 65535) }
 func natural() *shape { return integer().atLeast(0) }
 
-func list(elem *shape) *shape       { return &shape{fit: fitList, elem: elem} }
-func dictionary(elem *shape) *shape { return &shape{fit: fitMap, elem: elem} }
-func literal(enum ...string) *shape { return &shape{fit: fitText, enum: enum} }
+func list(elem *shape) *shape       { return &shape{fit: fitList, kind: "array", elem: elem} }
+func dictionary(elem *shape) *shape { return &shape{fit: fitMap, kind: "object", elem: elem} }
+func literal(enum ...string) *shape { return &shape{fit: fitText, kind: "string", enum: enum} }
 
 func object(fields map[string]*shape, required ...string) *shape {
-	return &shape{fit: fitObject, fields: fields, required: required}
+	return &shape{fit: fitObject, kind: "object", fields: fields, required: required}
 }
 
 func (s *shape) atLeast(low float64) *shape       { s.min = &low; return s }
@@ -164,6 +169,13 @@ func fitList(s *shape, v any, p *place, f *faults) any {
 		f.add(p, codeArray)
 		return nil
 	}
+	if len(in) < s.minLength {
+		f.add(p, codeMinLength)
+	}
+	if s.maxLength > 0 && len(in) > s.maxLength {
+		f.add(p, codeMaxLength)
+		return nil
+	}
 	out := make([]any, len(in))
 	for i, e := range in {
 		out[i] = s.elem.fit(s.elem, e, p.index(i), f)
@@ -211,7 +223,7 @@ func fitObject(s *shape, v any, p *place, f *faults) any {
 
 // moment fits a timestamp.
 func moment() *shape {
-	return &shape{fit: func(_ *shape, v any, p *place, f *faults) any {
+	return &shape{kind: "string", format: "date-time", fit: func(_ *shape, v any, p *place, f *faults) any {
 		t, ok := v.(string)
 		if !ok {
 			f.add(p, codeString)
@@ -228,7 +240,7 @@ func moment() *shape {
 
 // textOr fits a text that the first shape allows, or what the other one fits.
 func textOr(texts *shape, other *shape) *shape {
-	return &shape{fit: func(_ *shape, v any, p *place, f *faults) any {
+	return &shape{either: []*shape{texts, other}, fit: func(_ *shape, v any, p *place, f *faults) any {
 		_, isObject := v.(map[string]any)
 		if _, ok := v.(string); ok || !isObject && other.fields != nil {
 			return texts.fit(texts, v, p, f)

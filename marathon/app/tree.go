@@ -18,6 +18,15 @@ func (g *Group) Validate(s Settings) error {
 			}
 			checkVolumeNames(group.Apps[id], volumes, &f)
 		}
+		for _, id := range sortedIDs(group.Pods) {
+			p := at("/pods").field(string(id))
+			if group.Groups[id] != nil {
+				f.add(p, "Groups and Pods may not have the same identifier.")
+			}
+			if group.Apps[id] != nil {
+				f.add(p, "Applications and Pods may not share the same id")
+			}
+		}
 	}
 	if s.MaxApps > 0 && apps > s.MaxApps {
 		f.add(nil, "There are %d apps, and at most %d are allowed", apps, s.MaxApps)
@@ -55,8 +64,8 @@ func sortedIDs[V any](m map[PathID]V) []PathID {
 	return ids
 }
 
-// Levels returns for each app the number of apps on its longest path of dependencies, itself included: 1 for an app that
-// waits for nobody. Dependencies on what does not exist do not count. In a tree with a cycle, which Validate refuses,
+// Levels returns for each app and pod the number of them on its longest path of dependencies, itself included: 1 for one that
+// waits for nobody. Pods depend on what their groups depend on. Dependencies on what does not exist do not count. In a tree with a cycle, which Validate refuses,
 // the apps on it get a level as if one of the arrows were not there.
 func (g *Group) Levels() map[PathID]int {
 	levels, _ := g.levels()
@@ -67,15 +76,15 @@ func (g *Group) Levels() map[PathID]int {
 // from there to its members, so that the number of arrows stays proportional to what users wrote.
 func (g *Group) levels() (map[PathID]int, []string) {
 	w := levelWalk{root: g, levels: make(map[PathID]int), groups: make(map[PathID]int), open: make(map[string]bool)}
-	for a := range g.All() {
-		w.app(a)
+	for a := range g.Specs() {
+		w.spec(a)
 	}
 	return w.levels, w.cycle
 }
 
 type levelWalk struct {
 	root   *Group
-	levels map[PathID]int // of apps
+	levels map[PathID]int // of apps and pods
 	groups map[PathID]int // of the nodes that stand for groups: the highest level below
 	open   map[string]bool
 	path   []string // open, in order
@@ -100,7 +109,7 @@ func (w *levelWalk) leave(node string) {
 	w.path = w.path[:len(w.path)-1]
 }
 
-func (w *levelWalk) app(a *App) int {
+func (w *levelWalk) spec(a *App) int {
 	if level, done := w.levels[a.ID]; done {
 		return level
 	}
@@ -125,8 +134,8 @@ func (w *levelWalk) app(a *App) int {
 func (w *levelWalk) targets(ids []PathID) int {
 	highest := 0
 	for _, id := range ids {
-		if a := w.root.App(id); a != nil {
-			highest = max(highest, w.app(a))
+		if a := w.root.Spec(id); a != nil {
+			highest = max(highest, w.spec(a))
 		}
 		if group := w.root.Group(id); group != nil {
 			highest = max(highest, w.group(group))
@@ -146,7 +155,10 @@ func (w *levelWalk) group(group *Group) int {
 	defer w.leave(node)
 	highest := 0
 	for _, id := range sortedIDs(group.Apps) {
-		highest = max(highest, w.app(group.Apps[id]))
+		highest = max(highest, w.spec(group.Apps[id]))
+	}
+	for _, id := range sortedIDs(group.Pods) {
+		highest = max(highest, w.spec(group.Pods[id]))
 	}
 	for _, id := range sortedIDs(group.Groups) {
 		highest = max(highest, w.group(group.Groups[id]))

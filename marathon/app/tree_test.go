@@ -228,7 +228,13 @@ func TestLevels(t *testing.T) {
 	} {
 		tree = tree.WithApp(mustCreate(t, body))
 	}
-	want := map[PathID]int{"/db": 1, "/back/api": 2, "/back/log": 1, "/front/cache": 3, "/front/web": 4}
+	// Pods have no dependencies of their own, but their groups may have some, and others may wait for them.
+	tree = tree.WithGroup(&Group{ID: "/edge", Dependencies: []PathID{"/front"}}).WithGroup(&Group{ID: "/last", Dependencies: []PathID{"/edge"}}).
+		WithApp(&App{ID: "/edge/pod", Pod: &Pod{}}).WithApp(mustCreate(t, `{"id":"/last/app","cmd":"x"}`)).
+		WithApp(&App{ID: "/alone", Pod: &Pod{}}).WithApp(mustCreate(t, `{"id":"/waits","cmd":"x","dependencies":["/alone"]}`))
+	want := map[PathID]int{
+		"/db": 1, "/back/api": 2, "/back/log": 1, "/front/cache": 3, "/front/web": 4, "/edge/pod": 5, "/last/app": 6, "/alone": 1, "/waits": 2,
+	}
 	if diff := cmp.Diff(want, tree.Levels()); diff != "" {
 		t.Errorf("levels differ (-want +got):\n%s", diff)
 	}

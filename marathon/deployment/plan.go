@@ -26,20 +26,43 @@ const (
 	Restart Kind = "RestartApplication"
 )
 
-// Action is what a step does to one app.
+// podKinds is how the API calls the kinds where a pod is concerned.
+var podKinds = map[Kind]string{Start: "StartPod", Stop: "StopPod", Scale: "ScalePod", Restart: "RestartPod"}
+
+// Action is what a step does to one app, or pod.
 type Action struct {
 	Kind Kind
 	App  app.PathID
+	// Pod tells that it is a pod.
+	Pod bool
 	// Kill names instances that a Scale ends first. It is kept by the store and not shown by the API.
 	Kill []app.InstanceID
 }
 
 // MarshalJSON writes the form of the API.
 func (a Action) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
-		Action Kind       `json:"action"`
-		App    app.PathID `json:"app"`
-	}{a.Kind, a.App})
+	return json.Marshal(a.Shown())
+}
+
+// String names the action for people.
+func (a Action) String() string {
+	s := a.Shown()
+	return fmt.Sprintf("{%s %s %v}", s.Action, a.App, a.Kill)
+}
+
+// Shown is an action in the form of the API.
+type Shown struct {
+	Action string     `json:"action"`
+	App    app.PathID `json:"app,omitempty"`
+	Pod    app.PathID `json:"pod,omitempty"`
+}
+
+// Shown returns the form of the API.
+func (a Action) Shown() Shown {
+	if a.Pod {
+		return Shown{Action: podKinds[a.Kind], Pod: a.App}
+	}
+	return Shown{Action: string(a.Kind), App: a.App}
 }
 
 // Step is a set of actions that run side by side; it ends when all of them have.
@@ -47,7 +70,7 @@ type Step struct {
 	Actions []Action `json:"actions"`
 }
 
-// Change is what a plan does to one app: Old is nil for a new one, New for one that is removed.
+// Change is what a plan does to one app or pod: Old is nil for a new one, New for one that is removed.
 type Change struct {
 	ID  app.PathID `json:"id"`
 	Old *app.App   `json:"old,omitempty"`
@@ -77,6 +100,7 @@ type Plan struct {
 	// Changes and Groups are in the order of ids.
 	Changes []Change
 	Groups  []GroupChange
+	Origin
 }
 
 // Diff plans the way from one committed tree to another. kill names, by app, instances that scaling it down ends first;
@@ -92,16 +116,16 @@ func changes(from, to *app.Group) []Change {
 	if from == to {
 		return nil
 	}
-	for old := range from.All() {
-		switch updated := to.App(old.ID); {
+	for old := range from.Specs() {
+		switch updated := to.Spec(old.ID); {
 		case updated == nil:
 			out = append(out, Change{ID: old.ID, Old: old})
 		case updated != old && updated.Version != old.Version:
 			out = append(out, Change{ID: old.ID, Old: old, New: updated})
 		}
 	}
-	for added := range to.All() {
-		if from.App(added.ID) == nil {
+	for added := range to.Specs() {
+		if from.Spec(added.ID) == nil {
 			out = append(out, Change{ID: added.ID, New: added})
 		}
 	}
@@ -141,11 +165,11 @@ func steps(changes []Change, to *app.Group, kill map[app.PathID][]app.InstanceID
 	highest := 0
 	for _, c := range changes {
 		if c.New == nil {
-			stop.Actions = append(stop.Actions, Action{Kind: Stop, App: c.ID})
+			stop.Actions = append(stop.Actions, Action{Kind: Stop, App: c.ID, Pod: c.pod()})
 			continue
 		}
 		if c.Old == nil {
-			start.Actions = append(start.Actions, Action{Kind: Start, App: c.ID})
+			start.Actions = append(start.Actions, Action{Kind: Start, App: c.ID, Pod: c.pod()})
 		}
 		if levels == nil {
 			levels = to.Levels()
@@ -155,7 +179,7 @@ func steps(changes []Change, to *app.Group, kill map[app.PathID][]app.InstanceID
 		if byLevel[level] == nil {
 			byLevel[level] = new(Step)
 		}
-		byLevel[level].Actions = append(byLevel[level].Actions, Action{Kind: c.kind(), App: c.ID, Kill: kill[c.ID]})
+		byLevel[level].Actions = append(byLevel[level].Actions, Action{Kind: c.kind(), App: c.ID, Pod: c.pod(), Kill: kill[c.ID]})
 	}
 	var out []Step
 	add := func(s *Step) {
@@ -171,6 +195,14 @@ func steps(changes []Change, to *app.Group, kill map[app.PathID][]app.InstanceID
 	return out
 }
 
+// pod tells whether the change is one of a pod.
+func (c Change) pod() bool {
+	if c.New != nil {
+		return c.New.Pod != nil
+	}
+	return c.Old != nil && c.Old.Pod != nil
+}
+
 // kind says how an app that stays gets to its target.
 func (c Change) kind() Kind {
 	if c.Old == nil || c.New.Instances == 0 || c.Old.VersionInfo.LastConfigChangeAt == c.New.VersionInfo.LastConfigChangeAt {
@@ -182,7 +214,7 @@ func (c Change) kind() Kind {
 // Empty tells that there is nothing to do.
 func (p *Plan) Empty() bool { return len(p.Steps) == 0 }
 
-// Affected lists the apps that the plan changes, in order. The slice is the caller's.
+// Affected lists the apps and pods that the plan changes, in order. The slice is the caller's.
 func (p *Plan) Affected() []app.PathID {
 	ids := make([]app.PathID, len(p.Changes))
 	for i, c := range p.Changes {
@@ -221,17 +253,19 @@ type stored struct {
 	Steps   [][]storedStep `json:"steps"`
 	Changes []Change       `json:"changes,omitempty"`
 	Groups  []GroupChange  `json:"groups,omitempty"`
+	Origin
 }
 
 type storedStep struct {
 	Kind Kind             `json:"kind"`
 	App  app.PathID       `json:"app"`
+	Pod  bool             `json:"pod,omitempty"`
 	Kill []app.InstanceID `json:"kill,omitempty"`
 }
 
 // MarshalJSON writes everything, for a store. What the API shows is made by View.
 func (p *Plan) MarshalJSON() ([]byte, error) {
-	out := stored{ID: p.ID, Version: p.Version, Changes: p.Changes, Groups: p.Groups, Steps: [][]storedStep{}}
+	out := stored{ID: p.ID, Version: p.Version, Changes: p.Changes, Groups: p.Groups, Steps: [][]storedStep{}, Origin: p.Origin}
 	for _, step := range p.Steps {
 		actions := make([]storedStep, len(step.Actions))
 		for i, a := range step.Actions {
@@ -248,7 +282,7 @@ func (p *Plan) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &in); err != nil {
 		return fmt.Errorf("cannot read a deployment: %w", err)
 	}
-	*p = Plan{ID: in.ID, Version: in.Version, Changes: in.Changes, Groups: in.Groups}
+	*p = Plan{ID: in.ID, Version: in.Version, Changes: in.Changes, Groups: in.Groups, Origin: in.Origin}
 	for _, actions := range in.Steps {
 		step := Step{Actions: make([]Action, len(actions))}
 		for i, a := range actions {

@@ -145,8 +145,11 @@ func TestPlanForms(t *testing.T) {
 		"currentActions":[{"action":"ScaleApplication","app":"/new","readinessCheckResults":[{"ready":true}]},
 		{"action":"ScaleApplication","app":"/shop/web","readinessCheckResults":[]}]}`)
 	checkJSON(t, plan.View(0, nil).CurrentActions, `[]`)
-	checkJSON(t, plan.Light(), `{"id":"97c136bf-5a28-4821-9d94-480d9fbb01c8","version":"2024-05-04T10:11:14.000Z",`+steps+`}`)
+	checkJSON(t, plan.Light(), `{"id":"97c136bf-5a28-4821-9d94-480d9fbb01c8","version":"2024-05-04T10:11:14.000Z",`+steps+`,
+		"original":{"id":"/"},"target":{"id":"/","version":"2024-05-04T10:11:14.000Z"}}`)
 
+	plan.Origin = Origin{Begun: plan.Version - 1000, By: "ann", Undoes: "another"}
+	plan.Steps[0].Actions[0].Pod = true
 	encoded, err := json.Marshal(plan)
 	if err != nil {
 		t.Fatal(err)
@@ -159,8 +162,11 @@ func TestPlanForms(t *testing.T) {
 	if err != nil || string(again) != string(encoded) {
 		t.Errorf("stored and read the plan is %s, %v, want %s", again, err, encoded)
 	}
-	if kill := stored.Steps[2].Actions[1].Kill; !slices.Equal(kill, []app.InstanceID{victim}) {
-		t.Errorf("who is to be killed is lost: %v", kill)
+	if got, want := fmt.Sprint(stored.Steps), fmt.Sprint(plan.Steps); got != want {
+		t.Errorf("stored and read the steps are %s, want %s", got, want)
+	}
+	if stored.Origin != plan.Origin {
+		t.Errorf("stored and read it comes from %+v, want %+v", stored.Origin, plan.Origin)
 	}
 	if err := json.Unmarshal([]byte(`{"steps":1}`), stored); err == nil {
 		t.Error("a broken plan was read")

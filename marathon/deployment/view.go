@@ -21,8 +21,7 @@ type View struct {
 
 // CurrentAction is an action of the step that runs, with the results of readiness checks as the caller encodes them.
 type CurrentAction struct {
-	Action                Kind              `json:"action"`
-	App                   app.PathID        `json:"app"`
+	Shown
 	ReadinessCheckResults []json.RawMessage `json:"readinessCheckResults"`
 }
 
@@ -30,8 +29,15 @@ type CurrentAction struct {
 // app; nil is none.
 func (p *Plan) View(step int, readiness func(app.PathID) []json.RawMessage) View {
 	v := View{
-		ID: p.ID, Version: p.Version, AffectedApps: p.Affected(), AffectedPods: []app.PathID{}, Steps: p.Steps,
+		ID: p.ID, Version: p.Version, AffectedApps: []app.PathID{}, AffectedPods: []app.PathID{}, Steps: p.Steps,
 		CurrentActions: []CurrentAction{}, CurrentStep: step, TotalSteps: len(p.Steps),
+	}
+	for _, c := range p.Changes {
+		if c.pod() {
+			v.AffectedPods = append(v.AffectedPods, c.ID)
+		} else {
+			v.AffectedApps = append(v.AffectedApps, c.ID)
+		}
 	}
 	if v.Steps == nil {
 		v.Steps = []Step{}
@@ -40,7 +46,7 @@ func (p *Plan) View(step int, readiness func(app.PathID) []json.RawMessage) View
 		return v
 	}
 	for _, a := range p.Steps[step-1].Actions {
-		current := CurrentAction{Action: a.Kind, App: a.App, ReadinessCheckResults: []json.RawMessage{}}
+		current := CurrentAction{Shown: a.Shown(), ReadinessCheckResults: []json.RawMessage{}}
 		if readiness != nil {
 			if results := readiness(a.App); results != nil {
 				current.ReadinessCheckResults = results
@@ -56,6 +62,16 @@ type Light struct {
 	ID      string        `json:"id"`
 	Steps   []Step        `json:"steps"`
 	Version app.Timestamp `json:"version"`
+	// Original and Target stand for the trees, which a plan in events no longer holds: clients that were written when it
+	// did, such as marathon-python, cannot read one without them.
+	Original Tree `json:"original"`
+	Target   Tree `json:"target"`
+}
+
+// Tree names a root group without what is in it.
+type Tree struct {
+	ID      app.PathID    `json:"id"`
+	Version app.Timestamp `json:"version,omitzero"`
 }
 
 // Light returns the form of the plan in events.
@@ -64,5 +80,7 @@ func (p *Plan) Light() Light {
 	if steps == nil {
 		steps = []Step{}
 	}
-	return Light{ID: p.ID, Steps: steps, Version: p.Version}
+	return Light{
+		ID: p.ID, Steps: steps, Version: p.Version, Original: Tree{ID: app.Root}, Target: Tree{ID: app.Root, Version: p.Version},
+	}
 }

@@ -3,6 +3,7 @@ package event
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 )
 
@@ -26,7 +27,7 @@ type Bus struct {
 // Subscription is one listener. Its methods may be called from any goroutine, Next from one at a time.
 type Subscription struct {
 	bus   *Bus
-	types map[string]struct{} // nil: all types; never changes
+	types map[string]struct{} // nil: all types of Marathon's; never changes
 	max   int
 
 	// wake holds one token when there may be something new in queue or err. It is never closed.
@@ -36,7 +37,8 @@ type Subscription struct {
 	err   error   // guarded by mu; why it ended
 }
 
-// Subscribe adds a listener for the named types, or for all when none is named. A queue of 0 is DefaultQueue.
+// Subscribe adds a listener for the named types, or for all that Marathon has when none is named: there are clients that give
+// up at a type that they do not know, so ours are for those who ask for them. A queue of 0 is DefaultQueue.
 func (b *Bus) Subscribe(queue int, types ...string) *Subscription {
 	if queue <= 0 {
 		queue = DefaultQueue
@@ -79,11 +81,18 @@ func (b *Bus) Listeners() int {
 	return len(b.subs)
 }
 
-// Close ends all subscriptions with ErrClosed, once they have read what waits for them.
+// Close ends all subscriptions with ErrClosed, once they have read what waits for them, and those that are still to come.
 func (b *Bus) Close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
+	b.mu.Unlock()
+	b.Drop()
+}
+
+// Drop ends all subscriptions with ErrClosed, once they have read what waits for them. There may be others later.
+func (b *Bus) Drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for s := range b.subs {
 		s.end(ErrClosed)
 	}
@@ -93,14 +102,11 @@ func (b *Bus) Close() {
 // Wants tells whether the subscription listens for a type.
 func (s *Subscription) Wants(eventType string) bool {
 	if s.types == nil {
-		return true
+		return !strings.HasPrefix(eventType, ownPrefix)
 	}
 	_, ok := s.types[eventType]
 	return ok
 }
-
-// Push adds a frame for this listener alone, such as its greeting.
-func (s *Subscription) Push(f Frame) { s.push(f) }
 
 func (s *Subscription) push(f Frame) bool {
 	if !s.Wants(f.Type) {

@@ -22,7 +22,8 @@ func FormatTime(t time.Time) string { return t.UTC().Format(TimeFormat) }
 
 // Payload is one event without its type and time, which Encode adds. It must marshal to a JSON object.
 type Payload interface {
-	// EventType is the name that clients filter by, for example "status_update_event".
+	// EventType is the name that clients filter by, for example "status_update_event". Those of events that Marathon does not
+	// have begin with "starling_".
 	EventType() string
 }
 
@@ -32,6 +33,9 @@ type Frame struct {
 	// Data is a JSON object on one line.
 	Data []byte
 }
+
+// ownPrefix begins the types of events that Marathon does not have.
+const ownPrefix = "starling_"
 
 // Encode makes the frame of an event that happened at now. It fails only where the payload can't be marshalled.
 func Encode(now time.Time, p Payload) (Frame, error) {

@@ -48,6 +48,21 @@ func TestBusKeepsOrderAndFilters(t *testing.T) {
 	}
 }
 
+// A client that does not know a type of ours must not meet it unasked.
+func TestEventsThatMarathonHasNotAreForThoseWhoNameThem(t *testing.T) {
+	var b Bus
+	all, some := b.Subscribe(0), b.Subscribe(0, "starling_x", "b")
+	for _, typ := range []string{"a", "starling_x", "starling_y", "b"} {
+		b.Publish(Frame{Type: typ})
+	}
+	if got := drain(t, all); got != "ab" {
+		t.Errorf("all events: got %q, want %q", got, "ab")
+	}
+	if got := drain(t, some); got != "starling_xb" {
+		t.Errorf("named events: got %q, want %q", got, "starling_xb")
+	}
+}
+
 func TestSlowReaderIsCutOffAlone(t *testing.T) {
 	var b Bus
 	slow, other := b.Subscribe(3), b.Subscribe(100)

@@ -19,6 +19,21 @@ type APIPost struct {
 	AppDefinition json.RawMessage `json:"appDefinition"`
 }
 
+// PodCall is who asked for something about a pod, and at which path.
+type PodCall struct {
+	ClientIP string `json:"clientIp"`
+	URI      string `json:"uri"`
+}
+
+// PodCreated tells that somebody asked for a new pod.
+type PodCreated struct{ PodCall }
+
+// PodUpdated tells that somebody asked for a change of a pod.
+type PodUpdated struct{ PodCall }
+
+// PodDeleted tells that somebody asked for a pod to go.
+type PodDeleted struct{ PodCall }
+
 // StatusUpdate tells of a status that changed a known task. TaskStatus is the state as Mesos named it.
 type StatusUpdate struct {
 	AgentID     string      `json:"slaveId"`
@@ -102,6 +117,34 @@ type AppTerminated struct {
 	AppID string `json:"appId"`
 }
 
+// ReplacementBrake tells that unreachable instances are not replaced any more, since most nodes seem dead, or that they are
+// again. It is an event of our own.
+type ReplacementBrake struct {
+	Engaged bool `json:"engaged"`
+	// Lost of the Agents that count seem dead.
+	Lost   int    `json:"lostAgents"`
+	Agents int    `json:"agents"`
+	Reason string `json:"reason,omitempty"`
+}
+
+// EventType implements Payload.
+func (ReplacementBrake) EventType() string { return "starling_brake_event" }
+
+// CallbackPaused tells that a request to a callback failed, so that events for it are dropped for a while. It is an event of our own.
+type CallbackPaused struct {
+	// CallbackURL is without what may be secret in it.
+	CallbackURL string `json:"callbackUrl"`
+	// Failures is how many requests failed in a row, PauseSeconds for how long nothing is sent now, Dropped how many events that
+	// waited are lost already.
+	Failures     int    `json:"failures"`
+	PauseSeconds int    `json:"pauseSeconds"`
+	Dropped      int    `json:"dropped"`
+	Reason       string `json:"reason"`
+}
+
+// EventType implements Payload.
+func (CallbackPaused) EventType() string { return "starling_callback_paused_event" }
+
 // GroupChangeSuccess tells that a change of definitions was stored and its deployment began.
 type GroupChangeSuccess struct {
 	GroupID string `json:"groupId"`
@@ -123,6 +166,12 @@ type DeploymentInfo struct {
 
 // DeploymentStepSuccess tells that a step of a deployment ended.
 type DeploymentStepSuccess struct {
+	Plan        deployment.Light `json:"plan"`
+	CurrentStep deployment.Step  `json:"currentStep"`
+}
+
+// DeploymentStepFailure tells that a step of a deployment was given up.
+type DeploymentStepFailure struct {
 	Plan        deployment.Light `json:"plan"`
 	CurrentStep deployment.Step  `json:"currentStep"`
 }
@@ -161,6 +210,18 @@ type FrameworkMessage struct {
 	Message    []byte `json:"message"`
 }
 
+// Subscribe tells that events are posted to a URL from now on.
+type Subscribe struct {
+	ClientIP    string `json:"clientIp"`
+	CallbackURL string `json:"callbackUrl"`
+}
+
+// Unsubscribe tells that they are not any more.
+type Unsubscribe struct {
+	ClientIP    string `json:"clientIp"`
+	CallbackURL string `json:"callbackUrl"`
+}
+
 // StreamAttached is the first event of every stream.
 type StreamAttached struct {
 	RemoteAddress string `json:"remoteAddress"`
@@ -175,6 +236,15 @@ type StreamDetached struct {
 func (APIPost) EventType() string { return "api_post_event" }
 
 // EventType implements Payload.
+func (PodCreated) EventType() string { return "pod_created_event" }
+
+// EventType implements Payload.
+func (PodUpdated) EventType() string { return "pod_updated_event" }
+
+// EventType implements Payload.
+func (PodDeleted) EventType() string { return "pod_deleted_event" }
+
+// EventType implements Payload.
 func (StatusUpdate) EventType() string { return "status_update_event" }
 
 // EventType implements Payload.
@@ -182,6 +252,15 @@ func (InstanceChanged) EventType() string { return "instance_changed_event" }
 
 // EventType implements Payload.
 func (InstanceHealthChanged) EventType() string { return "instance_health_changed_event" }
+
+// OrphanAdopted tells that a task that no instance had belongs to its app again. Marathon has no such event.
+type OrphanAdopted struct {
+	TaskID string `json:"taskId"`
+	AppID  string `json:"appId"`
+}
+
+// EventType implements Payload.
+func (OrphanAdopted) EventType() string { return "starling_orphan_adopted_event" }
 
 // EventType implements Payload.
 func (UnknownInstanceTerminated) EventType() string { return "unknown_instance_terminated_event" }
@@ -217,6 +296,9 @@ func (DeploymentInfo) EventType() string { return "deployment_info" }
 func (DeploymentStepSuccess) EventType() string { return "deployment_step_success" }
 
 // EventType implements Payload.
+func (DeploymentStepFailure) EventType() string { return "deployment_step_failure" }
+
+// EventType implements Payload.
 func (DeploymentSuccess) EventType() string { return "deployment_success" }
 
 // EventType implements Payload.
@@ -233,6 +315,12 @@ func (SchedulerDisconnected) EventType() string { return "scheduler_disconnected
 
 // EventType implements Payload.
 func (FrameworkMessage) EventType() string { return "framework_message_event" }
+
+// EventType implements Payload.
+func (Subscribe) EventType() string { return "subscribe_event" }
+
+// EventType implements Payload.
+func (Unsubscribe) EventType() string { return "unsubscribe_event" }
 
 // EventType implements Payload.
 func (StreamAttached) EventType() string { return "event_stream_attached" }

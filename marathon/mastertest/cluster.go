@@ -3,8 +3,10 @@
 // A Cluster takes calls and gives events; it has no goroutine and no clock but the one that it is handed, so that a test
 // may drive it step by step, repeatably. A Server puts it behind the v1 scheduler API over real HTTP. Tasks run nowhere:
 // a launched task becomes TASK_STARTING and then TASK_RUNNING as its updates are acknowledged, and lives until it is
-// killed or the test makes it end. What is not modelled: validation of tasks beyond what fits, roles beyond the
-// framework's own, several frameworks, quota, volumes, operations other than LAUNCH.
+// killed or the test makes it end. The tasks of a group end together when one of them ends other than well, as those of the
+// default executor do. What is reserved and the volumes on it are kept by agents, as the operations say; what is free is
+// offered to one of the framework's roles at a time. What is not modelled: validation of tasks beyond what fits, several
+// frameworks, quota, disks other than the root, other operations.
 //
 // The cluster also keeps the books that the invariants are checked by: how often each task id was launched.
 package mastertest
@@ -19,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/master/mesos"
+	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 )
 
@@ -48,8 +51,10 @@ type agent struct {
 	lost  bool
 	// offer is the outstanding offer of what is free here, nil for none.
 	offer *mesos.Offer
-	// refused is until when the framework does not want to hear of this agent.
-	refused time.Time
+	// refused is until when the framework does not want to hear of this agent, by role.
+	refused map[string]time.Time
+	// made is what is dynamically reserved here, with the volumes on it, whether it is used or not.
+	made resources.Resources
 }
 
 type task struct {
@@ -58,6 +63,8 @@ type task struct {
 	updates []*mesos.TaskStatus
 	healthy *bool
 	agent   *agent
+	// executor is that of a task of a group, nil for others.
+	executor *mesos.ExecutorInfo
 }
 
 // Cluster is the simulated master with its agents. All methods may be called from any goroutine.
@@ -73,14 +80,17 @@ type Cluster struct {
 	removed    bool
 	connected  bool
 	sessions   int
-	suppressed bool
+	suppressed map[string]bool // by role
 	events     []*scheduler.Event
 	wake       chan struct{} // closed and replaced whenever there are events
 	launches   map[string]int
+	volumes    map[string]string // the agents of persistent volumes, by id
+	dropped    int               // operations that are still to be lost
 	offers     int
 	uuids      uint64
 	calls      []*scheduler.Call
 	stop       bool // tasks stay in STAGING
+	well       bool // tasks are healthy as soon as they run
 }
 
 // New returns a cluster without agents. A nil clock is the time package's.
@@ -89,7 +99,7 @@ func New(now func() time.Time) *Cluster {
 		now = time.Now
 	}
 	return &Cluster{
-		now: now, agents: make(map[string]*agent), launches: make(map[string]int),
+		now: now, agents: make(map[string]*agent), launches: make(map[string]int), volumes: make(map[string]string),
 		wake: make(chan struct{}),
 	}
 }
@@ -98,7 +108,7 @@ func New(now func() time.Time) *Cluster {
 func (c *Cluster) Add(a Agent) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.agents[a.ID] = &agent{Agent: a, tasks: make(map[string]*task)}
+	c.agents[a.ID] = &agent{Agent: a, tasks: make(map[string]*task), refused: make(map[string]time.Time)}
 	c.order = append(c.order, a.ID)
 	c.offerAll()
 }
@@ -138,14 +148,21 @@ func (c *Cluster) Call(call *scheduler.Call) error {
 		for _, id := range call.GetDecline().GetOfferIds() {
 			c.refuse(id.GetValue(), call.GetDecline().GetFilters())
 		}
+		if len(c.roles()) > 1 {
+			c.offerAll() // there are others to be asked
+		}
 	case scheduler.Call_REVIVE:
-		c.suppressed = false
-		for _, a := range c.agents {
-			a.refused = time.Time{}
+		for _, role := range c.named(call.GetRevive().GetRoles()) {
+			delete(c.suppressed, role)
+			for _, a := range c.agents {
+				delete(a.refused, role)
+			}
 		}
 		c.offerAll()
 	case scheduler.Call_SUPPRESS:
-		c.suppressed = true
+		for _, role := range c.named(call.GetSuppress().GetRoles()) {
+			c.suppressed[role] = true
+		}
 	case scheduler.Call_KILL:
 		c.kill(call.GetKill())
 	case scheduler.Call_ACKNOWLEDGE:
@@ -157,6 +174,7 @@ func (c *Cluster) Call(call *scheduler.Call) error {
 		c.end()
 	case scheduler.Call_UPDATE_FRAMEWORK:
 		c.info = proto.Clone(call.GetUpdateFramework().GetFrameworkInfo()).(*mesos.FrameworkInfo)
+		c.offerAll()
 	default:
 		return fmt.Errorf("call %v is not simulated", call.GetType())
 	}
@@ -165,6 +183,12 @@ func (c *Cluster) Call(call *scheduler.Call) error {
 
 // Subscribe begins a session. It returns an error where the master would answer with an ERROR event.
 func (c *Cluster) Subscribe(call *scheduler.Call) error {
+	_, err := c.subscribe(call)
+	return err
+}
+
+// subscribe is Subscribe, and returns the number of the session.
+func (c *Cluster) subscribe(call *scheduler.Call) (session int, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls = append(c.calls, proto.Clone(call).(*scheduler.Call))
@@ -172,9 +196,9 @@ func (c *Cluster) Subscribe(call *scheduler.Call) error {
 	id := info.GetId().GetValue()
 	switch {
 	case c.removed && id == c.framework:
-		return fmt.Errorf("Framework has been removed") //nolint:staticcheck // the master's own wording
+		return c.sessions, fmt.Errorf("Framework has been removed") //nolint:staticcheck // the master's own wording
 	case id == "" && len(c.launches) > 0:
-		return fmt.Errorf("this cluster knows one framework, %s", c.framework)
+		return c.sessions, fmt.Errorf("this cluster knows one framework, %s", c.framework)
 	case id == "":
 		// One that has never launched anything may have forgotten its id.
 		c.frameworks++
@@ -185,7 +209,7 @@ func (c *Cluster) Subscribe(call *scheduler.Call) error {
 	c.end()
 	c.sessions++
 	c.events = nil
-	c.info, c.connected, c.suppressed = proto.Clone(info).(*mesos.FrameworkInfo), true, false
+	c.info, c.connected, c.suppressed = proto.Clone(info).(*mesos.FrameworkInfo), true, make(map[string]bool)
 	c.send(&scheduler.Event{
 		Type: scheduler.Event_SUBSCRIBED.Enum(),
 		Subscribed: &scheduler.Event_Subscribed{
@@ -198,11 +222,11 @@ func (c *Cluster) Subscribe(call *scheduler.Call) error {
 	})
 	c.send(&scheduler.Event{Type: scheduler.Event_HEARTBEAT.Enum()})
 	for _, id := range c.order {
-		c.agents[id].refused = time.Time{}
+		clear(c.agents[id].refused)
 	}
 	c.offerAll()
 	c.resend()
-	return nil
+	return c.sessions, nil
 }
 
 // Disconnect ends the session from outside, as a cut connection or a dead master does.
@@ -210,6 +234,15 @@ func (c *Cluster) Disconnect() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.end()
+}
+
+// leave ends a session that its framework has left, unless there is a later one.
+func (c *Cluster) leave(session int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sessions == session {
+		c.end()
+	}
 }
 
 func (c *Cluster) end() {

@@ -8,21 +8,26 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"starling/master/mesos"
+	"starling/master/mesos/resources"
 	"starling/master/mesos/scheduler"
 )
 
 // offerAll offers what is free, unless nobody wants it.
 func (c *Cluster) offerAll() {
-	if !c.connected || c.suppressed {
+	if !c.connected {
 		return
 	}
 	var offers []*mesos.Offer
 	for _, id := range c.order {
 		a := c.agents[id]
-		if a == nil || a.lost || a.offer != nil || a.refused.After(c.now()) {
+		if a == nil || a.lost || a.offer != nil {
 			continue
 		}
-		if offer := c.newOffer(a); offer != nil {
+		role, ok := c.next(a)
+		if !ok {
+			continue
+		}
+		if offer := c.newOffer(a, role); offer != nil {
 			a.offer = offer
 			offers = append(offers, offer)
 		}
@@ -45,26 +50,21 @@ func (c *Cluster) NextOffer() time.Time {
 	defer c.mu.Unlock()
 	var next time.Time
 	for _, a := range c.agents {
-		if !a.refused.IsZero() && !c.suppressed && (next.IsZero() || a.refused.Before(next)) {
-			next = a.refused
+		for role, until := range a.refused {
+			if !c.suppressed[role] && (next.IsZero() || until.Before(next)) {
+				next = until
+			}
 		}
 	}
 	return next
 }
 
-func (c *Cluster) role() string {
-	if c.info != nil && len(c.info.GetRoles()) > 0 {
-		return c.info.GetRoles()[0]
-	}
-	return "*"
-}
-
-func (c *Cluster) newOffer(a *agent) *mesos.Offer {
+func (c *Cluster) newOffer(a *agent, role string) *mesos.Offer {
 	cpus, mem, disk := a.free()
-	if cpus < 0.01 && mem < 32 {
+	reserved := a.freeMade().ReservedFor(role)
+	if cpus < 0.01 && mem < 32 && reserved.Empty() {
 		return nil
 	}
-	role := c.role()
 	allocation := &mesos.Resource_AllocationInfo{Role: proto.String(role)}
 	scalar := func(name string, value float64) *mesos.Resource {
 		return &mesos.Resource{
@@ -86,6 +86,7 @@ func (c *Cluster) newOffer(a *agent) *mesos.Offer {
 			Role: proto.String("*"), AllocationInfo: allocation,
 		})
 	}
+	offer.Resources = append(offer.Resources, reserved.AllocatedTo(role).ProtoPreRefinement()...)
 	for _, name := range sortedKeys(a.Attributes) {
 		offer.Attributes = append(offer.Attributes, &mesos.Attribute{
 			Name: proto.String(name), Type: mesos.Value_TEXT.Enum(), Text: &mesos.Value_Text{Value: proto.String(a.Attributes[name])},
@@ -102,17 +103,42 @@ func (c *Cluster) newOffer(a *agent) *mesos.Offer {
 
 func (a *agent) free() (cpus, mem, disk float64) {
 	cpus, mem, disk = a.CPUs, a.Mem, a.Disk
-	for _, t := range a.tasks {
-		c, m, d := scalars(t.info)
+	cpus -= a.made.Scalar(resources.CPUs).Float()
+	mem -= a.made.Scalar(resources.Mem).Float()
+	disk -= a.made.Scalar(resources.Disk).Float()
+	for _, r := range a.used() {
+		c, m, d := scalars(r)
 		cpus, mem, disk = cpus-c, mem-m, disk-d
 	}
 	return cpus, mem, disk
 }
 
+// holder is a task or an executor.
+type holder interface{ GetResources() []*mesos.Resource }
+
+// used are the tasks and, once each, the executors of groups.
+func (a *agent) used() []holder {
+	var all []holder
+	executors := make(map[string]bool)
+	for _, t := range a.tasks {
+		all = append(all, t.info)
+		if id := t.executor.GetExecutorId().GetValue(); id != "" && !executors[id] {
+			executors[id] = true
+			all = append(all, t.executor)
+		}
+	}
+	return all
+}
+
 func (a *agent) usedPorts() map[uint64]bool {
 	used := make(map[uint64]bool)
-	for _, t := range a.tasks {
-		for _, p := range ports(t.info) {
+	for _, span := range a.made.Ports() {
+		for p := span.Begin; p <= span.End; p++ {
+			used[p] = true
+		}
+	}
+	for _, r := range a.used() {
+		for _, p := range ports(r) {
 			used[p] = true
 		}
 	}
@@ -138,8 +164,11 @@ func (a *agent) freePorts() []*mesos.Value_Range {
 	return ranges
 }
 
-func scalars(info *mesos.TaskInfo) (cpus, mem, disk float64) {
+func scalars(info holder) (cpus, mem, disk float64) {
 	for _, r := range info.GetResources() {
+		if r.Reservation != nil {
+			continue
+		}
 		switch r.GetName() {
 		case "cpus":
 			cpus += r.GetScalar().GetValue()
@@ -152,10 +181,10 @@ func scalars(info *mesos.TaskInfo) (cpus, mem, disk float64) {
 	return cpus, mem, disk
 }
 
-func ports(info *mesos.TaskInfo) []uint64 {
+func ports(info holder) []uint64 {
 	var numbers []uint64
 	for _, r := range info.GetResources() {
-		if r.GetName() != "ports" {
+		if r.GetName() != "ports" || r.Reservation != nil {
 			continue
 		}
 		for _, span := range r.GetRanges().GetRange() {
@@ -171,12 +200,13 @@ func ports(info *mesos.TaskInfo) []uint64 {
 func (c *Cluster) refuse(offerID string, filters *mesos.Filters) *agent {
 	for _, a := range c.agents {
 		if a.offer != nil && a.offer.GetId().GetValue() == offerID {
+			role := a.offer.GetAllocationInfo().GetRole()
 			a.offer = nil
 			seconds := 5.0
 			if filters != nil {
 				seconds = filters.GetRefuseSeconds()
 			}
-			a.refused = c.now().Add(time.Duration(seconds * float64(time.Second)))
+			a.refused[role] = c.now().Add(time.Duration(seconds * float64(time.Second)))
 			return a
 		}
 	}
@@ -185,8 +215,13 @@ func (c *Cluster) refuse(offerID string, filters *mesos.Filters) *agent {
 
 func (c *Cluster) accept(accept *scheduler.Call_Accept) {
 	var tasks []*mesos.TaskInfo
+	executors := make(map[*mesos.TaskInfo]*mesos.ExecutorInfo)
 	for _, op := range accept.GetOperations() {
 		tasks = append(tasks, op.GetLaunch().GetTaskInfos()...)
+		for _, info := range op.GetLaunchGroup().GetTaskGroup().GetTasks() {
+			tasks = append(tasks, info)
+			executors[info] = op.GetLaunchGroup().GetExecutor()
+		}
 	}
 	var on *agent
 	for _, id := range accept.GetOfferIds() {
@@ -198,13 +233,16 @@ func (c *Cluster) accept(accept *scheduler.Call_Accept) {
 			return
 		}
 	}
+	for _, op := range accept.GetOperations() {
+		c.operate(on, op)
+	}
 	for _, info := range tasks {
 		c.launches[info.GetTaskId().GetValue()]++
 		if why := on.fits(info); why != "" {
 			c.refuseTask(info, mesos.TaskState_TASK_ERROR, mesos.TaskStatus_REASON_TASK_INVALID, why)
 			continue
 		}
-		t := &task{info: proto.Clone(info).(*mesos.TaskInfo), state: mesos.TaskState_TASK_STAGING, agent: on}
+		t := &task{info: proto.Clone(info).(*mesos.TaskInfo), state: mesos.TaskState_TASK_STAGING, agent: on, executor: executors[info]}
 		on.tasks[info.GetTaskId().GetValue()] = t
 		if !c.stop {
 			c.start(t)
@@ -218,6 +256,9 @@ func (c *Cluster) accept(accept *scheduler.Call_Accept) {
 func (a *agent) fits(info *mesos.TaskInfo) string {
 	if info.GetAgentId().GetValue() != a.ID {
 		return "task names agent " + info.GetAgentId().GetValue() + " on an offer of " + a.ID
+	}
+	if kept := madeOf(info); !a.freeMade().Contains(kept) {
+		return fmt.Sprintf("Task uses %s, and what is reserved is %s", kept, a.freeMade())
 	}
 	cpus, mem, disk := a.free()
 	c, m, d := scalars(info)

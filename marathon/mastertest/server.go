@@ -66,6 +66,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "No leader elected", http.StatusServiceUnavailable)
 		return
 	}
+	if r.URL.Path == "/api/v1" {
+		s.operate(w, r)
+		return
+	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return // the client is gone
@@ -113,8 +117,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, cd codec.Code
 		w.(http.Flusher).Flush()
 		return true
 	}
-	err := s.Subscribe(call)
-	mine := s.Sessions()
+	mine, err := s.Cluster.subscribe(call)
 	w.Header().Set("Mesos-Stream-Id", streamID(mine))
 	w.Header().Set("Content-Type", cd.ContentType())
 	if err != nil {
@@ -137,9 +140,7 @@ func (s *Server) subscribe(w http.ResponseWriter, r *http.Request, cd codec.Code
 		select {
 		case <-wake:
 		case <-r.Context().Done():
-			if s.Sessions() == mine {
-				s.Disconnect()
-			}
+			s.leave(mine)
 			return
 		}
 	}

@@ -18,6 +18,8 @@ type Store struct {
 	writes    int
 	// fail, if set, is asked before each write.
 	fail func(ops []store.Op) error
+	// failList, if set, is asked before each listing.
+	failList func(prefix string) error
 }
 
 // NewStore returns an empty store.
@@ -28,6 +30,13 @@ func (s *Store) Fail(fn func(ops []store.Op) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail = fn
+}
+
+// FailLists has fn asked before each listing; what it returns fails it. nil switches that off.
+func (s *Store) FailLists(fn func(prefix string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.failList = fn
 }
 
 // Writes is the number of transactions so far.
@@ -72,6 +81,14 @@ func (s *Store) Get(_ context.Context, key string) (store.Document, error) {
 
 // List implements store.Store.
 func (s *Store) List(_ context.Context, prefix string) ([]store.Document, error) {
+	s.mu.Lock()
+	fail := s.failList
+	s.mu.Unlock()
+	if fail != nil {
+		if err := fail(prefix); err != nil {
+			return nil, err
+		}
+	}
 	var documents []store.Document
 	for _, key := range s.Keys(prefix) {
 		d, err := s.Get(context.Background(), key)

@@ -27,6 +27,9 @@ func (c *Cluster) sortedTasks(a *agent) []*task {
 // start lets a task go on from STAGING to RUNNING.
 func (c *Cluster) start(t *task) {
 	c.report(t, mesos.TaskState_TASK_STARTING, "")
+	if c.well && t.info.GetHealthCheck() != nil {
+		t.healthy = proto.Bool(true)
+	}
 	c.report(t, mesos.TaskState_TASK_RUNNING, "")
 }
 
@@ -45,9 +48,24 @@ func (c *Cluster) report(t *task, state mesos.TaskState, message string) {
 			Protocol: mesos.NetworkInfo_IPv4.Enum(), IpAddress: proto.String("127.0.0.1"),
 		}}}}}
 	}
+	if state != mesos.TaskState_TASK_FINISHED && terminal(state) {
+		defer c.endGroup(t)
+	}
 	t.updates = append(t.updates, status)
 	if len(t.updates) == 1 && c.connected && !t.agent.lost {
 		c.send(update(status))
+	}
+}
+
+// endGroup ends the others of a group, one of which has ended other than well.
+func (c *Cluster) endGroup(of *task) {
+	if of.executor == nil {
+		return
+	}
+	for _, t := range c.sortedTasks(of.agent) {
+		if t != of && !terminal(t.state) && t.executor.GetExecutorId().GetValue() == of.executor.GetExecutorId().GetValue() {
+			c.report(t, mesos.TaskState_TASK_KILLED, "")
+		}
 	}
 }
 

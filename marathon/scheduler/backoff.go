@@ -17,13 +17,15 @@ import (
 //     together wait for fourteen seconds. Here only a task that was launched after the delay was last raised raises it
 //     again: those from before say nothing about whether waiting has helped.
 //   - A launch does not move the deadline. In the original each does, and so after one failure all instances that wait,
-//     those of a later scaling included, are launched one a delay. Here all of them may go when the deadline has passed.
+//     those of a later scaling included, are launched one a delay. Here all of them may go when the deadline has passed. Where
+//     they are many, and the next ones have crashed as well, some go at first and more as these last; see trial.
 //   - What the platform did to a task is no failure of its app; see platformFault.
 type backoff struct {
 	config   app.Timestamp // the lastConfigChangeAt that it belongs to
 	delay    time.Duration
 	deadline time.Time // no launch before
 	raised   time.Time // when delay became what it is
+	again    bool      // a task that was launched after a delay has ended badly, too
 	last     time.Time // of the last failure or step towards running, for forgetting it
 }
 
@@ -35,10 +37,10 @@ func (b *backoff) fail(now, launched time.Time, a *app.App) {
 	case b.delay == 0 || b.config != a.VersionInfo.LastConfigChangeAt:
 		b.config = a.VersionInfo.LastConfigChangeAt
 		b.delay = min(time.Duration(a.BackoffSeconds)*time.Second, limit)
-		b.raised = now
+		b.raised, b.again = now, false
 	case launched.After(b.raised):
 		b.delay = min(time.Duration(float64(b.delay)*a.BackoffFactor), limit)
-		b.raised = now
+		b.raised, b.again = now, true
 	case b.deadline.After(now):
 		return // it waits along with the others of its burst
 	}

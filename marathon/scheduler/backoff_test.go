@@ -108,7 +108,7 @@ func TestBurstCountsOnce(t *testing.T) {
 }
 
 // An app whose tasks die as soon as they are launched climbs one step a round, whether it has one instance or many, to its
-// limit.
+// limit. From the second round on only a few are tried.
 func TestCrashLoopClimbs(t *testing.T) {
 	for _, n := range []int{1, 20} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -125,8 +125,12 @@ func TestCrashLoopClimbs(t *testing.T) {
 					t.Fatalf("round %d: %d launches before the deadline", round, got)
 				}
 				m.advance(time.Second)
-				if got := len(*launches) - before; got != n {
-					t.Fatalf("round %d: %d launches after the deadline, want %d", round, got, n)
+				tried := n
+				if round > 0 {
+					tried = min(n, 5)
+				}
+				if got := len(*launches) - before; got != tried {
+					t.Fatalf("round %d: %d launches after the deadline, want %d", round, got, tried)
 				}
 				want = min(time.Duration(float64(want)*1.15), 300*time.Second)
 			}
@@ -198,5 +202,46 @@ func TestPlatformFaultsCostNothing(t *testing.T) {
 				t.Errorf("%d launches, want 39", got)
 			}
 		})
+	}
+}
+
+// Of an app with hundreds of instances that all crash only some are tried in each round; once they last all are back within
+// seconds. One crash among many that are well holds up nobody.
+func TestFewAreTriedAfterAllHaveCrashed(t *testing.T) {
+	m, launches := newLoop(t, 400)
+	m.end(-1, mesos.TaskState_TASK_FAILED, nil)
+	m.advance(2 * time.Second)
+	if got := m.cluster.Alive()["web"]; got != 400 {
+		t.Fatalf("%d tasks run after the first crash, want 400", got)
+	}
+	m.end(-1, mesos.TaskState_TASK_FAILED, nil)
+	for range 10 { // rounds of the backoff, the last of which comes after 20 s
+		n := len(*launches)
+		for len(*launches) == n {
+			m.advance(100 * time.Millisecond)
+		}
+		if tried := len(*launches) - n; tried > 5 {
+			t.Fatalf("%d tasks were launched at once, want 5 at most", tried)
+		}
+		m.end(-1, mesos.TaskState_TASK_FAILED, nil)
+	}
+	crashed := len(*launches)
+	if crashed > 400+11*5 {
+		t.Errorf("%d tasks were launched in ten rounds", crashed)
+	}
+	for m.cluster.Alive()["web"] == 0 {
+		m.advance(100 * time.Millisecond)
+	}
+	m.advance(30 * time.Second)
+	if got := m.cluster.Alive()["web"]; got != 400 {
+		t.Errorf("%d tasks run 30 s after they began to last, want 400", got)
+	}
+	m.end(1, mesos.TaskState_TASK_FAILED, nil)
+	if _, err := m.put(`{"id":"/web","instances":700}`, false); err != nil {
+		t.Fatal(err)
+	}
+	m.advance(20 * time.Second)
+	if got := m.cluster.Alive()["web"]; got != 700 {
+		t.Errorf("%d tasks run after a scaling right behind one crash, want 700", got)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"starling/marathon/app"
 	"starling/marathon/constraint"
 	"starling/marathon/task"
 	"starling/master/mesos"
@@ -22,6 +23,8 @@ type table struct {
 	left   task.Offer // what is left of it
 	accept Accept
 	number int // its place among all, by chance
+	// told are the apps that have said why they have no use for what is reserved for them here.
+	told map[app.PathID]struct{}
 	// more tells that a limit was reached while something still waited that might have fitted.
 	more bool
 }
@@ -56,7 +59,7 @@ func (h *hand) rate(t *table) rated {
 func (h *hand) best(limit int) *table {
 	for len(h.tables) > 0 {
 		r := heap.Pop(&h.tables).(rated)
-		if len(r.accept.Tasks) >= limit {
+		if r.accept.Launches() >= limit {
 			h.full = append(h.full, r.table)
 			continue
 		}
@@ -140,8 +143,10 @@ func (s *Scheduler) match(now time.Time) {
 		}
 		byRole[role] = append(byRole[role], tables[i])
 	}
+	s.follow(now, tables)
 	for _, role := range roles {
-		s.deal(now, s.hands(now, role, byRole[role]))
+		s.dealDaemons(now, role, byRole[role])
+		s.deal(now, role, byRole[role])
 	}
 	s.answer(tables)
 }
@@ -150,7 +155,7 @@ func (s *Scheduler) match(now time.Time) {
 func (s *Scheduler) answer(tables []*table) {
 	var unused []string
 	for _, t := range tables {
-		if len(t.accept.Tasks) == 0 {
+		if t.accept.empty() {
 			unused = append(unused, t.accept.OfferID)
 			continue
 		}
@@ -166,34 +171,59 @@ func (s *Scheduler) answer(tables []*table) {
 	}
 }
 
-// hands are the apps of a role that wait, in random order.
-func (s *Scheduler) hands(now time.Time, role string, tables []*table) []*hand {
-	specs := s.launchable(now, role)
-	s.rng.Shuffle(len(specs), func(i, j int) { specs[i], specs[j] = specs[j], specs[i] })
-	hands := make([]*hand, 0, len(specs))
-	for _, sp := range specs {
-		h := &hand{sp: sp, room: s.room(now, sp), on: make(map[string]int), seen: make(map[*table]struct{})}
-		for _, i := range sp.instances {
-			switch {
-			case i.waits():
-				h.wait = append(h.wait, i)
-			case i.Goal == GoalRunning && i.Condition.Active():
-				h.on[i.AgentID]++
-			}
-		}
-		h.tables = make(tableHeap, len(tables))
-		for i, t := range tables {
-			h.tables[i] = h.rate(t)
-		}
-		heap.Init(&h.tables)
-		hands = append(hands, h)
+// hand is an app with what waits of it, nil where nothing could be launched.
+func (s *Scheduler) hand(now time.Time, sp *spec, tables []*table) *hand {
+	if !s.ready(now, sp) {
+		return nil
 	}
-	return hands
+	var away []*Instance
+	h := &hand{sp: sp, room: s.room(now, sp), on: make(map[string]int), seen: make(map[*table]struct{})}
+	for _, i := range sp.instances {
+		switch {
+		case i.Reservation != nil: // it was seen to if what is reserved for it is in an offer
+			h.on[i.Reservation.AgentID]++
+			if i.waits() {
+				away = append(away, i)
+			}
+		case i.waits() && s.orphaned[i.ID] > 0: // a later launch of it lives
+		case i.waits():
+			h.wait = append(h.wait, i)
+		case i.Goal == GoalRunning && i.Condition.Active():
+			h.on[i.AgentID]++
+		}
+	}
+	if len(away) > 0 && len(h.wait) == 0 {
+		tellElsewhere(now, sp, away[0], tables)
+		return nil
+	}
+	h.tables = make(tableHeap, len(tables))
+	for i, t := range tables {
+		h.tables[i] = h.rate(t)
+	}
+	heap.Init(&h.tables)
+	return h
 }
 
-// deal launches until nothing wants or fits any more.
-func (s *Scheduler) deal(now time.Time, hands []*hand) {
-	playing := slices.Clone(hands)
+// deal launches what waits of a role, the apps in random order, until nothing wants or fits any more. Of apps that no turn
+// comes to, since too much is launched already, nothing is looked at: there may be thousands.
+func (s *Scheduler) deal(now time.Time, role string, tables []*table) {
+	specs := s.launchable(role)
+	s.rng.Shuffle(len(specs), func(i, j int) { specs[i], specs[j] = specs[j], specs[i] })
+	var hands, playing []*hand
+	for _, sp := range specs {
+		if s.tokens <= 0 {
+			s.starved = true
+			break
+		}
+		h := s.hand(now, sp, tables)
+		if h == nil {
+			continue
+		}
+		hands = append(hands, h)
+		if s.turn(now, h) {
+			playing = append(playing, h)
+		}
+	}
 	for len(playing) > 0 && s.tokens > 0 {
 		playing = slices.DeleteFunc(playing, func(h *hand) bool { return s.tokens > 0 && !s.turn(now, h) })
 	}
@@ -224,12 +254,10 @@ func (s *Scheduler) turn(now time.Time, h *hand) bool {
 		if t == nil {
 			return false
 		}
-		info, refusals := s.launch(now, h.sp, h.wait[0], t.offer, &t.left)
-		if info == nil {
+		if refusals := s.launch(now, h.sp, h.wait[0], t); len(refusals) > 0 {
 			h.refuse(now, t, refusals)
 			continue
 		}
-		t.accept.Tasks = append(t.accept.Tasks, info)
 		h.wait, h.room = h.wait[1:], h.room-1
 		h.on[t.accept.AgentID]++
 		h.add(t)

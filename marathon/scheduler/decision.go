@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"time"
 
 	"starling/marathon/app"
@@ -25,6 +26,10 @@ type Write struct {
 	Deployment *Deployment
 	Failure    *Failure
 	Tree       *Tree
+	Callbacks  []string
+	Discard    *Discard
+	Ended      *Ended
+	Mark       time.Time // of a KindFramework: Stored.Mark
 }
 
 // Kind is the kind of a document.
@@ -41,6 +46,12 @@ const (
 	KindApp
 	// KindFramework is the framework id, which is the Key.
 	KindFramework
+	// KindDiscard is something that is reserved for an instance which is no more.
+	KindDiscard
+	// KindCallbacks is the list of URLs that events are posted to; it has no key.
+	KindCallbacks
+	// KindHistory is a deployment that has ended, by its id.
+	KindHistory
 )
 
 // Tree is a change of the definitions: the new tree, and those definitions in it that are new.
@@ -60,14 +71,41 @@ type Failure struct {
 	Timestamp app.Timestamp `json:"timestamp"`
 	Version   app.Timestamp `json:"version"`
 	AgentID   string        `json:"slaveId,omitempty"`
+	// StartedAt is when the task began to run, if it did; it is kept for pods.
+	StartedAt app.Timestamp `json:"startedAt,omitzero"`
 }
 
 // Accept launches tasks on the agent of an offer; what they leave of it is refused for a while.
 type Accept struct {
 	OfferID string
 	AgentID string
+	// Prepare are operations on reservations and volumes; they come before the launches.
+	Prepare []*mesos.Offer_Operation
 	Tasks   []*mesos.TaskInfo
-	Refuse  time.Duration
+	// Groups are instances of pods.
+	Groups []Group
+	Refuse time.Duration
+}
+
+// empty tells that nothing is done on the offer.
+func (a Accept) empty() bool { return len(a.Prepare) == 0 && a.Launches() == 0 }
+
+// Operations are all that is done on the offer, in order.
+func (a Accept) Operations() []*mesos.Offer_Operation {
+	operations := slices.Clone(a.Prepare)
+	if len(a.Tasks) > 0 {
+		operations = append(operations, &mesos.Offer_Operation{
+			Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: a.Tasks},
+		})
+	}
+	for _, g := range a.Groups {
+		operations = append(operations, &mesos.Offer_Operation{
+			Type: mesos.Offer_Operation_LAUNCH_GROUP.Enum(), LaunchGroup: &mesos.Offer_Operation_LaunchGroup{
+				Executor: g.Executor, TaskGroup: &mesos.TaskGroupInfo{Tasks: g.Tasks},
+			},
+		})
+	}
+	return operations
 }
 
 // Decline gives offers back, not to see them again for a while.

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,12 @@ type Deployment struct {
 type running struct {
 	deployment *Deployment
 	affected   []app.PathID
+	deadline   time.Time // until when it has to be done, once; zero is never
+	// restarts are the steps, from 0, in which apps are restarted; nil until they are asked for.
+	restarts map[app.PathID]int
+	// ended tells of each action of the present step, by its app, whether it has ended. What happens to an app takes it out:
+	// then it is looked at again. So a step with many apps is not looked at as a whole whenever something happens to one.
+	ended map[app.PathID]bool
 }
 
 // Locked refuses a change of apps that running deployments are at work on.
@@ -54,13 +61,28 @@ type Change struct {
 	Group app.PathID
 	// Announce is told before the change is; nil is nothing.
 	Announce event.Payload
+	end      *ending // of the deployment that the plan undoes; nil is what follows from the plan
 }
 
-// Conflicts returns the running deployments that are at work on an app that the plan touches, oldest first.
+// ends is why a deployment ends that stands in the way.
+func (c *Change) ends(id string) ending {
+	switch {
+	case c.Plan.Undoes == id && c.end == nil && c.Plan.Empty(): // a mere restart: there is nothing to go back to
+		return ending{outcome: Cancelled, by: c.Plan.By}
+	case c.Plan.Undoes != id:
+		return ending{outcome: Cancelled, by: c.Plan.By, reason: fmt.Sprintf("deployment %s took its place by force", c.Plan.ID)}
+	case c.end != nil:
+		return *c.end
+	}
+	return ending{outcome: RolledBack, by: c.Plan.By, undoneBy: c.Plan.ID}
+}
+
+// Conflicts returns the running deployments that are at work on an app that the plan touches, and the one that it undoes, oldest
+// first.
 func (s *Scheduler) Conflicts(plan *deployment.Plan) []string {
 	var ids []string
 	for _, r := range s.deployments {
-		if len(plan.Conflicts([]*deployment.Plan{r.deployment.Plan})) > 0 {
+		if p := r.deployment.Plan; p.ID == plan.Undoes || len(plan.Conflicts([]*deployment.Plan{p})) > 0 {
 			ids = append(ids, r.deployment.Plan.ID)
 		}
 	}
@@ -79,9 +101,12 @@ func (s *Scheduler) Deploy(now time.Time, c Change) error {
 		return &TooManyDeployments{Limit: s.cfg.MaxRunningDeployments}
 	}
 	for _, id := range conflicts {
-		s.stop(s.find(id))
+		s.stop(now, s.find(id), c.ends(id))
 	}
 	s.adopt(c.Root, affected)
+	if c.Plan.Undoes != "" {
+		s.reuse(c.Plan)
+	}
 	r := &running{deployment: &Deployment{Plan: c.Plan}, affected: affected}
 	if c.Announce != nil {
 		s.publish(c.Announce)
@@ -89,10 +114,11 @@ func (s *Scheduler) Deploy(now time.Time, c Change) error {
 	s.publish(event.GroupChangeSuccess{GroupID: string(c.Group), Version: c.Plan.Version.String()})
 	s.deployments = append(s.deployments, r)
 	s.lock(r)
+	s.watchDeadline(r)
 	if len(affected) > 0 {
 		s.out.write(Write{Kind: KindDeployment, Key: c.Plan.ID, Deployment: r.deployment})
 	}
-	s.advance(now, r)
+	s.onDemand(func() { s.advance(now, r) })
 	return nil
 }
 
@@ -112,9 +138,12 @@ func (s *Scheduler) adopt(root *app.Group, affected []app.PathID) {
 	}
 	change := &Tree{Root: root}
 	for _, id := range affected {
-		sp, next := s.spec(id), root.App(id)
+		sp, next := s.spec(id), root.Spec(id)
 		old := sp.def
 		sp.def, sp.terminated, sp.owed = next, false, 0
+		s.noteDaemon(sp)
+		s.letGo(sp)
+		s.wantAnew(id)
 		s.touch(id)
 		if next == nil {
 			if old != nil && len(old.HealthChecks) > 0 {
@@ -134,12 +163,7 @@ func (s *Scheduler) adopt(root *app.Group, affected []app.PathID) {
 		sp.trimVersions()
 	}
 	s.root = root
-	if names := s.findRoles(); !slices.Equal(names, s.names) {
-		s.names = names
-		if s.connected {
-			s.out.act(Subscription{Roles: names})
-		}
-	}
+	s.updateRoles()
 	s.out.write(Write{Kind: KindTree, Tree: change})
 }
 
@@ -156,19 +180,24 @@ func (s *Scheduler) find(id string) *running {
 func (s *Scheduler) Announce(p event.Payload) { s.publish(p) }
 
 // Cancel ends a deployment and leaves everything as it is by then: the definitions are those of its target, and what was
-// started or killed stays so.
-func (s *Scheduler) Cancel(id string) error {
+// started or killed stays so. by is who asks for it, for the history.
+func (s *Scheduler) Cancel(now time.Time, id, by string) error {
 	r := s.find(id)
 	if r == nil {
 		return fmt.Errorf("%w: %s", ErrNoDeployment, id)
 	}
-	s.stop(r)
+	s.stop(now, r, ending{outcome: Cancelled, by: by})
 	return nil
 }
 
-func (s *Scheduler) stop(r *running) {
+// stop ends a deployment that is not done.
+func (s *Scheduler) stop(now time.Time, r *running, e ending) {
 	plan := r.deployment.Plan.Light()
-	s.publish(event.DeploymentFailed{ID: plan.ID, Plan: plan, Reason: "The upgrade has been cancelled"})
+	if at := r.deployment.Step; at > 0 && at <= len(plan.Steps) {
+		s.publish(event.DeploymentStepFailure{Plan: plan, CurrentStep: plan.Steps[at-1]})
+	}
+	s.publish(event.DeploymentFailed{ID: plan.ID, Plan: plan, Reason: cmp.Or(e.event, "The upgrade has been cancelled")})
+	s.rememberEnd(now, r, e)
 	s.unlock(r)
 }
 
@@ -187,12 +216,15 @@ func (s *Scheduler) unlock(r *running) {
 // advance takes a deployment as far as it goes.
 func (s *Scheduler) advance(now time.Time, r *running) {
 	steps := r.deployment.Plan.Steps
+	if at := r.deployment.Step; at > 0 && at <= len(steps) && !s.perform(now, r, steps[at-1]) {
+		return
+	}
 	light := r.deployment.Plan.Light()
-	for {
+	for begun := false; ; begun = true {
 		at := r.deployment.Step
 		if at > 0 {
 			if at <= len(steps) {
-				if !s.perform(now, r, steps[at-1]) {
+				if begun && !s.perform(now, r, steps[at-1]) {
 					return
 				}
 				s.publish(event.DeploymentStepSuccess{Plan: light, CurrentStep: light.Steps[at-1]})
@@ -203,7 +235,7 @@ func (s *Scheduler) advance(now time.Time, r *running) {
 		} else if len(steps) == 0 {
 			break
 		}
-		r.deployment = &Deployment{Plan: r.deployment.Plan, Step: at + 1}
+		r.deployment, r.ended = &Deployment{Plan: r.deployment.Plan, Step: at + 1}, nil
 		s.publish(event.DeploymentInfo{Plan: light, CurrentStep: light.Steps[at]})
 		for _, action := range steps[at].Actions {
 			if sp := s.specs[action.App]; sp != nil && action.Kind == deployment.Restart {
@@ -212,14 +244,22 @@ func (s *Scheduler) advance(now time.Time, r *running) {
 		}
 	}
 	s.publish(event.DeploymentSuccess{ID: light.ID, Plan: light})
+	s.rememberEnd(now, r, ending{outcome: Succeeded})
 	s.unlock(r)
 }
 
 // perform takes each action of a step as far as it goes, and tells whether all have ended.
 func (s *Scheduler) perform(now time.Time, r *running, step deployment.Step) bool {
+	if r.ended == nil {
+		r.ended = make(map[app.PathID]bool, len(step.Actions))
+	}
 	done := true
 	for _, action := range step.Actions {
 		sp := s.spec(action.App)
+		if ended, known := r.ended[action.App]; known && !sp.isDaemon() { // those depend on what nodes say, too
+			done = done && ended
+			continue
+		}
 		ended := true
 		switch action.Kind {
 		case deployment.Start:
@@ -231,6 +271,7 @@ func (s *Scheduler) perform(now time.Time, r *running, step deployment.Step) boo
 		case deployment.Stop:
 			ended = s.terminate(now, sp)
 		}
+		r.ended[action.App] = ended
 		done = done && ended
 	}
 	return done
@@ -240,7 +281,7 @@ func (s *Scheduler) perform(now time.Time, r *running, step deployment.Step) boo
 func (s *Scheduler) endNamed(now time.Time, action deployment.Action) {
 	for _, id := range action.Kill {
 		if i := s.instances[id]; i != nil && id.App == action.App {
-			s.decommission(now, i)
+			s.retire(now, i)
 		}
 	}
 }
@@ -251,12 +292,16 @@ func (s *Scheduler) scaleTo(now time.Time, r *running, sp *spec) bool {
 	if sp.def == nil {
 		return true
 	}
+	if sp.isDaemon() {
+		return s.tend(now, sp, r.deployment.Plan.ID)
+	}
 	s.balance(now, sp, r.deployment.Plan.ID)
 	if sp.owed > 0 {
 		return false
 	}
 	for _, i := range sp.instances {
 		switch {
+		case i.Goal != GoalRunning && i.Condition.unreachable(): // it ends when its agent is back
 		case i.Goal != GoalRunning:
 			if i.Condition.Active() {
 				return false
@@ -295,6 +340,10 @@ func (s *Scheduler) scale(now time.Time, sp *spec) {
 		}
 		return
 	}
+	if sp.isDaemon() {
+		s.tend(now, sp, "")
+		return
+	}
 	s.balance(now, sp, "")
 }
 
@@ -306,10 +355,15 @@ func (s *Scheduler) balance(now time.Time, sp *spec, deploymentID string) {
 			counted = append(counted, i)
 		}
 	}
-	for _, i := range victims(sp.def, counted, len(counted)-sp.def.Instances) {
-		s.decommission(now, i)
+	if deploymentID != "" || s.restoredAt.IsZero() { // after a restore there may rightly be more, until that is settled
+		for _, i := range victims(sp.def, counted, len(counted)-sp.def.Instances) {
+			s.retire(now, i)
+		}
 	}
-	s.create(now, sp, max(0, sp.def.Instances-len(counted)), deploymentID)
+	n := max(0, sp.def.Instances-len(counted))
+	n -= s.wake(now, sp, n, deploymentID)
+	n -= s.spare(sp, n, deploymentID)
+	s.create(now, sp, n, deploymentID)
 }
 
 // create makes n instances that wait for an offer, or as many of them as may wait, and notes how many are owed. It is asked
@@ -335,14 +389,18 @@ func (r *running) restarting(id app.PathID) bool {
 
 // restart tells whether the deployment restarts an app, and whether it has come to that.
 func (r *running) restart(id app.PathID) (begun, found bool) {
-	for n, step := range r.deployment.Plan.Steps {
-		for _, action := range step.Actions {
-			if action.App == id && action.Kind == deployment.Restart {
-				return n < r.deployment.Step, true
+	if r.restarts == nil {
+		r.restarts = make(map[app.PathID]int)
+		for n, step := range r.deployment.Plan.Steps {
+			for _, action := range step.Actions {
+				if action.Kind == deployment.Restart {
+					r.restarts[action.App] = n
+				}
 			}
 		}
 	}
-	return false, false
+	n, found := r.restarts[id]
+	return found && n < r.deployment.Step, found
 }
 
 // launchDefinition is what a waiting instance is launched with: the present definition, unless a deployment will replace
@@ -377,22 +435,24 @@ type KillRequest struct {
 
 // KillTasks ends tasks; the apps get new ones.
 func (s *Scheduler) KillTasks(now time.Time, k KillRequest) {
-	for _, id := range k.Instances {
-		i := s.instances[id]
-		switch {
-		case i == nil:
-		case k.Wipe:
-			s.decommission(now, i)
-		default:
-			s.kill(now, i)
+	s.onDemand(func() {
+		for _, id := range k.Instances {
+			i := s.instances[id]
+			switch {
+			case i == nil:
+			case k.Wipe:
+				s.decommission(now, i)
+			default:
+				s.kill(now, i)
+			}
 		}
-	}
+	})
 }
 
 // ResetDelay ends the backoff of an app, and tells whether an instance of it waits at all.
 func (s *Scheduler) ResetDelay(id app.PathID) bool {
 	sp := s.specs[id]
-	if sp == nil || !slices.ContainsFunc(sp.instances, (*Instance).waits) {
+	if sp == nil || !slices.ContainsFunc(sp.instances, (*Instance).waits) && !(sp.isDaemon() && sp.backoff.delay > 0) {
 		return false
 	}
 	sp.backoff.reset()

@@ -4,7 +4,8 @@
 // replayed. The caller owes it this:
 //
 //	s := New(config, rng); s.Load(now, stored)     once
-//	s.Handle(now, input)                           for everything that happens; or Deploy, Cancel, KillTasks, ResetDelay
+//	s.Handle(now, input)                           for everything that happens; or what somebody asks for: Deploy, Cancel,
+//	                                               KillTasks, ResetDelay, LiftBrake, Adopt, Dismiss, SetCallbacks
 //	for each decision of s.Ready(now): carry it out   after that, and when Wake says so
 //
 // Ready returns at most one Persist, first; nothing behind it may be done before all of it is on disk. That order is what
@@ -24,7 +25,8 @@
 // owed, and made as those are launched.
 //
 // In doubt nothing is killed: an app whose definition could not be read is left alone, and so are unknown tasks when any
-// stored document could not be read; when more than half of the agents seem dead, unreachable instances are not replaced
+// stored document could not be read, or when they are younger than all that was stored; after a restore nothing is killed
+// for a while but what somebody asks for; when more than half of the agents seem dead, unreachable instances are not replaced
 // until that is over.
 //
 // The rules themselves are those of Marathon: spec/marathon-runtime.md sections 4, 5, 7 and 8.

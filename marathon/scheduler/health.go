@@ -32,6 +32,22 @@ type CheckState struct {
 	ConsecutiveFailures int
 }
 
+// take enters a result.
+func (c *CheckState) take(now time.Time, alive bool, cause string) {
+	if !alive {
+		c.LastFailure, c.LastFailureCause = now, cause
+		c.ConsecutiveFailures++
+		return
+	}
+	if c.FirstSuccess.IsZero() {
+		c.FirstSuccess = now
+	}
+	c.LastSuccess, c.ConsecutiveFailures = now, 0
+	if !c.LastSuccess.After(c.LastFailure) {
+		c.LastFailure = c.LastSuccess.Add(-time.Nanosecond) // within one tick of the clock, the last one counts
+	}
+}
+
 // Reported tells whether the check has had any result that counts.
 func (c CheckState) Reported() bool { return !c.LastSuccess.IsZero() || !c.LastFailure.IsZero() }
 
@@ -68,12 +84,30 @@ func (s *Scheduler) healthChanged(now time.Time, was, i *Instance) {
 		h := s.healthOf(i, def)
 		for n, check := range def.HealthChecks {
 			if check.Protocol.ByAgent() {
+				if !*i.AgentHealthy {
+					s.publishFailedCheck(i, check)
+				}
 				s.count(now, i, h, n, *i.AgentHealthy, "")
 				break
 			}
 		}
 	}
 	s.publishHealth(i, def)
+}
+
+// remember takes in what the agent's own check has said before this process: it is told again only when it changes.
+func (s *Scheduler) remember(now time.Time, i *Instance, def *app.App) {
+	if i.AgentHealthy == nil {
+		return
+	}
+	for n, check := range def.HealthChecks {
+		if check.Protocol.ByAgent() {
+			h := s.healthOf(i, def)
+			h.checks[n].take(now, *i.AgentHealthy, "")
+			h.combined = s.combined(i, def)
+			return
+		}
+	}
 }
 
 // probe starts the checks that are run from here, where there are any.
@@ -123,9 +157,7 @@ func (s *Scheduler) healthResult(now time.Time, in HealthResult) {
 		return
 	}
 	if !in.Alive {
-		s.publish(event.FailedHealthCheck{
-			AppID: string(i.ID.App), TaskID: i.ID.String(), InstanceID: i.ID.String(), HealthCheck: checkJSON(check),
-		})
+		s.publishFailedCheck(i, check)
 		if limit := check.MaxConsecutiveFailures; limit > 0 && state.ConsecutiveFailures >= limit && h.killed == "" {
 			h.killed = in.Cause
 			s.publish(event.UnhealthyInstanceKill{
@@ -139,22 +171,18 @@ func (s *Scheduler) healthResult(now time.Time, in HealthResult) {
 	s.publishHealth(i, def)
 }
 
+// publishFailedCheck tells of a failure that counts.
+func (s *Scheduler) publishFailedCheck(i *Instance, check app.HealthCheck) {
+	s.publish(event.FailedHealthCheck{
+		AppID: string(i.ID.App), TaskID: i.ID.String(), InstanceID: i.ID.String(), HealthCheck: checkJSON(check),
+	})
+}
+
 // count adds one result to a check.
 func (s *Scheduler) count(now time.Time, i *Instance, h *health, n int, alive bool, cause string) {
 	state := &h.checks[n]
 	was, reported := state.Alive(), state.Reported()
-	if alive {
-		if state.FirstSuccess.IsZero() {
-			state.FirstSuccess = now
-		}
-		state.LastSuccess, state.ConsecutiveFailures = now, 0
-		if !state.LastSuccess.After(state.LastFailure) {
-			state.LastFailure = state.LastSuccess.Add(-time.Nanosecond) // within one tick of the clock, the last one counts
-		}
-	} else {
-		state.LastFailure, state.LastFailureCause = now, cause
-		state.ConsecutiveFailures++
-	}
+	state.take(now, alive, cause)
 	if alive != was || !reported {
 		s.publish(event.HealthStatusChanged{
 			AppID: string(i.ID.App), InstanceID: i.ID.String(), TaskID: i.TaskID, Version: i.Version.String(), Alive: alive,
@@ -165,6 +193,9 @@ func (s *Scheduler) count(now time.Time, i *Instance, h *health, n int, alive bo
 
 // combined is the health of an instance as a whole: nil while some check has no result yet.
 func (s *Scheduler) combined(i *Instance, def *app.App) *bool {
+	if def != nil && def.Pod != nil && i.Condition == Running {
+		return i.AgentHealthy
+	}
 	yes, no := true, false
 	if i.Condition != Running || def == nil || len(def.HealthChecks) == 0 {
 		return nil
@@ -196,7 +227,7 @@ func (s *Scheduler) combined(i *Instance, def *app.App) *bool {
 }
 
 func (s *Scheduler) publishHealth(i *Instance, def *app.App) {
-	if len(def.HealthChecks) == 0 {
+	if len(def.HealthChecks) == 0 && (def.Pod == nil || !def.Pod.HealthChecked()) {
 		return
 	}
 	h := s.healthOf(i, def)
@@ -217,6 +248,9 @@ func (s *Scheduler) healthy(i *Instance) bool {
 		return false
 	}
 	def := s.spec(i.ID.App).definition(i.Version)
+	if def != nil && def.Pod != nil {
+		return i.podHealthy(def.Pod)
+	}
 	if def == nil || len(def.HealthChecks) == 0 {
 		return true
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"starling/marathon/app"
+	"starling/marathon/deployment"
 	"starling/marathon/task"
 	"starling/master/mesos"
 )
@@ -17,6 +18,8 @@ type Subscribed struct {
 	// Master is the host name of the master, Region the region that it is in, if any.
 	Master string
 	Region string
+	// Roles are those that the session was asked for with; they may have changed meanwhile.
+	Roles []string
 }
 
 // Disconnected ends the session; offers are void.
@@ -65,6 +68,9 @@ type Message struct {
 	Data       []byte
 }
 
+// Distances is how far nodes are from each other, as somebody found at a moment; see Between.
+type Distances struct{ Between Between }
+
 func (Subscribed) input()      {}
 func (Disconnected) input()    {}
 func (Offers) input()          {}
@@ -73,6 +79,7 @@ func (Status) input()          {}
 func (HealthResult) input()    {}
 func (ReadinessResult) input() {}
 func (Message) input()         {}
+func (Distances) input()       {}
 
 // Config are the settings of a scheduler. The zero value of a field is its default.
 type Config struct {
@@ -104,6 +111,8 @@ type Config struct {
 	ScaleInterval     time.Duration
 	// ReconcileInterval is between two reconciliations of all tasks (600 s); the first follows each subscription at once.
 	ReconcileInterval time.Duration
+	// ReservationTimeout is how long what was to be reserved may take to be offered, before that is tried anew (20 s).
+	ReservationTimeout time.Duration
 	// ExpungeInitialDelay is how long after the start nothing unreachable is given up: agents may not have come back to a
 	// new master yet (300 s).
 	ExpungeInitialDelay time.Duration
@@ -115,6 +124,10 @@ type Config struct {
 	NoMaintenance bool
 	// Draining is how long before a maintenance window its agents are left alone (0).
 	Draining time.Duration
+	// App are the settings that definitions depend on which go back to what they were, and Check tells whether that could be
+	// stored; nil is always.
+	App   app.Settings
+	Check func(root *app.Group, plan *deployment.Plan) error
 	// Task are the settings that matching and the launched tasks depend on.
 	Task task.Settings
 }
@@ -149,10 +162,14 @@ func (c Config) withDefaults() Config {
 	span(&c.KillRetry, 30*time.Second)
 	span(&c.ScaleInitialDelay, 15*time.Second)
 	span(&c.ScaleInterval, 300*time.Second)
+	span(&c.ReservationTimeout, 20*time.Second)
 	span(&c.ReconcileInterval, 600*time.Second)
 	span(&c.ExpungeInitialDelay, 300*time.Second)
 	number(&c.MaxRunningDeployments, 100)
 	text(&c.Task.MesosBridgeName, "mesos-bridge")
+	if c.App == (app.Settings{}) {
+		c.App = app.DefaultSettings()
+	}
 	return c
 }
 

@@ -16,6 +16,8 @@ type Goal string
 const (
 	// GoalRunning is an instance that is to run; when its task ends it is launched again.
 	GoalRunning Goal = "Running"
+	// GoalStopped is an instance that is not to run, and keeps what is reserved for it until it is to run again.
+	GoalStopped Goal = "Stopped"
 	// GoalDecommissioned is an instance that is to end, and to be forgotten when it has.
 	GoalDecommissioned Goal = "Decommissioned"
 )
@@ -89,8 +91,13 @@ type Instance struct {
 	// Incarnation counts the launches; the last one, as long as it isn't over, was the task TaskID.
 	Incarnation int    `json:"incarnation"`
 	TaskID      string `json:"taskId,omitempty"`
-	// Deployment is the deployment that made this instance, empty when the scale check did.
+	// Index is the number of the instance among those of its app that there are; nil where the app does not ask for one.
+	Index *int `json:"index,omitempty"`
+	// Deployment is the deployment that made this instance, or stopped it to have it run again, empty when the scale check did.
 	Deployment string `json:"deployment,omitempty"`
+
+	// Reservation is what an instance of a resident app keeps, whether it has a task or not; nil before it has any.
+	Reservation *Reservation `json:"reservation,omitempty"`
 
 	// All below belong to the task and are empty without one.
 
@@ -111,6 +118,9 @@ type Instance struct {
 	AgentHealthy *bool `json:"agentHealthy,omitempty"`
 	// Check is the result of the app's check, nil where none was reported.
 	Check *CheckResult `json:"check,omitempty"`
+	// Containers are the tasks of a pod, in the order of its containers; TaskID is that of the first, and all that is said of
+	// a task above is said of them together. Apps have none.
+	Containers []ContainerTask `json:"containers,omitempty"`
 	// Draining is set when the agent is being drained: the end of this task is not its own fault.
 	Draining bool `json:"draining,omitempty"`
 }
@@ -137,7 +147,8 @@ func (i *Instance) counted() bool { return i.Goal == GoalRunning && i.Condition 
 func (i *Instance) withoutTask() *Instance {
 	return &Instance{
 		ID: i.ID, Goal: i.Goal, Condition: i.Condition, Since: i.Since, Version: i.Version,
-		Incarnation: i.Incarnation, Deployment: i.Deployment,
+		Incarnation: i.Incarnation, Deployment: i.Deployment, Index: i.Index,
+		Reservation: i.Reservation,
 	}
 }
 

@@ -15,11 +15,13 @@ type kill struct {
 	sent     bool
 	next     time.Time // of the next attempt
 	attempts int
+	demanded bool // by somebody, and not found to be right by the scheduler itself
 }
 
 // decommission gives an instance the goal to end.
 func (s *Scheduler) decommission(now time.Time, i *Instance) {
 	if i.Goal == GoalDecommissioned {
+		s.insist(now, i)
 		return
 	}
 	next := *i
@@ -30,19 +32,48 @@ func (s *Scheduler) decommission(now time.Time, i *Instance) {
 }
 
 // kill ends an instance's task, whatever its goal. What has no task is done with at once; what can't be reached is given
-// up: it is replaced now, and killed when it shows up again.
+// up: it is replaced now, and killed when it shows up again; unless it keeps its place, which it does until its agent is back.
 func (s *Scheduler) kill(now time.Time, i *Instance) {
 	switch {
 	case !i.Condition.Active():
-		if i.Goal != GoalRunning {
+		if i.Goal == GoalDecommissioned {
 			s.forget(i)
 		}
+	case s.lingers(i):
+		if i.Goal == GoalRunning && i.Reservation == nil {
+			next := *i
+			next.Goal = GoalDecommissioned
+			s.put(&next)
+			s.unprobe(&next)
+		}
 	case i.Condition.unreachable():
-		s.forget(i)
+		if i.Goal == GoalDecommissioned || i.Reservation == nil {
+			s.forget(i)
+		}
 	case s.kills[i.ID] == nil:
-		s.kills[i.ID] = &kill{next: now}
+		s.kills[i.ID] = &kill{next: now, demanded: s.demanded}
 		s.killQ = append(s.killQ, i.ID)
+	default:
+		s.insist(now, i)
 	}
+}
+
+// insist has a kill that is held back go on, where somebody asks for it by now.
+func (s *Scheduler) insist(now time.Time, i *Instance) {
+	if k := s.kills[i.ID]; k != nil && s.demanded && !k.demanded {
+		k.demanded = true
+		if !k.sent {
+			k.next = now
+		}
+	}
+}
+
+// onDemand does what somebody has asked for, which may kill at any time.
+func (s *Scheduler) onDemand(do func()) {
+	before := s.demanded
+	s.demanded = true
+	do()
+	s.demanded = before
 }
 
 // sendKills sends the kills that are due, oldest first, as long as not too many are under way.
@@ -54,6 +85,13 @@ func (s *Scheduler) sendKills(now time.Time) {
 	flying := s.killsInFlight()
 	for _, id := range s.killQ {
 		k, i := s.kills[id], s.instances[id]
+		if quiet := s.quietUntil(); !k.demanded && quiet.After(now) {
+			if k.next.Before(quiet) {
+				k.next = quiet
+				s.timers.set(timer{at: quiet, kind: timerKill, instance: id})
+			}
+			continue
+		}
 		if k.next.After(now) || !k.sent && flying >= s.cfg.KillsInFlight {
 			continue
 		}
@@ -63,7 +101,9 @@ func (s *Scheduler) sendKills(now time.Time) {
 		k.sent, k.next = true, now.Add(s.cfg.KillRetry)
 		k.attempts++
 		s.timers.set(timer{at: k.next, kind: timerKill, instance: id})
-		s.out.act(Kill{TaskID: i.TaskID, AgentID: i.AgentID})
+		for _, task := range i.Tasks() {
+			s.out.act(Kill{TaskID: task, AgentID: i.AgentID})
+		}
 	}
 }
 
@@ -87,8 +127,8 @@ func (s *Scheduler) killAttempts() int {
 	return n
 }
 
-// victims picks n instances to scale an app down by: those that do not run yet first, then by killSelection; where an app
-// is to be spread evenly, those that stand where most do.
+// victims picks n instances to scale an app down by: those that do not run yet first, then those with the highest numbers, so that
+// those that are left have the lowest, then by killSelection; where an app is to be spread evenly, those that stand where most do.
 func victims(def *app.App, candidates []*Instance, n int) []*Instance {
 	if n <= 0 {
 		return nil
@@ -97,6 +137,9 @@ func victims(def *app.App, candidates []*Instance, n int) []*Instance {
 	slices.SortStableFunc(sorted, func(a, b *Instance) int {
 		if c := cmp.Compare(killRank(a.Condition), killRank(b.Condition)); c != 0 {
 			return c
+		}
+		if def.Indexed() && a.Index != nil && b.Index != nil {
+			return cmp.Compare(*b.Index, *a.Index)
 		}
 		c := killTime(a).Compare(killTime(b))
 		if def.KillSelection != app.OldestFirst {

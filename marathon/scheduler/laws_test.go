@@ -45,40 +45,54 @@ type chaos struct {
 }
 
 func runLaws(t *testing.T, seed uint64) {
-	var config scheduler.Config
+	c := newChaos(t, seed)
+	c.storm(60)
+	c.heal()
+	c.check()
+	if t.Failed() {
+		t.Logf("repeat with: go test ./marathon/scheduler -run TestLaws -seed %d", seed)
+	}
+}
+
+func newChaos(t *testing.T, seed uint64) *chaos {
+	config := scheduler.Config{LaunchTimeout: 40 * time.Second, LaunchConfirmTimeout: 20 * time.Second}
 	if seed%2 == 0 {
 		config.MaxWaiting = 1 + int(seed/2%3) // so few that instances are owed all the time
 	}
 	c := &chaos{sim: newSimOf(t, seed, config), crashIn: -1, wasLost: make(map[app.TaskID]bool)}
-	c.observe = c.watch
+	c.observe, c.tamper, c.cut = c.watch, c.mangle, c.cutOff
 	for i := range 3 + c.rng.IntN(3) {
 		c.cluster.Add(mastertest.Agent{
 			ID: fmt.Sprintf("a%d", i), Host: fmt.Sprintf("h%d", i), CPUs: 4 + float64(c.rng.IntN(8)), Mem: 8192, Disk: 10000,
 			FirstPort: 31000, LastPort: 31049,
 		})
 	}
-	c.subscribe()
-	for range 60 {
-		c.step()
-		c.pump()
-		c.checkWaiting()
-		if c.crashed {
-			c.cluster.Disconnect()
-			c.advanceIdle(time.Duration(c.rng.IntN(20)) * time.Second)
-			c.start()
-			c.subscribe()
-			c.pump()
-		}
-		if !c.crashed {
-			c.advance(time.Duration(c.rng.IntN(5000)) * time.Millisecond)
-		}
-	}
-	c.heal()
-	c.check()
+	return c
 }
 
-// advanceIdle lets time pass while no process runs.
-func (c *chaos) advanceIdle(d time.Duration) { c.now = c.now.Add(d) }
+// storm lets so many things happen.
+func (c *chaos) storm(steps int) {
+	c.subscribe()
+	for range steps {
+		c.turn()
+	}
+}
+
+// turn is one thing that happens, and what follows.
+func (c *chaos) turn() {
+	c.step()
+	c.pump()
+	c.checkWaiting()
+	if c.crashed {
+		c.nextLeader()
+	}
+	if !c.crashed {
+		c.advance(time.Duration(c.rng.IntN(5000)) * time.Millisecond)
+	}
+	if !c.crashed && !c.s.View().Connected() && c.rng.IntN(3) > 0 {
+		c.subscribe()
+	}
+}
 
 var ids = []app.PathID{"/a", "/b", "/g/c"}
 
@@ -86,13 +100,15 @@ func (c *chaos) step() {
 	id := ids[c.rng.IntN(len(ids))]
 	tasks := c.cluster.Tasks()
 	agent := fmt.Sprintf("a%d", c.rng.IntN(6))
-	switch n := c.rng.IntN(100); {
+	switch n := c.rng.IntN(135); {
+	case n >= 100:
+		c.fault(n-100, id, agent)
 	case n < 25:
 		strategy := [][2]float64{{1, 1}, {0.5, 0}, {1, 0}, {0, 0}, {0.5, 0.2}}[c.rng.IntN(5)]
-		c.allow(c.put(fmt.Sprintf(`{"id":%q,"cmd":"run %d","cpus":0.5,"instances":%d,"backoffSeconds":1,
+		c.allow(c.put(fmt.Sprintf(`{"id":%q,"cmd":"run %d","cpus":0.5,"instances":%d,"backoffSeconds":1,"maxLaunchDelaySeconds":4%s,
 			"unreachableStrategy":{"inactiveAfterSeconds":%d,"expungeAfterSeconds":60},
 			"upgradeStrategy":{"minimumHealthCapacity":%v,"maximumOverCapacity":%v}}`,
-			id, c.rng.IntN(3), c.rng.IntN(7), c.rng.IntN(30), strategy[0], strategy[1]), c.rng.IntN(2) == 0))
+			id, c.rng.IntN(3), c.rng.IntN(7), c.variant(id), c.rng.IntN(30), strategy[0], strategy[1]), c.rng.IntN(2) == 0))
 	case n < 40 && c.s.View().Root().App(id) != nil:
 		c.allow(c.put(fmt.Sprintf(`{"id":%q,"instances":%d}`, id, c.rng.IntN(8)), c.rng.IntN(2) == 0))
 	case n < 45 && c.s.View().Root().App(id) != nil:
@@ -101,9 +117,12 @@ func (c *chaos) step() {
 		c.allow(c.remove(id, c.rng.IntN(2) == 0))
 	case n < 53:
 		if running := c.s.View().Deployments(); len(running) > 0 {
-			if err := c.s.Cancel(running[0].Plan.ID); err != nil {
-				c.t.Fatal(err)
-			}
+			now := c.now
+			c.tell(func(s *scheduler.Scheduler) {
+				if err := s.Cancel(now, running[0].Plan.ID, ""); err != nil {
+					c.t.Fatal(err)
+				}
+			})
 		}
 	case n < 70 && len(tasks) > 0:
 		state := []mesos.TaskState{mesos.TaskState_TASK_FAILED, mesos.TaskState_TASK_FINISHED, mesos.TaskState_TASK_KILLED}[c.rng.IntN(3)]
@@ -126,9 +145,10 @@ func (c *chaos) step() {
 		c.cluster.Resend()
 	case n < 94:
 		if instances := c.s.View().Instances(id); len(instances) > 0 {
-			c.s.KillTasks(c.now, scheduler.KillRequest{
+			now, kill := c.now, scheduler.KillRequest{
 				Instances: []app.InstanceID{instances[c.rng.IntN(len(instances))].ID}, Wipe: c.rng.IntN(2) == 0,
-			})
+			}
+			c.tell(func(s *scheduler.Scheduler) { s.KillTasks(now, kill) })
 		}
 	default:
 		c.crashIn = c.rng.IntN(12)
@@ -144,6 +164,9 @@ func (c *chaos) allow(_ string, err error) {
 
 // watch sees each decision; it crashes when its time has come, and checks launches.
 func (c *chaos) watch(d scheduler.Decision) bool {
+	if *onlySeed != 0 && testing.Verbose() {
+		c.t.Logf("%v %s", c.now.Sub(begin), spell([]scheduler.Decision{d}))
+	}
 	if c.crashIn == 0 {
 		c.crashIn = -1
 		return false
@@ -159,7 +182,7 @@ func (c *chaos) watch(d scheduler.Decision) bool {
 		for _, id := range ids {
 			launched := slices.ContainsFunc(accept.Tasks, func(i *mesos.TaskInfo) bool { return i.GetName() == id.HostName() })
 			if limit := c.limit(id); launched && alive[id.HostName()] > limit {
-				c.t.Errorf("%v: a launch takes %s to %d tasks, above %d", c.now.Sub(begin), id, alive[id.HostName()], limit)
+				c.t.Errorf("%v: a launch takes %s to %d tasks, above %d\n%s", c.now.Sub(begin), id, alive[id.HostName()], limit, c.picture(id))
 			}
 		}
 	}
@@ -225,9 +248,14 @@ func (c *chaos) limit(id app.PathID) int {
 	return limit
 }
 
-// heal makes everything whole, and gives it time.
+// heal makes everything whole, and gives it 30 seconds.
 func (c *chaos) heal() {
-	c.crashIn = -1
+	c.crashIn, c.tamper, c.cut = -1, nil, nil
+	c.cluster.Hold(false)
+	if c.s.View().Brake(c.now).On {
+		now := c.now
+		c.tell(func(s *scheduler.Scheduler) { s.LiftBrake(now) })
+	}
 	for i := range 6 {
 		c.cluster.Return(fmt.Sprintf("a%d", i))
 	}
@@ -242,7 +270,10 @@ func (c *chaos) heal() {
 	c.pump()
 	// Enough room for what was asked for at the most.
 	c.cluster.Add(mastertest.Agent{ID: "big", Host: "big", CPUs: 100, Mem: 1 << 20, Disk: 1 << 20, FirstPort: 31000, LastPort: 31999})
-	c.advance(10 * time.Minute)
+	for range 30 {
+		c.probeAll(true)
+		c.advance(time.Second)
+	}
 }
 
 func (c *chaos) check() {
@@ -259,11 +290,11 @@ func (c *chaos) check() {
 			c.t.Errorf("%s has %d tasks in the end, want %d", id, got, want)
 		}
 		if got := len(c.s.View().Instances(id)); got != want {
-			c.t.Errorf("%s has %d instances in the end, want %d", id, got, want)
+			c.t.Errorf("%s has %d instances in the end, want %d\n%s", id, got, want, c.picture(id))
 		}
 	}
 	if running := c.s.View().Deployments(); len(running) > 0 {
-		c.t.Errorf("deployment %s has not ended: step %d of %v", running[0].Plan.ID, running[0].Step, running[0].Plan.Steps)
+		c.t.Errorf("deployment %s has not ended: step %d of %v\n%s", running[0].Plan.ID, running[0].Step, running[0].Plan.Steps, c.picture(running[0].Plan.Affected()[0]))
 	}
 	for _, task := range c.cluster.Tasks() {
 		if task.Pending > 0 {
@@ -275,9 +306,6 @@ func (c *chaos) check() {
 	}
 	if got, want := len(c.store.Keys("marathon/instances/")), len(c.cluster.Tasks()); got != want {
 		c.t.Errorf("%d instances are stored, and %d tasks run", got, want)
-	}
-	if c.t.Failed() {
-		c.t.Logf("repeat with -seed")
 	}
 }
 

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"starling/marathon/app"
@@ -18,10 +20,23 @@ type Stored struct {
 	// Deployments are those that ran, oldest first.
 	Deployments []*deployment.Plan
 	Failures    []*Failure
+	// Discards are reservations of instances that are no more.
+	Discards []*Discard
+	// History are deployments that have ended, in any order.
+	History []*Ended
+	// Callbacks are the URLs that events are posted to.
+	Callbacks []string
 	// Quarantined are apps whose definition could not be read: they are left alone, with all that runs of them.
 	Quarantined []app.PathID
 	// Doubt tells that something else could not be read. Then no task is killed for being unknown.
 	Doubt bool
+	// Restored tells that this is the state of a backup: a reason to doubt.
+	Restored bool
+	// RestoredAt is when that was; zero where it is not known.
+	RestoredAt time.Time
+	// Mark is when a doubt was settled last or, if that is later, the newest moment of an instance that was forgotten: nothing
+	// unknown of before is wanted any more. Zero where neither ever was.
+	Mark time.Time
 	// Problems say what could not be read, for people.
 	Problems []string
 }
@@ -31,13 +46,19 @@ type Stored struct {
 // asked for once a master is there; a launch of which nobody has heard is launched again under a new task id.
 func (s *Scheduler) Load(now time.Time, st *Stored) {
 	s.started = now
-	s.frameworkID, s.doubt = st.FrameworkID, st.Doubt
+	s.frameworkID, s.doubt, s.callbacks, s.restoredAt = st.FrameworkID, st.Doubt, st.Callbacks, st.RestoredAt
+	s.mark = st.Mark
+	s.newest, s.firstTerm = newestOf(st), st.FrameworkID == ""
+	if st.Restored && s.restoredAt.IsZero() {
+		s.restoredAt = now
+	}
 	if st.Root != nil {
 		s.root = st.Root
 	}
-	for a := range s.root.All() {
+	for a := range s.root.Specs() {
 		sp := s.spec(a.ID)
 		sp.def = a
+		s.noteDaemon(sp)
 		sp.versions[a.Version] = a
 	}
 	for _, a := range st.Definitions {
@@ -49,8 +70,12 @@ func (s *Scheduler) Load(now time.Time, st *Stored) {
 	for _, f := range st.Failures {
 		s.failures[f.App] = f
 	}
-	for _, i := range st.Instances {
+	s.loadHistory(st.History)
+	for _, i := range inOrder(st.Instances) {
 		s.loadInstance(now, i)
+	}
+	for _, d := range st.Discards {
+		s.keep(d)
 	}
 	for _, sp := range s.specs {
 		sp.trimVersions()
@@ -63,25 +88,37 @@ func (s *Scheduler) Load(now time.Time, st *Stored) {
 		r := &running{deployment: &Deployment{Plan: plan}, affected: plan.Affected()}
 		s.deployments = append(s.deployments, r)
 		s.lock(r)
+		s.watchDeadline(r)
 	}
 	s.timers.set(timer{at: now.Add(s.cfg.ScaleInitialDelay), kind: timerScale})
 	s.timers.set(timer{at: now.Add(s.cfg.ReconcileInterval), kind: timerReconcile})
+}
+
+// inOrder sorts instances by when they were made, which their ids tell, though not as text.
+func inOrder(all []*Instance) []*Instance {
+	return slices.SortedFunc(slices.Values(all), func(a, b *Instance) int {
+		return cmp.Or(cmp.Compare(a.ID.UUID.Time(), b.ID.UUID.Time()), cmp.Compare(a.ID.String(), b.ID.String()))
+	})
 }
 
 func (s *Scheduler) loadInstance(now time.Time, i *Instance) {
 	sp := s.spec(i.ID.App)
 	sp.instances = append(sp.instances, i)
 	s.instances[i.ID] = i
-	s.countWaiting(sp, nil, i)
+	s.tally(sp, nil, i)
+	if r := i.Reservation; r != nil && !r.Confirmed {
+		s.timers.set(timer{at: now.Add(s.cfg.ReservationTimeout), kind: timerReservation, instance: i.ID})
+	}
 	if i.AgentID != "" {
-		s.markAgent(now, i.AgentID, i.Condition.unreachable())
+		s.loadAgent(now, sp, i)
 	}
 	if sp.quarantined {
 		return
 	}
 	switch {
-	case i.Goal != GoalRunning && !i.Condition.Active():
+	case i.Goal == GoalDecommissioned && !i.Condition.Active():
 		s.forget(i)
+	case !i.Condition.Active():
 	case i.Goal != GoalRunning && !i.Condition.unreachable():
 		s.kill(now, i)
 	case i.Condition.unreachable():
@@ -90,6 +127,7 @@ func (s *Scheduler) loadInstance(now time.Time, i *Instance) {
 		s.timers.set(timer{at: now.Add(s.cfg.LaunchTimeout), kind: timerLaunch, instance: i.ID})
 	case i.Condition == Running:
 		if def := sp.definition(i.Version); def != nil {
+			s.remember(now, i, def)
 			s.probe(i, def)
 		}
 	}

@@ -3,7 +3,6 @@ package scheduler
 import (
 	"cmp"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -74,22 +73,40 @@ func (s *Scheduler) offerRole(offer *mesos.Offer) string {
 	return s.cfg.Role
 }
 
-// launch takes what an instance needs from the offer, and stores the instance with the id of its task.
-func (s *Scheduler) launch(now time.Time, sp *spec, i *Instance, offer *mesos.Offer, o *task.Offer) (*mesos.TaskInfo, []task.Refusal) {
+// launch launches an instance on what is left of an offer, or has that reserved for it if its app is resident. Otherwise it
+// returns what is in the way.
+func (s *Scheduler) launch(now time.Time, sp *spec, i *Instance, t *table) []task.Refusal {
 	def := s.launchDefinition(sp, i)
-	pick, refusals := task.Match(*o, task.Demand{App: def, Rules: sp.compiled(def), Counted: sp.countedPlaces(def)}, s.cfg.Task, s.rng)
-	if len(refusals) > 0 {
-		return nil, refusals
+	if def.Resident() {
+		return s.reserve(now, sp, i, def, t)
 	}
+	pick, refusals := task.Match(t.left, s.demand(sp, i, def, t), s.cfg.Task, s.rng)
+	if len(refusals) > 0 {
+		return refusals
+	}
+	s.launchOn(now, sp, i, def, t, pick)
+	return nil
+}
+
+// demand is what an instance wants of an offer.
+func (s *Scheduler) demand(sp *spec, i *Instance, def *app.App, t *table) task.Demand {
+	return task.Demand{App: def, Rules: sp.compiled(def), Counted: sp.countedPlaces(def, i), Beyond: s.tooFar(def, t.offer)}
+}
+
+// launchOn takes what was picked from an offer, stores the instance with the id of its task, and adds the launch to what is
+// done on the offer.
+func (s *Scheduler) launchOn(now time.Time, sp *spec, i *Instance, def *app.App, t *table, pick task.Pick) {
+	offer, o := t.offer, &t.left
 	o.Resources = o.Resources.Sub(pick.All())
 	next := i.withoutTask()
-	next.Incarnation++
-	id := i.ID.Task(next.Incarnation)
-	next.TaskID, next.Version = id.String(), def.Version
+	next.Incarnation = max(next.Incarnation, s.seen[i.ID]) + 1
+	next.Version = def.Version
+	id := next.provision(now, def)
 	next.Condition, next.Since, next.StagedAt = Provisioned, now, now
 	next.AgentID, next.Host = offer.GetAgentId().GetValue(), offer.GetHostname()
 	next.Region, next.Zone, next.Attributes = o.Place.Region, o.Place.Zone, o.Place.Attributes
 	next.Ports, next.Role = pick.HostPorts(), s.offerRole(offer)
+	next.Index = sp.index(i, def)
 	sp.versions[def.Version] = def
 	sp.queue.used(now)
 	s.put(next)
@@ -104,9 +121,10 @@ func (s *Scheduler) launch(now time.Time, sp *spec, i *Instance, offer *mesos.Of
 	if top := s.root.Group(app.Root.Child(sp.id.Top())); top != nil && top.EnforceRole != nil {
 		enforce = *top.EnforceRole
 	}
-	return task.Build(task.Launch{
+	t.accept.launch(task.Launch{
 		App: def, Task: id, AgentID: next.AgentID, Hostname: next.Host, Pick: pick, EnforceGroupRole: enforce,
-	}, s.cfg.Task), nil
+		Index: next.Index,
+	}, s.cfg.Task)
 }
 
 // compiled returns the compiled constraints of a definition.
@@ -119,28 +137,33 @@ func (sp *spec) compiled(def *app.App) *constraint.Rules {
 	return sp.rules
 }
 
-// countedPlaces are where the instances are that constraints count.
-func (sp *spec) countedPlaces(def *app.App) []constraint.Place {
+// countedPlaces are where the other instances are that constraints count. One that keeps its place counts there always.
+func (sp *spec) countedPlaces(def *app.App, self *Instance) []constraint.Place {
 	if len(def.Constraints) == 0 {
 		return nil
 	}
 	var places []constraint.Place
 	for _, i := range sp.instances {
-		if i.Condition.Active() && i.Version >= def.VersionInfo.LastConfigChangeAt {
+		switch {
+		case i.ID == self.ID:
+		case i.Reservation != nil:
+			places = append(places, i.Reservation.place())
+		case i.Condition.Active() && i.Version >= def.VersionInfo.LastConfigChangeAt:
 			places = append(places, i.place())
 		}
 	}
 	return places
 }
 
-// launchable returns the apps of a role that have instances waiting which nothing holds back, in the order of ids.
-func (s *Scheduler) launchable(now time.Time, role string) []*spec {
+// launchable returns the apps of a role that have instances waiting, in the order of ids. Whether something holds them back
+// is looked at when it is their turn.
+func (s *Scheduler) launchable(role string) []*spec {
 	var specs []*spec
 	if s.exhausted() {
 		return nil
 	}
 	for id := range s.waiting {
-		if sp := s.specs[id]; s.ready(now, sp) && s.specRole(sp) == role {
+		if sp := s.specs[id]; sp.def != nil && s.specRole(sp) == role {
 			specs = append(specs, sp)
 		}
 	}
@@ -153,18 +176,18 @@ func (s *Scheduler) ready(now time.Time, sp *spec) bool {
 }
 
 // room is how many tasks of an app may be launched before there are more than it may have: those that are being killed
-// count for as long as they live. A restart minds its own bounds, which are wider. At the beginning of a session an app
+// count for as long as they live. The bounds of a restart are wider; it minds them itself where it makes instances, but one
+// that waited may have to wait on, if another one has come back or is made to end meanwhile. At the beginning of a session an app
 // whose tasks are asked for waits for the answers: what was thought lost may be back.
 func (s *Scheduler) room(now time.Time, sp *spec) int {
-	if now.Before(s.holdUntil) && slices.ContainsFunc(sp.instances, s.isAsked) {
+	if now.Before(s.holdUntil) && (s.doubt || slices.ContainsFunc(sp.instances, s.isAsked)) {
 		return 0
 	}
 	most := sp.def.Instances
 	if d := sp.deployment; d != nil {
 		if d.restarting(sp.id) {
-			return math.MaxInt
-		}
-		if change := d.deployment.Plan.Change(sp.id); change != nil && change.Old != nil {
+			most = sp.restartCapacity()
+		} else if change := d.deployment.Plan.Change(sp.id); change != nil && change.Old != nil {
 			most = max(most, change.Old.Instances) // until its step begins
 		}
 	}
@@ -173,13 +196,27 @@ func (s *Scheduler) room(now time.Time, sp *spec) int {
 			most--
 		}
 	}
-	return most
+	if most <= 0 {
+		return most
+	}
+	tried, _ := s.trial(now, sp)
+	return min(most, tried)
 }
 
 func (s *Scheduler) specRole(sp *spec) string { return cmp.Or(sp.def.Role, s.cfg.Role) }
 
 // exhausted tells that nothing is launched until more of what was launched runs.
 func (s *Scheduler) exhausted() bool { return s.tokens <= 0 || s.starved }
+
+// full tells whether nothing more may be launched on an offer in this round, and if so notes that something waits for the next one.
+func (s *Scheduler) full(t *table) bool {
+	if !s.exhausted() && t.accept.Launches() < s.cfg.MaxInstancesPerOffer {
+		return false
+	}
+	s.starved = s.starved || s.tokens <= 0
+	t.more = true
+	return true
+}
 
 // takeToken counts a launch. All tokens come back after a while, whatever becomes of the launches.
 func (s *Scheduler) takeToken(now time.Time) {
@@ -198,7 +235,7 @@ func (s *Scheduler) returnToken() {
 	}
 }
 
-// findRoles lists the roles that the framework needs to run its apps.
+// findRoles lists the roles that the framework needs to run its apps, and to have what is reserved for them offered.
 func (s *Scheduler) findRoles() []string {
 	names := map[string]struct{}{s.cfg.Role: {}}
 	for _, sp := range s.specs {
@@ -206,7 +243,22 @@ func (s *Scheduler) findRoles() []string {
 			names[sp.def.Role] = struct{}{}
 		}
 	}
+	for name := range s.keeps {
+		names[name] = struct{}{}
+	}
 	return slices.Sorted(maps.Keys(names))
+}
+
+// updateRoles tells the master when the framework needs other roles.
+func (s *Scheduler) updateRoles() {
+	names := s.findRoles()
+	if slices.Equal(names, s.names) {
+		return
+	}
+	s.names = names
+	if s.connected {
+		s.out.act(Subscription{Roles: names})
+	}
 }
 
 func (s *Scheduler) role(name string) *role {
@@ -224,10 +276,19 @@ func (s *Scheduler) wish(now time.Time) {
 	if !s.connected {
 		return
 	}
-	demand := make(map[string]map[app.PathID]int)
-	for id := range s.waiting {
+	demand := make(wishes)
+	waiting := s.waiting
+	if s.exhausted() {
+		waiting = nil // whatever waits, it has to wait on, and is looked at when more may be launched
+	}
+	for id := range waiting {
 		sp := s.specs[id]
-		if sp.def == nil || sp.quarantined || s.room(now, sp) <= 0 {
+		if sp.def == nil || sp.quarantined {
+			continue
+		}
+		room := s.room(now, sp)
+		if room <= 0 {
+			s.wakeForTrial(now, sp)
 			continue
 		}
 		if until := sp.backoff.until(now, sp.def); until.After(now) {
@@ -237,15 +298,13 @@ func (s *Scheduler) wish(now time.Time) {
 			}
 			continue
 		}
-		if s.exhausted() {
-			continue
-		}
-		name := s.specRole(sp)
-		if demand[name] == nil {
-			demand[name] = make(map[app.PathID]int)
-		}
-		demand[name][id] = min(sp.waits+sp.owed, s.room(now, sp))
+		demand.want(s.specRole(sp), id, min(sp.waits+sp.owed, room))
 	}
+	if s.braking() { // an offer is a sign of life
+		demand.want(s.cfg.Role, app.Root, 1)
+	}
+	s.wishReserved(now, demand)
+	s.wishDaemons(now, demand)
 	var revive, suppress []string
 	for _, name := range s.names {
 		switch s.role(name).next(now, demand[name], s) {
@@ -261,6 +320,24 @@ func (s *Scheduler) wish(now time.Time) {
 	if len(revive) > 0 {
 		s.out.act(Revive{Roles: revive})
 	}
+}
+
+// wantAnew has offers asked for at once for what waits of an app: those that were refused for it may serve it now.
+func (s *Scheduler) wantAnew(id app.PathID) {
+	for _, r := range s.roles {
+		delete(r.demand, id)
+	}
+}
+
+// wishes are how much offers are wanted for each app, by role. Where more is wanted than before, they are asked for at once.
+type wishes map[string]map[app.PathID]int
+
+// want adds to what is wanted for an app.
+func (w wishes) want(role string, id app.PathID, n int) {
+	if w[role] == nil {
+		w[role] = make(map[app.PathID]int)
+	}
+	w[role][id] += n
 }
 
 type wish uint8

@@ -7,7 +7,6 @@ import (
 
 	"starling/marathon/app"
 	"starling/marathon/event"
-	"starling/master/mesos"
 )
 
 const (
@@ -17,33 +16,25 @@ const (
 	askMost  = 5 * time.Minute
 	// launchGrace is for how long a launch of this session is not asked for: the answer would cross it.
 	launchGrace = 30 * time.Second
-	// brakeAgents is from how many agents on the loss of more than half of them stops replacing.
-	brakeAgents = 3
-	// brakePause is when to look again.
-	brakePause = 30 * time.Second
-	// agentMemory is for how long an agent without instances is remembered.
-	agentMemory = time.Hour
 )
-
-// agentView is what is known of an agent.
-type agentView struct {
-	unreachable bool
-	seen        time.Time
-}
 
 func (s *Scheduler) subscribed(now time.Time, in Subscribed) {
 	s.connected = true
 	s.cfg.Task.HomeRegion = in.Region
-	s.offers = nil
+	s.offers, s.session = nil, now
+	s.lookForDiscards()
 	if in.FrameworkID != s.frameworkID {
 		s.frameworkID = in.FrameworkID
-		s.out.write(Write{Kind: KindFramework, Key: in.FrameworkID})
+		s.out.write(Write{Kind: KindFramework, Key: in.FrameworkID, Mark: s.mark})
 	}
 	if s.registered {
 		s.publish(event.SchedulerReregistered{Master: in.Master})
 	} else {
 		s.registered = true
 		s.publish(event.SchedulerRegistered{FrameworkID: in.FrameworkID, Master: in.Master})
+	}
+	if !slices.Equal(in.Roles, s.names) {
+		s.out.act(Subscription{Roles: s.names})
 	}
 	for _, k := range s.kills {
 		k.sent, k.next = false, now
@@ -53,18 +44,27 @@ func (s *Scheduler) subscribed(now time.Time, in Subscribed) {
 	clear(s.asked)
 	for _, i := range s.instances {
 		if i.Condition.Active() {
-			s.asked[i.TaskID] = TaskRef{TaskID: i.TaskID, AgentID: i.AgentID}
+			s.question(i)
 		}
 	}
 	s.ask(now)
 	s.holdUntil = now.Add(askFirst)
+	if s.doubt { // nothing is launched before it is known what else there is
+		s.timers.set(timer{at: s.holdUntil, kind: timerRevive})
+	}
 	s.out.act(Reconcile{})
 }
 
-// isAsked tells whether the master was asked for an instance's task and has not answered.
+// question notes that the master is to be asked for an instance's tasks.
+func (s *Scheduler) question(i *Instance) {
+	for _, id := range i.Tasks() {
+		s.asked[id] = TaskRef{TaskID: id, AgentID: i.AgentID}
+	}
+}
+
+// isAsked tells whether the master was asked for one of an instance's tasks and has not answered.
 func (s *Scheduler) isAsked(i *Instance) bool {
-	_, ok := s.asked[i.TaskID]
-	return ok
+	return slices.ContainsFunc(i.Tasks(), func(id string) bool { _, ok := s.asked[id]; return ok })
 }
 
 func (s *Scheduler) disconnected() {
@@ -79,12 +79,31 @@ func (s *Scheduler) disconnected() {
 func (s *Scheduler) reconcileAll(now time.Time) {
 	for _, i := range s.instances {
 		if i.Condition.Active() && (i.Condition != Provisioned || now.Sub(i.Since) > launchGrace) {
-			s.asked[i.TaskID] = TaskRef{TaskID: i.TaskID, AgentID: i.AgentID}
+			s.question(i)
 		}
 	}
 	if s.connected {
 		s.ask(now)
 		s.out.act(Reconcile{})
+	}
+}
+
+// askReturned asks for tasks that are thought unreachable on agents that are not: what the agent does not have any more, or
+// never had since the launch did not get through, is told by nobody else.
+func (s *Scheduler) askReturned(now time.Time) {
+	if len(s.returned) == 0 || !s.connected {
+		return
+	}
+	found := false
+	for _, i := range s.instances {
+		if _, back := s.returned[i.AgentID]; back && i.Condition.unreachable() {
+			s.question(i)
+			found = true
+		}
+	}
+	clear(s.returned)
+	if found {
+		s.ask(now)
 	}
 }
 
@@ -121,21 +140,23 @@ func (s *Scheduler) checkUnreachable(now time.Time, id app.InstanceID) {
 		return
 	}
 	def := s.spec(id.App).definition(i.Version)
+	lingers := s.lingers(i)
 	if i.Goal == GoalDecommissioned {
-		s.forget(i)
+		if !lingers {
+			s.forget(i)
+		}
 		return
 	}
 	if def == nil || def.UnreachableStrategy.Disabled {
 		return
 	}
 	if s.braking() {
-		s.timers.set(timer{at: now.Add(brakePause), kind: timerUnreachable, instance: id})
-		return
+		return // whatever is held back is looked at again when the brake is off
 	}
-	inactive := i.UnreachableSince.Add(time.Duration(def.UnreachableStrategy.InactiveAfterSeconds) * time.Second)
-	expunge := i.UnreachableSince.Add(time.Duration(def.UnreachableStrategy.ExpungeAfterSeconds) * time.Second)
+	inactive, expunge := unreachableTimes(i, def)
 	switch {
-	case !expunge.After(now):
+	case lingers && i.Condition == UnreachableInactive:
+	case !lingers && !expunge.After(now):
 		s.forget(i)
 		return
 	case i.Condition == Unreachable && !inactive.After(now):
@@ -148,54 +169,4 @@ func (s *Scheduler) checkUnreachable(now time.Time, id app.InstanceID) {
 	default:
 		s.timers.set(timer{at: expunge, kind: timerUnreachable, instance: id})
 	}
-}
-
-// braking tells that more than half of the agents seem dead. That is rather a fault on this side of the network than so
-// many deaths, and replacing everything at once would make it worse: unreachable instances are kept until it is over.
-func (s *Scheduler) braking() bool {
-	lost := 0
-	for _, a := range s.agents {
-		if a.unreachable {
-			lost++
-		}
-	}
-	return len(s.agents) >= brakeAgents && 2*lost > len(s.agents)
-}
-
-// sawAgent keeps the view of an agent's health that the brake is worked by.
-func (s *Scheduler) sawAgent(now time.Time, status *mesos.TaskStatus) {
-	id := status.GetAgentId().GetValue()
-	if id == "" {
-		return
-	}
-	switch condition := conditionOf(status); {
-	case condition == Unreachable:
-		s.markAgent(now, id, true)
-	case !condition.Terminal() || status.GetSource() != mesos.TaskStatus_SOURCE_MASTER:
-		s.markAgent(now, id, false)
-	case status.GetState() == mesos.TaskState_TASK_GONE_BY_OPERATOR:
-		delete(s.agents, id)
-	}
-}
-
-func (s *Scheduler) markAgent(now time.Time, id string, unreachable bool) {
-	a := s.agents[id]
-	if a == nil {
-		s.forgetAgents(now)
-		a = &agentView{}
-		s.agents[id] = a
-	}
-	a.unreachable, a.seen = unreachable, now
-}
-
-// forgetAgents drops agents that have nothing of ours and were not heard of for long, so that they do not count for ever.
-func (s *Scheduler) forgetAgents(now time.Time) {
-	used := make(map[string]struct{}, len(s.agents))
-	for _, i := range s.instances {
-		used[i.AgentID] = struct{}{}
-	}
-	maps.DeleteFunc(s.agents, func(id string, a *agentView) bool {
-		_, ok := used[id]
-		return !ok && now.Sub(a.seen) > agentMemory
-	})
 }

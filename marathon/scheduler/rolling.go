@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -55,18 +56,26 @@ func (r rollout) next() move {
 	return m
 }
 
+// restartCapacity is how many instances, old and new, there may be at the most while an app is restarted.
+func (sp *spec) restartCapacity() int {
+	def := sp.def
+	r := deployment.Rolling{Desired: def.Instances, Healthy: math.MaxInt32, Strategy: def.UpgradeStrategy, Resident: def.Resident()}
+	return r.Bounds().MaxCapacity
+}
+
 // restart takes the next moves of an app's restart and tells whether it has ended.
 func (s *Scheduler) restart(now time.Time, d *running, sp *spec) bool {
 	def := sp.def
 	if def == nil {
 		return true
 	}
-	if def.Instances == 0 {
+	if def.Instances == 0 || def.Daemon() {
 		return s.scaleTo(now, d, sp)
 	}
 	config := def.VersionInfo.LastConfigChangeAt
 	r := rollout{want: def.Instances, strategy: def.UpgradeStrategy, resident: def.Resident()}
 	var healthyOld, otherOld, young []*Instance
+	var kept keepers
 	for _, i := range slices.Clone(sp.instances) {
 		current := i.Version >= config
 		switch {
@@ -74,12 +83,19 @@ func (s *Scheduler) restart(now time.Time, d *running, sp *spec) bool {
 			if i.Condition.Active() && !i.Condition.unreachable() {
 				r.leaving++
 			}
+			kept.count(i, d.deployment.Plan.ID)
 		case current && i.Condition == UnreachableInactive:
 		case current:
 			young = append(young, i)
 			if s.arrived(i) {
 				r.newArrived++
 			}
+		case i.Reservation != nil && i.Condition == Scheduled:
+			young = append(young, s.renew(i, def, d.deployment.Plan.ID))
+		case i.Reservation != nil && i.Condition.unreachable():
+			r.leaving++ // nothing takes its place; it follows when its agent is back
+		case s.braking() && i.Condition.unreachable():
+			r.leaving++ // what takes its place is held back, here too
 		case i.Condition == Scheduled || i.Condition.unreachable():
 			s.decommission(now, i) // nothing of it runs, as far as anyone can tell: nothing to wait for
 		case s.healthy(i):
@@ -89,18 +105,20 @@ func (s *Scheduler) restart(now time.Time, d *running, sp *spec) bool {
 		}
 	}
 	for _, i := range victims(def, young, len(young)-def.Instances) {
-		s.decommission(now, i)
+		s.retire(now, i)
 	}
+	r.leaving += kept.missing(def.Instances - len(young) - len(healthyOld) - len(otherOld) - r.leaving)
 	r.newCount = min(len(young), def.Instances)
 	r.newArrived = min(r.newArrived, r.newCount)
 	r.oldHealthy, r.oldOther = len(healthyOld), len(otherOld)
 	m := r.next()
 	for _, i := range victims(def, otherOld, m.killOther) {
-		s.decommission(now, i)
+		s.setAside(now, i, d.deployment.Plan.ID)
 	}
 	for _, i := range victims(def, healthyOld, m.killHealthy) {
-		s.decommission(now, i)
+		s.setAside(now, i, d.deployment.Plan.ID)
 	}
+	m.start -= s.wake(now, sp, m.start, d.deployment.Plan.ID)
 	s.create(now, sp, m.start, d.deployment.Plan.ID)
 	return r.newArrived == def.Instances && r.oldHealthy+r.oldOther+r.leaving == 0
 }

@@ -24,10 +24,25 @@ type Scheduler struct {
 	specs     map[app.PathID]*spec
 	instances map[app.InstanceID]*Instance
 	failures  map[app.PathID]*Failure
+	callbacks []string // never changed in place
 	// doubt is set when something that was stored could not be read: then nothing is killed for being unknown.
 	doubt bool
+	// restoredAt is when the state of a backup was restored, zero for never: in doubt for the same reason.
+	restoredAt time.Time
+	// newest is the newest moment that what was loaded tells of; firstTerm that there was no framework before this term.
+	newest    time.Time
+	mark      time.Time // the newest of what was given up, as Stored.Mark
+	firstTerm bool
+
+	orphans map[string]Orphan
+	// orphaned counts the orphans of an instance; seen is the latest launch that an orphan was.
+	orphaned  map[app.InstanceID]int
+	seen      map[app.InstanceID]int
+	dismissed map[string]struct{} // orphans that somebody wants to be gone
+	demanded  bool                // what is done now somebody has asked for
 
 	deployments []*running // in the order in which they began
+	history     []*Ended   // of those that have ended, the newest last; never changed in place
 
 	connected   bool
 	frameworkID string
@@ -44,6 +59,12 @@ type Scheduler struct {
 	starved    bool // tokens ran out, and have not come back in numbers worth a new round
 	refreshing bool // a timer gives all tokens back
 
+	// session is when the present session began.
+	session time.Time
+	// keeps counts reservations and discards by role.
+	keeps    map[string]int
+	discards map[discardKey]*discard
+
 	kills  map[app.InstanceID]*kill
 	killQ  []app.InstanceID // the keys of kills, oldest first
 	asked  map[string]TaskRef
@@ -52,6 +73,13 @@ type Scheduler struct {
 	holdUntil time.Time
 	health    map[app.InstanceID]*health
 	agents    map[string]*agentView
+	// daemons are the apps that have one instance on every node; distances is nil while nothing is known.
+	daemons   map[app.PathID]struct{}
+	distances Between
+	lost      int // of the agents, those that can't be reached
+	// returned are agents that are back, and whose tasks are yet to be asked for.
+	returned map[string]struct{}
+	brake    brake
 
 	timers timers
 	dirty  map[app.PathID]struct{}
@@ -78,6 +106,8 @@ type spec struct {
 	owed       int       // instances that are wanted, and not made yet since enough wait; see create
 	wake       time.Time // a timer is set for the end of the backoff at this time
 	queue      queue
+	daemon     daemon
+	numbers    numbers           // of its instances
 	rules      *constraint.Rules // compiled from the constraints of rulesOf
 	rulesOf    *app.App
 }
@@ -91,8 +121,11 @@ func New(cfg Config, rng *rand.Rand) *Scheduler {
 		failures: make(map[app.PathID]*Failure), roles: make(map[string]*role), tokens: cfg.LaunchTokens,
 		waiting: make(map[app.PathID]struct{}), names: []string{cfg.Role},
 		kills: make(map[app.InstanceID]*kill), asked: make(map[string]TaskRef),
-		health: make(map[app.InstanceID]*health), agents: make(map[string]*agentView),
-		dirty: make(map[app.PathID]struct{}), out: newOutput(),
+		health: make(map[app.InstanceID]*health), agents: make(map[string]*agentView), returned: make(map[string]struct{}),
+		keeps: make(map[string]int), discards: make(map[discardKey]*discard),
+		orphaned: make(map[app.InstanceID]int), seen: make(map[app.InstanceID]int),
+		orphans: make(map[string]Orphan), dismissed: make(map[string]struct{}),
+		daemons: make(map[app.PathID]struct{}), dirty: make(map[app.PathID]struct{}), out: newOutput(),
 	}
 }
 
@@ -113,6 +146,8 @@ func (s *Scheduler) Handle(now time.Time, in Input) {
 		s.healthResult(now, in)
 	case ReadinessResult:
 		s.readinessResult(in)
+	case Distances:
+		s.learnDistances(in.Between)
 	case Message:
 		s.publish(event.FrameworkMessage{AgentID: in.AgentID, ExecutorID: in.ExecutorID, Message: in.Data})
 	}
@@ -121,6 +156,8 @@ func (s *Scheduler) Handle(now time.Time, in Input) {
 // Ready finds everything that has to be done by now and returns it; see Decision for what the caller owes. It is to be
 // called after any Handle or request, and when Wake says so. Several inputs may be handled before one Ready.
 func (s *Scheduler) Ready(now time.Time) []Decision {
+	s.askReturned(now)
+	s.watchBrake(now)
 	for {
 		t, ok := s.timers.due(now)
 		if !ok {
@@ -128,6 +165,8 @@ func (s *Scheduler) Ready(now time.Time) []Decision {
 		}
 		s.fire(now, t)
 	}
+	s.settle(now)
+	s.deadlines(now)
 	s.settle(now)
 	s.match(now)
 	s.settle(now)
@@ -151,15 +190,22 @@ func (s *Scheduler) fire(now time.Time, t timer) {
 			s.touch(id)
 		}
 		s.timers.set(timer{at: now.Add(s.cfg.ScaleInterval), kind: timerScale})
+	case timerReservation:
+		s.checkReservation(now, t.instance)
+	case timerDiscard:
+		s.askForDiscards()
+	case timerDaemon:
+		s.touch(t.app)
 	case timerTokens:
 		s.tokens, s.starved, s.refreshing = s.cfg.LaunchTokens, false, false
 	case timerReconcile:
 		s.reconcileAll(now)
+		s.sweepDiscards(now)
 		s.timers.set(timer{at: now.Add(s.cfg.ReconcileInterval), kind: timerReconcile})
 	case timerAsk:
 		s.askAgain(now)
-	case timerKill, timerBackoff, timerRevive:
-		// These have only to wake Ready: sendKills, match and wish look at the state themselves.
+	case timerKill, timerBackoff, timerRevive, timerDeadline:
+		// These have only to wake Ready: sendKills, match, wish and deadlines look at the state themselves.
 	}
 }
 
@@ -170,13 +216,18 @@ func (s *Scheduler) settle(now time.Time) {
 		clear(s.dirty)
 		moved := make(map[*running]struct{})
 		for _, id := range ids {
+			if sp := s.specs[id]; sp != nil && sp.deployment != nil {
+				delete(sp.deployment.ended, id)
+			}
+		}
+		for _, id := range ids {
 			sp := s.specs[id]
 			switch {
 			case sp == nil || sp.quarantined:
 			case sp.deployment != nil:
 				if _, done := moved[sp.deployment]; !done {
 					moved[sp.deployment] = struct{}{}
-					s.advance(now, sp.deployment)
+					s.onDemand(func() { s.advance(now, sp.deployment) })
 				}
 			default:
 				s.scale(now, sp)
@@ -191,6 +242,7 @@ func (s *Scheduler) settle(now time.Time) {
 // dropSpec forgets an app that was removed and of which nothing is left.
 func (s *Scheduler) dropSpec(id app.PathID) {
 	delete(s.specs, id)
+	delete(s.daemons, id)
 	delete(s.failures, id)
 	s.out.write(Write{Kind: KindFailure, Key: string(id)})
 	s.out.write(Write{Kind: KindApp, Key: string(id)})
@@ -228,7 +280,7 @@ func (s *Scheduler) put(next *Instance) {
 	} else {
 		sp.instances[slices.Index(sp.instances, old)] = next
 	}
-	s.countWaiting(sp, old, next)
+	s.tally(sp, old, next)
 	s.out.write(Write{Kind: KindInstance, Key: id.String(), Instance: next})
 	if old == nil || old.Condition != next.Condition || old.Goal != next.Goal {
 		s.publishChange(next)
@@ -240,12 +292,25 @@ func (s *Scheduler) put(next *Instance) {
 func (s *Scheduler) forget(i *Instance) {
 	sp := s.spec(i.ID.App)
 	sp.instances = slices.DeleteFunc(sp.instances, func(o *Instance) bool { return o.ID == i.ID })
-	s.countWaiting(sp, s.instances[i.ID], nil)
+	if i.Reservation != nil {
+		s.discard(i) // before it is counted out, so that its role is kept
+	}
+	s.tally(sp, s.instances[i.ID], nil)
 	delete(s.instances, i.ID)
+	s.markForgotten(i)
+	sp.daemon.asks++
 	s.dropTask(i)
 	s.out.write(Write{Kind: KindInstance, Key: i.ID.String()})
 	sp.trimVersions()
 	s.touch(i.ID.App)
+}
+
+// tally keeps the numbers that are derived from instances as one of them changes; nil is before it was there, and after.
+func (s *Scheduler) tally(sp *spec, old, next *Instance) {
+	s.countWaiting(sp, old, next)
+	s.countReserved(old, next)
+	s.countHeld(old, next)
+	sp.numbers.count(old, next)
 }
 
 // countWaiting keeps the numbers of waiting instances.
@@ -271,7 +336,9 @@ func (s *Scheduler) countWaiting(sp *spec, old, next *Instance) {
 // dropTask forgets what belongs to the present task of an instance alone.
 func (s *Scheduler) dropTask(i *Instance) {
 	delete(s.kills, i.ID)
-	delete(s.asked, i.TaskID)
+	for _, id := range i.Tasks() {
+		delete(s.asked, id)
+	}
 	if h := s.health[i.ID]; h != nil {
 		delete(s.health, i.ID)
 		if h.probed {
@@ -293,6 +360,12 @@ func (sp *spec) trimVersions() {
 		_, ok := used[v]
 		return !ok && (sp.def == nil || sp.def.Version != v)
 	})
+}
+
+// SetCallbacks replaces the URLs that events are posted to. The list must not be changed afterwards.
+func (s *Scheduler) SetCallbacks(urls []string) {
+	s.callbacks = urls
+	s.out.write(Write{Kind: KindCallbacks, Callbacks: urls})
 }
 
 func (s *Scheduler) publish(p event.Payload) { s.out.act(Publish{Payload: p}) }

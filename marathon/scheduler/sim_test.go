@@ -29,10 +29,18 @@ type sim struct {
 	state   *state.State
 	s       *scheduler.Scheduler
 	runs    uint64
+	roles   []string // that the session was asked for with
 	plans   int
+	agents  int
 
 	// observe sees every decision before it is carried out; false is a crash just before it.
 	observe func(scheduler.Decision) bool
+	// tamper, if set, may change what comes from the master; cut is asked about each call to it: whether it gets there, and
+	// whether the session ends with it.
+	tamper func([]*call.Event) []*call.Event
+	cut    func() (arrives, ends bool)
+	// journal, if set, records what the scheduler is told and says.
+	journal *journal
 	crashed bool
 	probes  map[app.InstanceID]scheduler.Probe
 }
@@ -51,22 +59,31 @@ func newSimOf(t testing.TB, seed uint64, config scheduler.Config) *sim {
 // start starts a scheduler on what is stored, as a new process does.
 func (m *sim) start() {
 	m.t.Helper()
+	m.load(false)
+}
+
+func (m *sim) load(restored bool) {
+	m.t.Helper()
 	st, stored, err := state.Open(context.Background(), m.store, 0)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	if stored.Doubt || len(stored.Problems) > 0 {
+	if stored.Doubt != restored || len(stored.Problems) > 0 {
 		m.t.Fatalf("stored state is in doubt: %v", stored.Problems)
 	}
 	m.runs++
-	m.state, m.s, m.crashed = st, scheduler.New(m.config, rand.New(rand.NewPCG(m.rng.Uint64(), m.runs))), false
+	seed, run := m.rng.Uint64(), m.runs
+	m.state, m.s, m.crashed = st, scheduler.New(m.config, rand.New(rand.NewPCG(seed, run))), false
 	m.probes = make(map[app.InstanceID]scheduler.Probe)
-	m.s.Load(m.now, stored)
+	m.journal.begin(m.config, seed, run)
+	now := m.now
+	m.tell(func(s *scheduler.Scheduler) { s.Load(now, stored) })
 }
 
 // subscribe opens a session.
 func (m *sim) subscribe() {
 	m.t.Helper()
+	m.roles = m.s.View().Roles()
 	info := &mesos.FrameworkInfo{User: proto.String("u"), Name: proto.String("marathon"), Roles: m.s.View().Roles()}
 	if id := m.s.View().FrameworkID(); id != "" {
 		info.Id = &mesos.FrameworkID{Value: proto.String(id)}
@@ -86,13 +103,17 @@ func (m *sim) pump() {
 			m.t.Fatal("no end of events")
 		}
 		events, connected, _ := m.cluster.Events()
+		if m.tamper != nil {
+			events = m.tamper(events)
+		}
 		for _, e := range events {
 			m.handle(e)
 		}
 		if !connected && m.s.View().Connected() {
-			m.s.Handle(m.now, scheduler.Disconnected{})
+			m.handleInput(scheduler.Disconnected{})
 		}
 		decisions := m.s.Ready(m.now)
+		m.journal.said(m.now, decisions)
 		for _, d := range decisions {
 			if m.observe != nil && !m.observe(d) {
 				m.crashed = true
@@ -106,18 +127,29 @@ func (m *sim) pump() {
 	}
 }
 
+// tell has the scheduler take something in.
+func (m *sim) tell(do func(s *scheduler.Scheduler)) {
+	do(m.s)
+	m.journal.told(do)
+}
+
+func (m *sim) handleInput(in scheduler.Input) {
+	now := m.now
+	m.tell(func(s *scheduler.Scheduler) { s.Handle(now, in) })
+}
+
 func (m *sim) handle(e *call.Event) {
 	switch e.GetType() {
 	case call.Event_SUBSCRIBED:
-		m.s.Handle(m.now, scheduler.Subscribed{
-			FrameworkID: e.GetSubscribed().GetFrameworkId().GetValue(), Master: e.GetSubscribed().GetMasterInfo().GetHostname(),
+		m.handleInput(scheduler.Subscribed{
+			FrameworkID: e.GetSubscribed().GetFrameworkId().GetValue(), Master: e.GetSubscribed().GetMasterInfo().GetHostname(), Roles: m.roles,
 		})
 	case call.Event_OFFERS:
-		m.s.Handle(m.now, scheduler.Offers{Offers: e.GetOffers().GetOffers()})
+		m.handleInput(scheduler.Offers{Offers: e.GetOffers().GetOffers()})
 	case call.Event_RESCIND:
-		m.s.Handle(m.now, scheduler.Rescinded{OfferID: e.GetRescind().GetOfferId().GetValue()})
+		m.handleInput(scheduler.Rescinded{OfferID: e.GetRescind().GetOfferId().GetValue()})
 	case call.Event_UPDATE:
-		m.s.Handle(m.now, scheduler.Status{Status: e.GetUpdate().GetStatus()})
+		m.handleInput(scheduler.Status{Status: e.GetUpdate().GetStatus()})
 	}
 }
 
@@ -136,10 +168,7 @@ func (m *sim) carryOut(d scheduler.Decision) {
 		return
 	case scheduler.Accept:
 		c.Type, c.Accept = call.Call_ACCEPT.Enum(), &call.Call_Accept{
-			OfferIds: []*mesos.OfferID{{Value: proto.String(d.OfferID)}},
-			Operations: []*mesos.Offer_Operation{{
-				Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: d.Tasks},
-			}},
+			OfferIds: []*mesos.OfferID{{Value: proto.String(d.OfferID)}}, Operations: d.Operations(),
 			Filters: &mesos.Filters{RefuseSeconds: proto.Float64(d.Refuse.Seconds())},
 		}
 	case scheduler.Decline:
@@ -166,6 +195,10 @@ func (m *sim) carryOut(d scheduler.Decision) {
 				TaskId: &mesos.TaskID{Value: proto.String(task.TaskID)}, AgentId: &mesos.AgentID{Value: proto.String(task.AgentID)},
 			})
 		}
+	case scheduler.Subscription:
+		c.Type, c.UpdateFramework = call.Call_UPDATE_FRAMEWORK.Enum(), &call.Call_UpdateFramework{
+			FrameworkInfo: &mesos.FrameworkInfo{User: proto.String("u"), Name: proto.String("marathon"), Roles: d.Roles},
+		}
 	case scheduler.Probe:
 		m.probes[d.Instance.ID] = d
 		return
@@ -176,8 +209,17 @@ func (m *sim) carryOut(d scheduler.Decision) {
 		return
 	}
 	// A call that fails is as good as lost: the session ends, and the next one begins with questions.
+	if m.cut != nil {
+		arrives, ends := m.cut()
+		if ends {
+			defer m.cluster.Disconnect()
+		}
+		if !arrives {
+			return
+		}
+	}
 	if err := m.cluster.Call(c); err != nil && m.s.View().Connected() {
-		m.s.Handle(m.now, scheduler.Disconnected{})
+		m.handleInput(scheduler.Disconnected{})
 	}
 }
 
@@ -219,7 +261,11 @@ func (m *sim) change(edit func(root *app.Group) (*app.Group, error), c app.Chang
 	m.plans++
 	id := fmt.Sprintf("deployment-%d", m.plans)
 	plan := deployment.Diff(id, old, root, nil)
-	return id, m.s.Deploy(m.now, scheduler.Change{Root: root, Plan: plan, Force: force, Group: app.Root})
+	now := m.now
+	m.tell(func(s *scheduler.Scheduler) {
+		err = s.Deploy(now, scheduler.Change{Root: root, Plan: plan, Force: force, Group: app.Root})
+	})
+	return id, err
 }
 
 // put creates or updates an app from its JSON.

@@ -24,39 +24,48 @@ func (s *Scheduler) status(now time.Time, status *mesos.TaskStatus) {
 		return // Not an id that any Marathon makes: somebody else uses this framework id. In doubt, leave it alone.
 	}
 	i := s.instances[id.Instance]
-	if i == nil || i.TaskID != taskID {
-		s.unknownTask(id, status)
+	if i == nil || !i.Has(taskID) {
+		s.unknownTask(now, id, status)
 		return
 	}
 	s.knownTask(now, i, status)
 }
 
 // unknownTask deals with a task that no instance has: one that was given up and came back, or an earlier launch. It is
-// killed, unless what was stored could not all be read: then it may well be one of ours.
-func (s *Scheduler) unknownTask(id app.TaskID, status *mesos.TaskStatus) {
+// killed, unless what was stored could not all be read, or is older than the task: then it may well be one of ours.
+func (s *Scheduler) unknownTask(now time.Time, id app.TaskID, status *mesos.TaskStatus) {
 	condition := conditionOf(status)
 	if condition.Terminal() || condition.unreachable() {
+		s.dropOrphan(status.GetTaskId().GetValue(), id.Instance)
+		delete(s.dismissed, status.GetTaskId().GetValue())
 		s.publish(event.UnknownInstanceTerminated{
 			InstanceID: id.Instance.String(), AppID: string(id.Instance.App), Condition: string(condition),
 		})
 		return
 	}
-	if sp := s.specs[id.Instance.App]; s.doubt || sp != nil && sp.quarantined || condition == Killing {
+	_, dismissed := s.dismissed[status.GetTaskId().GetValue()]
+	switch sp := s.specs[id.Instance.App]; {
+	case condition == Killing:
+		return
+	case !dismissed && (s.doubt || sp != nil && sp.quarantined || s.isLaterTask(id)):
+		s.orphanOf(now, id, status)
 		return
 	}
 	s.out.act(Kill{TaskID: status.GetTaskId().GetValue(), AgentID: status.GetAgentId().GetValue()})
 }
 
 func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStatus) {
-	condition := conditionOf(status)
-	if condition == Unreachable && i.Condition == UnreachableInactive {
-		condition = UnreachableInactive
+	if i.Condition.Terminal() {
+		return // it has ended, and only its place is kept
 	}
 	next := *i
 	if agent := status.GetAgentId().GetValue(); agent != "" {
 		next.AgentID = agent
 	}
-	changed := applyStatus(&next, status)
+	condition, changed := next.take(now, status)
+	if condition == Unreachable && i.Condition == UnreachableInactive {
+		condition = UnreachableInactive
+	}
 	if condition != i.Condition {
 		next.Condition, next.Since = condition, now
 		changed = true
@@ -77,7 +86,7 @@ func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStat
 		}
 		s.put(&next)
 		s.unprobe(&next)
-		s.checkUnreachable(now, next.ID)
+		s.timers.set(timer{at: now, kind: timerUnreachable, instance: next.ID}) // when all losses of this round are known
 	default:
 		if !condition.unreachable() {
 			next.UnreachableSince = time.Time{}
@@ -91,9 +100,10 @@ func (s *Scheduler) knownTask(now time.Time, i *Instance, status *mesos.TaskStat
 			sp.backoff.progress(now)
 		}
 		s.healthChanged(now, i, &next)
-		if i.Condition.unreachable() && next.Goal == GoalDecommissioned {
+		if i.Condition.unreachable() && next.Goal != GoalRunning {
 			s.kill(now, &next)
 		}
+		s.containerChanged(now, i, &next, status)
 	}
 }
 
@@ -110,25 +120,34 @@ func applyStatus(next *Instance, status *mesos.TaskStatus) bool {
 	if check := checkOf(status); check != nil {
 		next.Check, changed = check, true
 	}
-	if status.GetReason() == mesos.TaskStatus_REASON_AGENT_DRAINING && status.Reason != nil {
-		next.Draining = true
-	}
+	next.Draining = next.Draining || drains(status)
 	return changed
+}
+
+// drains tells that a status follows from the draining of its agent.
+func drains(status *mesos.TaskStatus) bool {
+	return status.Reason != nil && status.GetReason() == mesos.TaskStatus_REASON_AGENT_DRAINING
 }
 
 func addressesOf(status *mesos.TaskStatus) []Address {
 	var addresses []Address
 	for _, network := range status.GetContainerStatus().GetNetworkInfos() {
-		for _, a := range network.GetIpAddresses() {
-			if a.GetIpAddress() == "" {
-				continue
-			}
-			protocol := "IPv4"
-			if a.GetProtocol() == mesos.NetworkInfo_IPv6 {
-				protocol = "IPv6"
-			}
-			addresses = append(addresses, Address{IP: a.GetIpAddress(), Protocol: protocol})
+		addresses = append(addresses, addressesIn(network)...)
+	}
+	return addresses
+}
+
+func addressesIn(network *mesos.NetworkInfo) []Address {
+	var addresses []Address
+	for _, a := range network.GetIpAddresses() {
+		if a.GetIpAddress() == "" {
+			continue
 		}
+		protocol := "IPv4"
+		if a.GetProtocol() == mesos.NetworkInfo_IPv6 {
+			protocol = "IPv6"
+		}
+		addresses = append(addresses, Address{IP: a.GetIpAddress(), Protocol: protocol})
 	}
 	return addresses
 }
@@ -186,23 +205,34 @@ func (s *Scheduler) ended(now time.Time, sp *spec, was, next *Instance, status *
 	if drained {
 		sp.backoff.reset()
 	}
-	s.publishChange(next)
+	if status.GetState() == mesos.TaskState_TASK_GONE_BY_OPERATOR {
+		next.Reservation = nil // it went with the agent
+	}
+	if next.Goal != GoalStopped || next.Reservation == nil {
+		s.publishChange(next)
+	}
 	s.release(now, next)
 }
 
 // neverLaunched tells of a task that was stored, and that nobody has ever heard of when asked: the launch did not get
 // through. That is no failure of the app.
 func neverLaunched(was *Instance, status *mesos.TaskStatus) bool {
-	return was.Condition == Provisioned && status.Reason != nil && status.GetReason() == mesos.TaskStatus_REASON_RECONCILIATION
+	return !was.heard() && status.Reason != nil && status.GetReason() == mesos.TaskStatus_REASON_RECONCILIATION
 }
 
-// release ends what there is of a task that is over, or was given up: the instance is launched again or forgotten.
+// release ends what there is of a task that is over, or was given up: the instance is launched again, or kept, or forgotten.
 func (s *Scheduler) release(now time.Time, i *Instance) {
-	if i.Goal != GoalRunning {
+	s.dropTask(i)
+	if i.Goal == GoalStopped && i.Reservation != nil {
+		s.put(i)
+		return
+	}
+	sp := s.spec(i.ID.App)
+	if i.Goal != GoalRunning || sp.isDaemon() {
+		sp.daemon.changed = now
 		s.forget(i)
 		return
 	}
-	s.dropTask(i)
 	fresh := i.withoutTask()
 	fresh.Condition, fresh.Since = Scheduled, now
 	s.put(fresh)
@@ -226,8 +256,11 @@ func (s *Scheduler) recordFailure(now time.Time, i *Instance, status *mesos.Task
 		return
 	}
 	f := &Failure{
-		App: i.ID.App, Host: i.Host, Message: cut(message), State: status.GetState().String(), TaskID: i.TaskID,
+		App: i.ID.App, Host: i.Host, Message: cut(message), State: status.GetState().String(), TaskID: status.GetTaskId().GetValue(),
 		Timestamp: app.At(now), Version: i.Version, AgentID: i.AgentID,
+	}
+	if len(i.Containers) > 0 {
+		f.StartedAt = app.At(i.StartedAt)
 	}
 	s.failures[i.ID.App] = f
 	s.out.write(Write{Kind: KindFailure, Key: string(i.ID.App), Failure: f})
@@ -235,7 +268,7 @@ func (s *Scheduler) recordFailure(now time.Time, i *Instance, status *mesos.Task
 
 func (s *Scheduler) publishStatus(i *Instance, status *mesos.TaskStatus) {
 	p := event.StatusUpdate{
-		AgentID: i.AgentID, TaskID: i.TaskID, TaskStatus: status.GetState().String(), Message: cut(status.GetMessage()),
+		AgentID: i.AgentID, TaskID: status.GetTaskId().GetValue(), TaskStatus: status.GetState().String(), Message: cut(status.GetMessage()),
 		AppID: string(i.ID.App), Host: i.Host, IPAddresses: []event.IPAddress{}, Ports: i.Ports, Version: i.Version.String(),
 	}
 	if p.Ports == nil {
@@ -248,11 +281,13 @@ func (s *Scheduler) publishStatus(i *Instance, status *mesos.TaskStatus) {
 }
 
 // cut shortens a message without breaking a character.
-func cut(message string) string {
-	if len(message) <= maxMessage {
+func cut(message string) string { return cutTo(message, maxMessage) }
+
+func cutTo(message string, most int) string {
+	if len(message) <= most {
 		return message
 	}
-	end := maxMessage
+	end := most
 	for end > 0 && message[end]&0xc0 == 0x80 {
 		end--
 	}

@@ -34,6 +34,7 @@ var rewrite = flag.Bool("update", false, "rewrite the output of the stories in t
 //	end TASK STATE MESSAGE      lets a task end by itself
 //	health TASK true|false      the result of a check by the agent
 //	probe INSTANCE true|false   the result of the first check by Marathon
+//	undo N                      rolls the n-th deployment back
 //	hold, release               keeps launched tasks from starting, and lets them
 //	lose AGENT, return AGENT    cuts an agent off, and lets it come back
 //	report TASK STATE           a status from nowhere
@@ -123,7 +124,9 @@ func (s *story) do(line string) error {
 	case "remove":
 		_, err = s.remove(app.PathID(arg(0)), force)
 	case "cancel":
-		err = s.s.Cancel("deployment-" + arg(0))
+		err = s.s.Cancel(s.now, "deployment-"+arg(0), "")
+	case "undo":
+		s.undo("deployment-"+arg(0), "")
 	case "kill":
 		s.s.KillTasks(s.now, scheduler.KillRequest{Instances: []app.InstanceID{s.instance(arg(0))}})
 	case "end":
@@ -231,7 +234,9 @@ func (s *story) note(d scheduler.Decision) bool {
 	case scheduler.Persist:
 		var parts []string
 		for _, w := range d.Writes {
-			parts = append(parts, s.write(w))
+			if w.Kind != scheduler.KindHistory { // what is over leads to nothing, and is written where a deployment is deleted
+				parts = append(parts, s.write(w))
+			}
 		}
 		say("persist %s", strings.Join(parts, ", "))
 	case scheduler.Accept:
@@ -274,7 +279,9 @@ func (s *story) note(d scheduler.Decision) bool {
 			say("event %s %s", p.EventType(), p.ID)
 		case event.DeploymentFailed:
 			say("event %s %s: %s", p.EventType(), p.ID, p.Reason)
-		case event.InstanceHealthChanged, event.UnhealthyInstanceKill, event.UnknownInstanceTerminated, event.AppTerminated:
+		case event.DeploymentStepFailure:
+			say("event %s %s: %v", p.EventType(), p.Plan.ID, actions(p.CurrentStep.Actions))
+		case event.FailedHealthCheck, event.InstanceHealthChanged, event.UnhealthyInstanceKill, event.UnknownInstanceTerminated, event.AppTerminated:
 			say("event %s", d.Payload.EventType())
 		}
 	}
@@ -336,7 +343,11 @@ func (s *story) show() {
 	}
 	for _, id := range slices.Sorted(maps.Keys(seen)) {
 		for _, i := range s.s.View().Instances(id) {
-			fmt.Fprintf(&s.out, "%s %s %s on %q\n", s.name(i.ID), i.Goal, i.Condition, i.Host)
+			fmt.Fprintf(&s.out, "%s %s %s on %q", s.name(i.ID), i.Goal, i.Condition, i.Host)
+			if healthy := s.s.View().Health(i).Healthy; healthy != nil {
+				fmt.Fprintf(&s.out, ", healthy: %v", *healthy)
+			}
+			s.out.WriteByte('\n')
 		}
 	}
 }

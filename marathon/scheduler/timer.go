@@ -12,7 +12,9 @@ import (
 type timerKind uint8
 
 const (
-	timerLaunch      timerKind = iota // an instance was launched and ought to run by now
+	timerReservation timerKind = iota // what was to be reserved ought to have been offered by now
+	timerDiscard                      // what was to be released is looked for again
+	timerLaunch                       // an instance was launched and ought to run by now
 	timerUnreachable                  // an unreachable instance is to be replaced or forgotten
 	timerKill                         // a kill is to be repeated
 	timerBackoff                      // an app may be launched again
@@ -21,6 +23,8 @@ const (
 	timerScale                        // all numbers are to be checked
 	timerReconcile                    // all tasks are to be asked for
 	timerAsk                          // tasks of which nothing was heard are to be asked for again
+	timerDeadline                     // a deployment has to be done
+	timerDaemon                       // a daemon app is to be looked at
 )
 
 type timer struct {

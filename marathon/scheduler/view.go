@@ -20,6 +20,9 @@ func (s *Scheduler) View() View { return View{s} }
 // Root is the tree of definitions.
 func (v View) Root() *app.Group { return v.s.root }
 
+// Callbacks are the URLs that events are posted to. The list must not be changed.
+func (v View) Callbacks() []string { return v.s.callbacks }
+
 // FrameworkID is empty before the first subscription.
 func (v View) FrameworkID() string { return v.s.frameworkID }
 
@@ -92,6 +95,9 @@ type Health struct {
 // Health returns what is known of an instance's health.
 func (v View) Health(i *Instance) Health {
 	var out Health
+	if len(i.Containers) > 0 {
+		return podHealthOf(i)
+	}
 	h := v.s.health[i.ID]
 	if h == nil || h.task != i.TaskID {
 		return out
@@ -107,6 +113,9 @@ func (v View) Health(i *Instance) Health {
 	}
 	return out
 }
+
+// Discards is the number of reservations that are still to be released.
+func (v View) Discards() int { return len(v.s.discards) }
 
 // Quarantined lists the apps whose definitions could not be read, in order.
 func (v View) Quarantined() []app.PathID {
@@ -152,7 +161,9 @@ type Queued struct {
 	App *app.App
 	// Count is how many instances are wanted and not launched, those that are not made yet included.
 	Count int
-	Role  string
+	// HeldBack is how many more would be replaced if it were not for the brake.
+	HeldBack int
+	Role     string
 	// Since is when the first of them began to wait.
 	Since time.Time
 	// Until is when launches may go on; zero when nothing holds them back.
@@ -166,10 +177,23 @@ type Queued struct {
 	Refusals []Refusal
 }
 
-// Queue returns the apps with waiting instances, in the order of ids.
+// Queue returns the apps with instances that wait, or that are held back by the brake, in the order of ids.
 func (v View) Queue(now time.Time) []Queued {
 	var queue []Queued
-	for id := range v.s.waiting {
+	apps := maps.Clone(v.s.waiting)
+	for id := range v.s.daemons {
+		if v.s.lacking(now, v.s.specs[id]) {
+			apps[id] = struct{}{}
+		}
+	}
+	if v.s.braking() {
+		for id, sp := range v.s.specs {
+			if v.s.heldBack(now, sp) > 0 {
+				apps[id] = struct{}{}
+			}
+		}
+	}
+	for id := range apps {
 		sp := v.s.specs[id]
 		if sp.def == nil {
 			continue
@@ -181,9 +205,15 @@ func (v View) Queue(now time.Time) []Queued {
 			}
 		}
 		q := Queued{
-			App: sp.def, Count: sp.waits + sp.owed, Role: sp.def.Role, Since: since,
+			App: sp.def, Count: sp.waits + sp.owed, HeldBack: v.s.heldBack(now, sp), Role: sp.def.Role, Since: since,
 			Processed: sp.queue.processed, Unused: sp.queue.unused, LastUnused: sp.queue.lastUnused, LastUsed: sp.queue.lastUsed,
 			Attempt: maps.Clone(sp.queue.attempt),
+		}
+		if v.s.lacking(now, sp) {
+			q.Count, q.Since = 1, sp.daemon.changed
+		}
+		if since.IsZero() && q.HeldBack > 0 {
+			q.Since = v.s.brake.since
 		}
 		if until := sp.backoff.until(now, sp.def); until.After(now) {
 			q.Until = until
@@ -200,8 +230,8 @@ func (v View) Queue(now time.Time) []Queued {
 // Roles lists the roles that the framework needs, sorted. The slice is the caller's.
 func (v View) Roles() []string { return slices.Clone(v.s.names) }
 
-// Braking tells that so many agents seem dead that nothing unreachable is replaced until it is over.
-func (v View) Braking() bool { return v.s.braking() }
+// Brake is the state of the brake on mass replacement.
+func (v View) Brake(now time.Time) Brake { return v.s.brakeView(now) }
 
 // Doubt tells that something stored could not be read, so that unknown tasks are left alone.
 func (v View) Doubt() bool { return v.s.doubt }

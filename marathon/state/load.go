@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"starling/marathon/app"
 	"starling/marathon/deployment"
@@ -38,8 +39,15 @@ func (s *State) load(documents []store.Document) (*scheduler.Stored, error) {
 		slices.Sort(versions)
 	}
 	slices.Sort(s.trees)
-	if len(l.out.Instances) > 0 && l.out.FrameworkID == "" {
-		return nil, fmt.Errorf("%w: %d instances", ErrNoFramework, len(l.out.Instances))
+	// What waits for its launch belongs to no framework yet: it may have been wanted before the first master was seen.
+	launched := 0
+	for _, i := range l.out.Instances {
+		if i.Condition.Active() {
+			launched++
+		}
+	}
+	if launched > 0 && l.out.FrameworkID == "" {
+		return nil, fmt.Errorf("%w: %d instances", ErrNoFramework, launched)
 	}
 	if err := l.tree(); err != nil {
 		return nil, err
@@ -47,6 +55,13 @@ func (s *State) load(documents []store.Document) (*scheduler.Stored, error) {
 	l.instanceDefinitions()
 	l.deployments()
 	return l.out, nil
+}
+
+// mark takes over a moment of Stored.Mark: the newest counts.
+func (l *loading) mark(at time.Time) {
+	if at.After(l.out.Mark) {
+		l.out.Mark = at
+	}
 }
 
 // document sorts one document in. Only what nothing makes sense without is an error.
@@ -60,6 +75,7 @@ func (l *loading) document(d store.Document) error {
 			return fmt.Errorf("%w: %s: no framework id in it", ErrDamaged, d.Key)
 		}
 		l.out.FrameworkID = f.ID
+		l.mark(f.Mark)
 	case current[len(prefix):] + "/":
 		l.current = new(currentDocument)
 		if err := json.Unmarshal(d.Data, l.current); err != nil {
@@ -68,6 +84,13 @@ func (l *loading) document(d store.Document) error {
 		if l.current.Format != format {
 			return fmt.Errorf("%w: it has format %d, and this program knows %d", ErrFormat, l.current.Format, format)
 		}
+	case callbacks[len(prefix):] + "/":
+		var c callbacksDocument
+		if err := json.Unmarshal(d.Data, &c); err != nil {
+			// Whoever wants events subscribes anew; no task is in doubt.
+			l.out.Problems = append(l.out.Problems, fmt.Sprintf("%s can't be read: %v", d.Key, err))
+		}
+		l.out.Callbacks = c.URLs
 	case trees[len(prefix):]:
 		v, err := parseStamp(rest)
 		if err != nil {
@@ -86,6 +109,28 @@ func (l *loading) document(d store.Document) error {
 		l.versions[id] = append(l.versions[id], v)
 	case instances[len(prefix):]:
 		l.instance(d, rest)
+	case discards[len(prefix):]:
+		discard := new(scheduler.Discard)
+		if err := json.Unmarshal(d.Data, discard); err != nil || discard.Key() != rest {
+			// What is not known to be released is found by its labels.
+			l.out.Problems = append(l.out.Problems, fmt.Sprintf("%s can't be read: %v", d.Key, err))
+			return nil
+		}
+		l.out.Discards = append(l.out.Discards, discard)
+	case Restored[len(prefix):] + "/":
+		// That it is there is enough of a doubt, whatever it says.
+		var r restoredDocument
+		if err := json.Unmarshal(d.Data, &r); err != nil {
+			l.out.Problems = append(l.out.Problems, fmt.Sprintf("%s can't be read: %v", d.Key, err))
+		}
+		l.out.Doubt, l.out.Restored, l.out.RestoredAt = true, true, r.At
+	case Settled[len(prefix):] + "/":
+		var r restoredDocument
+		if err := json.Unmarshal(d.Data, &r); err != nil {
+			// Without it more is left alone.
+			l.out.Problems = append(l.out.Problems, fmt.Sprintf("%s can't be read: %v", d.Key, err))
+		}
+		l.mark(r.At)
 	case plans[len(prefix):]:
 		var p planDocument
 		if err := json.Unmarshal(d.Data, &p); err != nil || p.Plan == nil || p.Plan.ID != rest {
@@ -101,6 +146,14 @@ func (l *loading) document(d store.Document) error {
 			return nil
 		}
 		l.out.Failures = append(l.out.Failures, f)
+	case history[len(prefix):]:
+		one := new(scheduler.Ended)
+		if err := json.Unmarshal(d.Data, one); err != nil || one.ID != rest {
+			// What is over is for people, too.
+			l.out.Problems = append(l.out.Problems, fmt.Sprintf("%s can't be read: %v", d.Key, err))
+			return nil
+		}
+		l.out.History = append(l.out.History, one)
 	default:
 		l.problem(d.Key, fmt.Errorf("no such kind of document"))
 	}
@@ -119,7 +172,7 @@ func (l *loading) instance(d store.Document, key string) {
 		l.problem(d.Key, err)
 		return
 	}
-	known := i.Goal == scheduler.GoalRunning || i.Goal == scheduler.GoalDecommissioned
+	known := i.Goal == scheduler.GoalRunning || i.Goal == scheduler.GoalDecommissioned || i.Goal == scheduler.GoalStopped && i.Reservation != nil
 	if i.ID.String() != key || !known || i.Condition == "" || (i.Condition.Active() && i.TaskID == "") {
 		l.problem(d.Key, fmt.Errorf("no instance in it that makes sense"))
 		return
@@ -144,6 +197,10 @@ func (l *loading) tree() error {
 	var d treeDocument
 	if err := json.Unmarshal(document.Data, &d); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrDamaged, document.Key, err)
+	}
+	if d.Version != l.current.Version {
+		// It reads, and is not what was written: with nothing in it, all that runs would be surplus.
+		return fmt.Errorf("%w: %s says that it is version %s", ErrDamaged, document.Key, d.Version)
 	}
 	var missing []app.PathID
 	l.out.Root, missing = d.tree(l.definition)
@@ -176,7 +233,7 @@ func (l *loading) definition(id app.PathID, v app.Timestamp) *app.App {
 func (l *loading) instanceDefinitions() {
 	for u := range l.uses {
 		a := l.definition(u.app, u.version)
-		if a != nil && l.out.Root.App(u.app) != a {
+		if a != nil && l.out.Root.Spec(u.app) != a {
 			l.out.Definitions = append(l.out.Definitions, a)
 		}
 	}

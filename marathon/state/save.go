@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"starling/marathon/app"
 	"starling/marathon/deployment"
@@ -93,6 +94,18 @@ func (s *State) Check(root *app.Group, plan *deployment.Plan) (int, error) {
 	return total, nil
 }
 
+// CheckCallbacks tells whether a list of URLs could be stored. The error is a *TooLarge.
+func CheckCallbacks(urls []string) error {
+	data, err := json.Marshal(callbacksDocument{URLs: urls})
+	if err != nil {
+		return fmt.Errorf("cannot encode the callbacks: %w", err)
+	}
+	if len(data) > store.MaxSize {
+		return &TooLarge{What: "the list of all callbacks", Size: len(data), Limit: store.MaxSize}
+	}
+	return nil
+}
+
 // transaction collects writes; of several to one key the last counts.
 type transaction struct {
 	ops   []store.Op
@@ -124,7 +137,14 @@ func (t *transaction) put(key string, v any) error {
 func (t *transaction) delete(key string) { t.add(store.Op{Key: key, Delete: true}) }
 
 // Transaction is a set of writes that are done together or not at all.
-type Transaction struct{ ops []store.Op }
+type Transaction struct {
+	ops     []store.Op
+	dropped int
+	scan    time.Duration
+}
+
+// Collected tells how many old versions go with the transaction, and how long it took to find them.
+func (t *Transaction) Collected() (dropped int, scan time.Duration) { return t.dropped, t.scan }
 
 // Prepare makes a transaction of writes. Transactions have to be committed in the order in which they were prepared. The
 // error is an ErrUnfit: what is to be stored can't be, ever; nothing may be prepared after that.
@@ -138,8 +158,9 @@ func (s *State) Prepare(writes []scheduler.Write) (*Transaction, error) {
 			return nil, fmt.Errorf("%w: %w", ErrUnfit, err)
 		}
 	}
+	before, begun := len(t.ops), time.Now()
 	s.collect(t)
-	return &Transaction{ops: t.ops}, nil
+	return &Transaction{ops: t.ops, dropped: len(t.ops) - before, scan: time.Since(begun)}, nil
 }
 
 // Commit carries out a transaction. An ErrUnfit tells that the store has refused it, nothing of it is stored, and it would
@@ -162,7 +183,9 @@ func (s *State) Commit(ctx context.Context, t *Transaction) error {
 func (s *State) apply(t *transaction, w scheduler.Write) error {
 	switch w.Kind {
 	case scheduler.KindFramework:
-		return t.put(framework, frameworkDocument{ID: w.Key})
+		return t.put(framework, frameworkDocument{ID: w.Key, Mark: w.Mark})
+	case scheduler.KindCallbacks:
+		return t.put(callbacks, callbacksDocument{URLs: w.Callbacks})
 	case scheduler.KindInstance:
 		if w.Instance == nil {
 			s.use(w.Key, used{})
@@ -187,6 +210,12 @@ func (s *State) apply(t *transaction, w scheduler.Write) error {
 			return nil
 		}
 		return t.put(key, w.Failure)
+	case scheduler.KindHistory:
+		if w.Ended == nil {
+			t.delete(history + w.Key)
+			return nil
+		}
+		return t.put(history+w.Key, w.Ended)
 	case scheduler.KindApp:
 		id := app.PathID(w.Key)
 		for _, v := range s.versions[id] {
@@ -194,6 +223,12 @@ func (s *State) apply(t *transaction, w scheduler.Write) error {
 		}
 		delete(s.versions, id)
 		return nil
+	case scheduler.KindDiscard:
+		if w.Discard == nil {
+			t.delete(discards + w.Key)
+			return nil
+		}
+		return t.put(discards+w.Key, w.Discard)
 	case scheduler.KindTree:
 		return s.applyTree(t, w.Tree)
 	default:

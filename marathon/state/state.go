@@ -4,15 +4,21 @@
 //	marathon/framework              the framework id
 //	marathon/tree                   the version of the present tree of definitions
 //	marathon/trees/<version>        a tree: its groups, and which version of which app is in it
-//	marathon/apps/<app>/<version>   one version of one app
+//	marathon/apps/<app>/<version>   one version of one app, or of one pod
 //	marathon/instances/<id>         one instance
 //	marathon/deployments/<id>       one deployment that runs, by the versions of the trees it leads from and to
 //	marathon/failures/<app>         the newest failure of an app's tasks
+//	marathon/discards/<id>/<agent>  what is reserved on an agent for an instance that is no more, until it is released
+//	marathon/callbacks              the URLs that events are posted to
+//	marathon/history/<id>           one deployment that has ended
+//	marathon/restored               when the state was restored from a backup; only since then
+//	marathon/settled                when the doubt after a restore was settled last
 //
 // <app> is the id with underscores for slashes, <version> the milliseconds since 1970 in 14 digits, so that versions sort.
 // All documents are JSON; the field "format" of marathon/tree counts for them all.
 //
-// History of the format: 1 (2026-11) the first.
+// History of the format: 1 (2026-11) the first; marathon/discards, marathon/history and marathon/settled came to it later, and
+// whoever does not know them is in doubt.
 //
 // What belongs together is written in one transaction, after the size of every document and of all together was checked, so
 // nothing is ever there by half. A document that can't be read on opening costs the one thing that it describes: an app is put in
@@ -30,6 +36,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"starling/marathon/app"
 	"starling/marathon/scheduler"
@@ -45,6 +52,9 @@ const (
 	instances = prefix + "instances/"
 	plans     = prefix + "deployments/"
 	failures  = prefix + "failures/"
+	discards  = prefix + "discards/"
+	callbacks = prefix + "callbacks"
+	history   = prefix + "history/"
 
 	format = 1
 )
@@ -53,8 +63,8 @@ const (
 const DefaultVersions = 50
 
 var (
-	// ErrNoFramework tells that instances are stored but no framework id: a new id would make them strangers.
-	ErrNoFramework = errors.New("instances are stored without a framework id")
+	// ErrNoFramework tells that launched instances are stored but no framework id: a new id would make them strangers.
+	ErrNoFramework = errors.New("launched instances are stored without a framework id")
 	// ErrDamaged tells that the store holds something that can't be read and without which nothing makes sense.
 	ErrDamaged = errors.New("stored state is damaged")
 	// ErrFormat tells that the state was written by a release that this one does not understand.
@@ -133,6 +143,12 @@ type groupDocument struct {
 
 type frameworkDocument struct {
 	ID string `json:"id"`
+	// Mark is the newest moment of an instance that was forgotten, zero before the first.
+	Mark time.Time `json:"mark,omitzero"`
+}
+
+type callbacksDocument struct {
+	URLs []string `json:"urls"`
 }
 
 func treeOf(root *app.Group) treeDocument {
@@ -140,6 +156,9 @@ func treeOf(root *app.Group) treeDocument {
 	for g := range root.AllGroups() {
 		d.Groups = append(d.Groups, groupDocument{ID: g.ID, Version: g.Version, Dependencies: g.Dependencies, EnforceRole: g.EnforceRole})
 		for id, a := range g.Apps {
+			d.Apps[id] = a.Version
+		}
+		for id, a := range g.Pods {
 			d.Apps[id] = a.Version
 		}
 	}
@@ -159,10 +178,14 @@ func (d treeDocument) tree(find func(app.PathID, app.Timestamp) *app.App) (root 
 			missing = append(missing, id)
 			continue
 		}
-		if parent.Apps == nil {
-			parent.Apps = make(map[app.PathID]*app.App)
+		in := &parent.Apps
+		if a.Pod != nil {
+			in = &parent.Pods
 		}
-		parent.Apps[id] = a
+		if *in == nil {
+			*in = make(map[app.PathID]*app.App)
+		}
+		(*in)[id] = a
 	}
 	for _, g := range d.Groups {
 		if g.ID == app.Root {

@@ -165,6 +165,42 @@ func TestOldVersionsGoUnlessInUse(t *testing.T) {
 	}
 }
 
+// Whatever definitions allow, what comes to be of them later can be stored: a leader that can't store what it has decided would end its
+// term again and again.
+func TestTheLargestInstanceCanBeStored(t *testing.T) {
+	b, _ := open(t, mastertest.NewStore(), 0)
+	const longest = 800
+	id, err := app.ParseID(strings.Repeat("/a", longest/2), app.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.ParseID(string(id)+"b", app.Root); err == nil {
+		t.Fatalf("an id of %d characters is taken, and not tried here", longest+1)
+	}
+	const most = 100
+	pod := func(containers int) error {
+		list := strings.Repeat(`{"name":"x","resources":{"cpus":0,"mem":0}},`, containers)
+		_, err := app.ParsePod([]byte(`{"id":"/p","containers":[` + strings.TrimSuffix(list, ",") + `]}`))
+		return err
+	}
+	if pod(most) != nil || pod(most+1) == nil {
+		t.Fatalf("pods may have another number of containers than %d", most)
+	}
+	i := &scheduler.Instance{ID: app.InstanceID{App: id, UUID: b.ids.Next(begin)}, Goal: scheduler.GoalRunning, AgentID: strings.Repeat("S", 100)}
+	for range most {
+		healthy, code := true, 137
+		i.Containers = append(i.Containers, scheduler.ContainerTask{
+			Name: strings.Repeat("n", 63), TaskID: i.ID.String() + strings.Repeat("n", 70), Condition: scheduler.Failed, Since: begin, StartedAt: begin,
+			Healthy: &healthy, HealthSince: begin, ExitCode: &code, Heard: true, Message: strings.Repeat("\x01", 1000),
+			Networks: []scheduler.ContainerNetwork{{Name: strings.Repeat("n", 63), Addresses: make([]scheduler.Address, 3)}},
+		})
+	}
+	d := &scheduler.Discard{Instance: i.ID, AgentID: i.AgentID, Role: "r"}
+	b.save(
+		scheduler.Write{Kind: scheduler.KindInstance, Key: i.ID.String(), Instance: i},
+		scheduler.Write{Kind: scheduler.KindDiscard, Key: d.Key(), Discard: d})
+}
+
 func TestTooLargeIsRefusedAsAWhole(t *testing.T) {
 	b, _ := open(t, mastertest.NewStore(), 0)
 	root, plan := b.put(0, "/web", `{"cmd":"x","labels":{"l":"`+strings.Repeat("y", store.MaxSize)+`"}}`)
@@ -212,6 +248,20 @@ func TestDamageOfTheStoreEndsTheStart(t *testing.T) {
 	_, _, err := state.Open(t.Context(), st, 0)
 	if !errors.Is(err, state.ErrDamaged) || !strings.Contains(fmt.Sprint(err), "marathon/instances/web.1") {
 		t.Errorf("want %v with the key, got %v", state.ErrDamaged, err)
+	}
+}
+
+// Apps may be wanted before the first master is seen, and Marathon may end before it is.
+func TestWhatWaitsNeedsNoFramework(t *testing.T) {
+	b, _ := open(t, mastertest.NewStore(), 0)
+	b.define(0, "/web", `{"cmd":"x"}`)
+	waiting := *b.instance(b.root.App("/web"))
+	waiting.Condition, waiting.TaskID, waiting.AgentID = scheduler.Scheduled, "", ""
+	b.save(scheduler.Write{Kind: scheduler.KindInstance, Key: waiting.ID.String(), Instance: &waiting})
+	b.save(scheduler.Write{Kind: scheduler.KindCallbacks, Callbacks: []string{"http://h/"}})
+	_, stored, err := state.Open(t.Context(), b.store, 0)
+	if err != nil || len(stored.Instances) != 1 || stored.FrameworkID != "" || len(stored.Callbacks) != 1 || len(stored.Problems) != 0 {
+		t.Errorf("%v, %+v", err, stored)
 	}
 }
 
@@ -267,6 +317,14 @@ func TestDamageCostsWhatItHitsAndNoMore(t *testing.T) {
 			damage: func(b *book, i *scheduler.Instance) { b.write("marathon/failures/web", `7`) },
 			check: func(t *testing.T, s *scheduler.Stored) {
 				if s.Doubt || len(s.Problems) != 1 {
+					t.Errorf("got %+v", s)
+				}
+			},
+		},
+		"callbacks": {
+			damage: func(b *book, i *scheduler.Instance) { b.write("marathon/callbacks", `7`) },
+			check: func(t *testing.T, s *scheduler.Stored) {
+				if s.Doubt || len(s.Problems) != 1 || len(s.Callbacks) != 0 {
 					t.Errorf("got %+v", s)
 				}
 			},

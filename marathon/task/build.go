@@ -99,16 +99,22 @@ func commandOf(l Launch, s Settings) *mesos.CommandInfo {
 	if a.User != "" {
 		command.User = new(a.User)
 	}
-	for _, fetch := range a.Fetch {
+	command.Uris = urisOf(a.Fetch)
+	return command
+}
+
+func urisOf(all []app.Fetch) []*mesos.CommandInfo_URI {
+	var uris []*mesos.CommandInfo_URI
+	for _, fetch := range all {
 		uri := &mesos.CommandInfo_URI{
 			Value: new(fetch.URI), Extract: new(fetch.Extract), Executable: new(fetch.Executable), Cache: new(fetch.Cache),
 		}
 		if fetch.DestPath != "" {
 			uri.OutputFile = new(fetch.DestPath)
 		}
-		command.Uris = append(command.Uris, uri)
+		uris = append(uris, uri)
 	}
-	return command
+	return uris
 }
 
 func environmentOf(l Launch, s Settings) *mesos.Environment {
@@ -155,11 +161,17 @@ func executorOf(l Launch, command *mesos.CommandInfo, s Settings) *mesos.Executo
 }
 
 // discovery lists the ports under which others find the task, one for each protocol.
-func discovery(l Launch) *mesos.DiscoveryInfo {
+func discovery(l Launch) *mesos.DiscoveryInfo { return discoveryOf(l, 0, len(l.App.Ports())) }
+
+// discoveryOf lists the ports from one index to another.
+func discoveryOf(l Launch, from, to int) *mesos.DiscoveryInfo {
 	info := &mesos.DiscoveryInfo{
 		Visibility: mesos.DiscoveryInfo_FRAMEWORK.Enum(), Name: new(l.App.ID.HostName()), Ports: new(mesos.Ports),
 	}
 	for i, port := range l.App.Ports() {
+		if i < from || i >= to {
+			continue
+		}
 		picked := l.Pick.Ports[i]
 		for protocol := range strings.SplitSeq(port.Protocol, ",") {
 			if l.App.HostMode() {

@@ -16,10 +16,7 @@ func healthCheckOf(check app.HealthCheck, l Launch) *mesos.HealthCheck {
 		IntervalSeconds:     new(float64(check.IntervalSeconds)),
 		TimeoutSeconds:      new(float64(check.TimeoutSeconds)),
 		GracePeriodSeconds:  new(float64(check.GracePeriodSeconds)),
-		ConsecutiveFailures: new(uint32(check.MaxConsecutiveFailures)),
-	}
-	if check.MaxConsecutiveFailures == 0 {
-		out.ConsecutiveFailures = new(uint32(math.MaxUint32)) // 0 means never to us, and at once to Mesos
+		ConsecutiveFailures: new(consecutive(check.MaxConsecutiveFailures)),
 	}
 	family := mesos.NetworkInfo_IPv4.Enum()
 	if check.IPProtocol == "IPv6" {
@@ -42,6 +39,14 @@ func healthCheckOf(check app.HealthCheck, l Launch) *mesos.HealthCheck {
 		}
 	}
 	return out
+}
+
+// consecutive is a number of failures as Mesos takes it: 0 means never to us, and at once to Mesos.
+func consecutive(failures int) uint32 {
+	if failures == 0 {
+		return math.MaxUint32
+	}
+	return uint32(failures)
 }
 
 // CheckPort is the number that a check of the agent connects to: the fixed one, else the container's port of that index,
@@ -86,12 +91,16 @@ func checkOf(l Launch) *mesos.CheckInfo {
 		out.Type = mesos.CheckInfo_TCP.Enum()
 		out.Tcp = &mesos.CheckInfo_Tcp{Port: new(uint32(CheckPort(l.App, l.Pick, check.TCP.PortIndex, check.TCP.Port)))}
 	case check.Exec != nil:
-		command := &mesos.CommandInfo{Shell: new(true), Value: new(check.Exec.Command.Shell)}
-		if argv := check.Exec.Command.Argv; len(argv) > 0 {
-			command = &mesos.CommandInfo{Shell: new(false), Value: new(argv[0]), Arguments: slices.Clone(argv)}
-		}
 		out.Type = mesos.CheckInfo_COMMAND.Enum()
-		out.Command = &mesos.CheckInfo_Command{Command: command}
+		out.Command = &mesos.CheckInfo_Command{Command: commandCheck(check.Exec.Command)}
 	}
 	return out
+}
+
+// commandCheck makes the command of a check.
+func commandCheck(c app.ExecCommand) *mesos.CommandInfo {
+	if len(c.Argv) > 0 {
+		return &mesos.CommandInfo{Shell: new(false), Value: new(c.Argv[0]), Arguments: slices.Clone(c.Argv)}
+	}
+	return &mesos.CommandInfo{Shell: new(true), Value: new(c.Shell)}
 }

@@ -74,9 +74,16 @@ func mesosContainer(l Launch, s Settings) *mesos.ContainerInfo {
 		}
 		info.Mesos = &mesos.ContainerInfo_MesosInfo{Image: image}
 	}
+	info.NetworkInfos = networkInfos(l, s)
+	return info
+}
+
+// networkInfos are the networks of a container that the agent itself isolates, with the ports that are mapped.
+func networkInfos(l Launch, s Settings) []*mesos.NetworkInfo {
 	if l.App.HostMode() {
-		return info
+		return nil
 	}
+	var networks []*mesos.NetworkInfo
 	for _, n := range l.App.Networks {
 		network := &mesos.NetworkInfo{
 			Name: new(n.Name), Labels: labelsOf(n.Labels), IpAddresses: []*mesos.NetworkInfo_IPAddress{{}},
@@ -89,9 +96,9 @@ func mesosContainer(l Launch, s Settings) *mesos.ContainerInfo {
 				HostPort: new(host), ContainerPort: new(container), Protocol: new(protocol),
 			})
 		})
-		info.NetworkInfos = append(info.NetworkInfos, network)
+		networks = append(networks, network)
 	}
-	return info
+	return networks
 }
 
 // eachMapping calls f for each protocol of each port that has a host port and belongs to the network.

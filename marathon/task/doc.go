@@ -1,7 +1,8 @@
 // Package task turns an app and an offer into a Mesos task.
 //
 // It is pure. Match decides whether an offer suits an app and picks resources and ports from it, or says all that is in
-// the way, with the reasons that Marathon's queue shows. Build makes the TaskInfo of a launch out of the app, the ids and
+// the way, with the reasons that Marathon's queue shows. An app with persistent volumes keeps what it takes: Reserve makes a
+// reservation of it with the volumes, Return launches on that, and Release ends it. Build makes the TaskInfo of a launch out of the app, the ids and
 // the pick: the command, its environment, the container, ports to discover and checks. Given the same input, and the same
 // random source, both give the same result.
 package task
@@ -32,6 +33,8 @@ type Settings struct {
 	MesosBridgeName string
 	// HomeRegion is that of the master; empty if it has none.
 	HomeRegion string
+	// Principal is that of the framework, which owns what it reserves; empty is none.
+	Principal string
 	// Refined is set by a framework with RESERVATION_REFINEMENT; it chooses the format of resources in tasks.
 	Refined bool
 }
@@ -46,4 +49,6 @@ type Launch struct {
 	Pick     Pick
 	// EnforceGroupRole tells what the app's top-level group says.
 	EnforceGroupRole bool
+	// Index is the number of the instance, nil where the app's have none.
+	Index *int
 }

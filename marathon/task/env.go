@@ -36,6 +36,9 @@ func addContext(env map[string]string, l Launch) {
 	env["MARATHON_APP_RESOURCE_DISK"] = app.Decimal(a.Disk)
 	env["MARATHON_APP_RESOURCE_GPUS"] = strconv.Itoa(a.GPUs)
 	env["MARATHON_APP_ENFORCE_GROUP_ROLE"] = strings.ToUpper(strconv.FormatBool(l.EnforceGroupRole))
+	if l.Index != nil {
+		env["STARLING_INSTANCE_INDEX"] = strconv.Itoa(*l.Index)
+	}
 	if c := a.Container; c != nil && c.Type == app.Docker && c.Docker != nil {
 		env["MARATHON_APP_DOCKER_IMAGE"] = c.Docker.Image
 	}

@@ -29,41 +29,73 @@ type Demand struct {
 	Rules *constraint.Rules
 	// Counted are the places of the instances that constraints count, those matched a moment ago included.
 	Counted []constraint.Place
+	// Beyond are refusals that were found elsewhere: they come behind those of the constraints.
+	Beyond []Refusal
 }
 
 // Match picks what the instance needs from the offer. If something is in the way it returns every refusal instead, in the
-// order of Funnel, and an empty pick. rng chooses host ports.
+// order of Funnel, and an empty pick. rng chooses host ports. An instance of a resident app is not launched like that: see
+// Reserve and Return.
 func Match(o Offer, d Demand, s Settings, rng *rand.Rand) (Pick, []Refusal) {
+	roles := acceptedRoles(d.App, s)
+	m := matching{offer: o, demand: d, settings: s, role: d.App.Role, of: roles, pool: newPool(o.Resources, d.App.Role, roles)}
+	if d.App.Resident() {
+		m.missing = "the app has persistent volumes, and the offer holds no reservation for it"
+	}
+	return m.pick(rng)
+}
+
+// matching is the comparison of an offer with what an instance needs.
+type matching struct {
+	offer    Offer
+	demand   Demand
+	settings Settings
+	role     string   // that the offer has to be made to
+	of       []string // the roles whose resources are in the pool
+	pool     *pool
+	// missing says which reservation the offer ought to hold and does not.
+	missing string
+	// volumes, if not nil, cuts disks for volumes out of the pool.
+	volumes func(*pool) []Refusal
+	// follows is set for an instance that has no choice, since its volumes are there.
+	follows bool
+}
+
+func (m *matching) pick(rng *rand.Rand) (Pick, []Refusal) {
+	o, d := m.offer, m.demand
 	var refusals []Refusal
 	refuse := func(reason Reason, format string, args ...any) {
 		refusals = append(refusals, Refusal{Reason: reason, Why: fmt.Sprintf(format, args...)})
 	}
-	roles := acceptedRoles(d.App, s)
-	pool := newPool(o.Resources, d.App.Role, roles)
 	switch allocated := o.Resources.Allocations(); {
-	case len(allocated) > 0 && !slices.Contains(allocated, d.App.Role) && !slices.Contains(allocated, ""):
-		refuse(UnfulfilledRole, "the offer is to role %s, and the app runs under %s", strings.Join(allocated, " and "), d.App.Role)
-	case len(pool.entries) == 0 && !o.Resources.Empty():
-		refuse(UnfulfilledRole, "nothing in the offer is for %s", roleNames(roles))
+	case len(allocated) > 0 && !slices.Contains(allocated, m.role) && !slices.Contains(allocated, ""):
+		refuse(UnfulfilledRole, "the offer is to role %s, and the app runs under %s", strings.Join(allocated, " and "), m.role)
+	case len(m.pool.entries) == 0 && !o.Resources.Empty():
+		refuse(UnfulfilledRole, "nothing in the offer is for %s", roleNames(m.of))
 	}
-	if why := constraint.CheckRegion(d.App.Constraints, o.Place, s.HomeRegion); why != "" {
+	if why := constraint.CheckRegion(d.App.Constraints, o.Place, m.settings.HomeRegion); why != "" {
 		refuse(UnfulfilledConstraint, "%s", why)
 	}
 	for _, miss := range d.Rules.Check(o.Place, d.Counted, d.App.Instances) {
 		refuse(UnfulfilledConstraint, "%s", miss)
 	}
-	if d.App.Resident() {
-		refuse(NoCorrespondingReservationFound, "the app has persistent volumes, and the offer holds no reservation for it")
+	refusals = append(refusals, d.Beyond...)
+	if m.missing != "" {
+		refuse(NoCorrespondingReservationFound, "%s", m.missing)
 	}
 	if o.Maintenance {
 		refuse(AgentMaintenance, "the agent has a maintenance window")
 	}
-	pick, short := pool.pick(d.App, rng)
+	pick, short := m.pool.pick(d.App, rng)
+	if m.volumes != nil {
+		short = append(short, m.volumes(m.pool)...)
+		slices.SortStableFunc(short, func(a, b Refusal) int { return a.Reason.place() - b.Reason.place() })
+	}
 	for i := range short {
-		short[i].Why += " for " + roleNames(roles)
+		short[i].Why += " for " + roleNames(m.of)
 	}
 	refusals = append(refusals, short...)
-	if d.App.GPUs == 0 && !gpusUnrestricted(d.App, s) && o.Resources.Scalar(resources.GPUs) > 0 {
+	if d.App.GPUs == 0 && !m.follows && !gpusUnrestricted(d.App, m.settings) && o.Resources.Scalar(resources.GPUs) > 0 {
 		refuse(DeclinedScarceResources, "the agent has GPUs, and the app uses none")
 	}
 	if len(refusals) > 0 {

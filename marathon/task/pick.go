@@ -16,6 +16,8 @@ import (
 type Pick struct {
 	// Task are the task's own resources, ports included; Executor those of an executor that the app brings along.
 	Task, Executor resources.Resources
+	// Volumes are the persistent volumes among the task's resources.
+	Volumes resources.Resources
 	// Ports holds one entry for each of App.Ports.
 	Ports []PickedPort
 }
@@ -73,7 +75,7 @@ func plain(r *mesos.Resource) bool {
 	}
 	for _, reservation := range r.Reservations {
 		for _, label := range reservation.GetLabels().GetLabels() {
-			if label.GetKey() == "marathon_task_id" {
+			if label.GetKey() == instanceLabel {
 				return false
 			}
 		}

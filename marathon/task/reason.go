@@ -1,5 +1,7 @@
 package task
 
+import "slices"
+
 // Reason says why an offer was not used. Its text is that of Marathon's queue.
 type Reason string
 
@@ -15,15 +17,20 @@ const (
 	InsufficientGpus                Reason = "InsufficientGpus"
 	InsufficientPorts               Reason = "InsufficientPorts"
 	DeclinedScarceResources         Reason = "DeclinedScarceResources"
+	// ExceededMaxLatency is not Marathon's: an app alone that asks for it meets it, behind the constraints.
+	ExceededMaxLatency Reason = "ExceededMaxLatency"
 )
 
-// Funnel returns all reasons in their order.
+// Funnel returns all of Marathon's reasons in their order.
 func Funnel() []Reason {
 	return []Reason{
 		UnfulfilledRole, UnfulfilledConstraint, NoCorrespondingReservationFound, AgentMaintenance, InsufficientCpus,
 		InsufficientMemory, InsufficientDisk, InsufficientGpus, InsufficientPorts, DeclinedScarceResources,
 	}
 }
+
+// place is where the reason stands in the order of Funnel.
+func (r Reason) place() int { return slices.Index(Funnel(), r) }
 
 // Refusal is one thing that keeps an app from an offer.
 type Refusal struct {
@@ -48,12 +55,22 @@ func Summary(offers [][]Refusal) []FunnelRow {
 			declined[refusals[0].Reason]++
 		}
 	}
-	left := len(offers)
-	reasons := Funnel()
-	rows := make([]FunnelRow, len(reasons))
-	for i, reason := range reasons {
-		rows[i] = FunnelRow{Reason: reason, Declined: declined[reason], Processed: left}
-		left -= declined[reason]
+	return Rows(declined, len(offers))
+}
+
+// Rows are the lines of a summary of that many offers, by how many each reason has declined first. Reasons that are not
+// Marathon's have a line only where there is something in it.
+func Rows(declined map[Reason]int, processed int) []FunnelRow {
+	rows := make([]FunnelRow, 0, len(Funnel())+1)
+	add := func(reason Reason) {
+		rows = append(rows, FunnelRow{Reason: reason, Declined: declined[reason], Processed: processed})
+		processed -= declined[reason]
+	}
+	for _, reason := range Funnel() {
+		add(reason)
+		if reason == UnfulfilledConstraint && declined[ExceededMaxLatency] > 0 {
+			add(ExceededMaxLatency)
+		}
 	}
 	return rows
 }
