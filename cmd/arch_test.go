@@ -45,7 +45,10 @@ var allowed = map[string][]string{
 
 // joinedByCmd are imports that a component's root package leaves to cmd, which chooses implementations.
 var joinedByCmd = map[string][]string{
-	"agent":    {"agent/api", "agent/containerizer/process", "agent/supervisor"},
+	"agent": {
+		"agent/api", "agent/containerizer/process", "agent/containerizer/libct", "agent/containerizer/docker",
+		"agent/image", "agent/network", "agent/supervisor",
+	},
 	"master":   {"master/api", "master/web", "master/store/boltstore", "master/election/zkelection", "master/store/zkstore"},
 	"marathon": {"marathon/api", "marathon/web", "master/store/boltstore", "master/store/zkstore"},
 	"dns":      {"dns/api"},
@@ -62,6 +65,8 @@ var onlyHere = map[string][]string{
 	"github.com/miekg/dns":                        {"gossip", "dns", "dns/records", "dns/forward"}, // gossip: the questions of mDNS
 	"github.com/opencontainers/runc/libcontainer": {"agent/containerizer/libct"},
 	"github.com/docker/docker":                    {"agent/containerizer/docker"},
+	"github.com/google/go-containerregistry":      {"agent/image", "agent/image/imagetest"},
+	"github.com/vishvananda/netlink":              {"agent/network"},
 	"github.com/gofiber/fiber":                    {"agent/api", "gossip/api", "master/api", "dns/api", "marathon/api", "master/mesos/server"},
 	"github.com/valyala/fasthttp":                 {"agent/api", "master/api", "dns/api", "marathon/api", "master/mesos/server"},
 }

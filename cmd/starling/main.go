@@ -12,6 +12,8 @@ import (
 	"slices"
 	"syscall"
 
+	"starling/agent/containerizer/libct"
+	"starling/agent/fetcher"
 	"starling/agent/supervisor"
 	"starling/cmd/internal/cli"
 	"starling/cmd/internal/flags"
@@ -29,8 +31,14 @@ roles:
   marathon    keeps long-running apps alive, over REST
   dns         only listens to the mesh and answers DNS
 
+commands for apps, that ask Marathon:
+  app         what runs; deploying, scaling, restarting it, and why it waits
+  deployment  the changes under way: watching them, undoing them
+
 commands that ask a running node:
   mesh        who is in the mesh, what each node has, and what changes
+  task        the tasks of all nodes: their output, their files, commands in them
+  node        the nodes that run tasks, and taking them out of service
 
 other commands:
   keygen      print a new cluster key
@@ -39,23 +47,29 @@ other commands:
 starling COMMAND --help lists the flags of a command.
 `
 
-var commands = []string{"dev", "agent", "master", "marathon", "dns", "mesh", "keygen", "version", "help"}
+var commands = []string{"dev", "agent", "master", "marathon", "dns", "app", "deployment", "mesh", "task", "node", "keygen", "version", "help"}
 
-// The exit codes.
+// The exit codes, beside those that Marathon is known for (node.ExitCode). The last two are that program's too, for whoever calls
+// this one by its name.
 const (
-	exitOK      = 0
-	exitFailure = 1
-	exitUsage   = 2
+	exitOK            = 0
+	exitFailure       = 1
+	exitUsage         = 2
+	exitMarathonBind  = 111
+	exitMarathonUsage = 112
 )
 
+// marathonEnvironment is the file of variables that Marathon's packages read.
+const marathonEnvironment = "/etc/default/marathon"
+
 // names are the programs that the binary takes the place of: with which command, and with which settings ahead of the user's,
-// the folders above all that those programs' packages read.
+// the folders above all that those programs' packages read, and the file that they read unless another is named.
 var names = map[string][]string{
 	"mesos-master": {"master", "--config-dir=/etc/mesos,/etc/mesos-master"},
 	"mesos-agent":  {"agent", "--config-dir=/etc/mesos,/etc/mesos-slave,/etc/mesos-agent"},
 	"mesos-slave":  {"agent", "--config-dir=/etc/mesos,/etc/mesos-slave,/etc/mesos-agent"},
 	"marathon":     {"marathon", "--config-dir=/etc/marathon/conf"},
-	"mesos-dns":    {"dns"},
+	"mesos-dns":    {"dns", "--config=config.json"},
 }
 
 func main() {
@@ -66,19 +80,35 @@ func main() {
 	if len(args) > 0 && args[0] == "supervisor" {
 		os.Exit(supervisor.Main(args[1:]))
 	}
+	if len(args) > 0 && args[0] == "fetch" {
+		os.Exit(fetcher.Main(args[1:]))
+	}
+	if len(args) > 0 && args[0] == "container" {
+		os.Exit(libct.Main(args[1:]))
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	code := command(ctx, args)
+	code := command(ctx, args, filepath.Base(os.Args[0]) == "marathon")
 	stop()
 	os.Exit(code)
 }
 
-func command(ctx context.Context, args []string) int {
+func command(ctx context.Context, args []string, asMarathon bool) int {
 	if len(args) == 0 {
 		fmt.Fprint(os.Stderr, about)
 		return exitUsage
 	}
-	if args[0] == "mesh" {
-		return cli.Mesh(ctx, cli.Streams{Out: os.Stdout, Err: os.Stderr}, args[1:], os.Environ())
+	people := cli.Streams{Out: os.Stdout, Err: os.Stderr, In: os.Stdin}
+	switch args[0] {
+	case "app":
+		return cli.App(ctx, people, args[1:], os.Environ())
+	case "deployment":
+		return cli.Deployment(ctx, people, args[1:], os.Environ())
+	case "mesh":
+		return cli.Mesh(ctx, people, args[1:], os.Environ())
+	case "task":
+		return cli.Task(ctx, people, args[1:], os.Environ())
+	case "node":
+		return cli.Node(ctx, people, args[1:], os.Environ())
 	}
 	io := node.Streams{Out: os.Stdout, Err: os.Stderr}
 	var run func(context.Context, node.Streams, []string, []string) error
@@ -109,7 +139,13 @@ func command(ctx context.Context, args []string) int {
 		fmt.Fprintf(os.Stderr, "starling: unknown command %q%s\n\n%s", args[0], hint, about)
 		return exitUsage
 	}
-	err := run(ctx, io, args[1:], os.Environ())
+	environ, err := os.Environ(), error(nil)
+	if asMarathon {
+		environ, err = flags.EnvFile(marathonEnvironment, environ)
+	}
+	if err == nil {
+		err = run(ctx, io, args[1:], environ)
+	}
 	if node.StartsAnew(err) && ctx.Err() == nil {
 		err = errors.Join(err, again())
 	}
@@ -119,9 +155,18 @@ func command(ctx context.Context, args []string) int {
 		return exitOK
 	case errors.As(err, &usage):
 		fmt.Fprintf(os.Stderr, "starling %s: %v\n", args[0], err)
+		if asMarathon {
+			return exitMarathonUsage
+		}
 		return exitUsage
 	default:
 		fmt.Fprintf(os.Stderr, "starling %s: %v\n", args[0], err)
+		if code := node.ExitCode(err); code != 0 {
+			return code
+		}
+		if asMarathon && errors.Is(err, syscall.EADDRINUSE) {
+			return exitMarathonBind
+		}
 		return exitFailure
 	}
 }

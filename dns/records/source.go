@@ -2,15 +2,19 @@ package records
 
 import (
 	"net/netip"
-	"strings"
+	"slices"
+	"strconv"
 )
 
 // Type is a type of record, with its number on the wire.
 type Type uint16
 
-// The types that a Zone holds.
+// The types that a Zone answers. It holds all but NS and SOA, which are its own.
 const (
 	A    Type = 1
+	NS   Type = 2
+	SOA  Type = 6
+	PTR  Type = 12
 	AAAA Type = 28
 	SRV  Type = 33
 )
@@ -20,10 +24,18 @@ func (t Type) String() string {
 	switch t {
 	case A:
 		return "A"
+	case NS:
+		return "NS"
+	case SOA:
+		return "SOA"
+	case PTR:
+		return "PTR"
 	case AAAA:
 		return "AAAA"
-	default:
+	case SRV:
 		return "SRV"
+	default:
+		return "another type"
 	}
 }
 
@@ -34,7 +46,7 @@ type Record struct {
 	Type Type
 	// Addr is the address of an A or AAAA.
 	Addr netip.Addr
-	// Target and Port are those of an SRV; the target has the form of Name.
+	// Target is that of an SRV or PTR and has the form of Name; Port is that of an SRV.
 	Target string
 	Port   uint16
 }
@@ -53,146 +65,28 @@ type Task struct {
 	ID, Name  string
 	Framework string
 	AgentID   string
-	// Addrs are the task's own addresses, Agent those of its node; without own ones the node's stand in.
+	// Addrs are the task's own addresses, Agent those of its node; without own ones the node's stand in, unless OwnOnly.
 	Addrs, Agent []netip.Addr
+	OwnOnly      bool
 	// HostPorts are the ports among the task's resources.
 	HostPorts []uint16
 	// Discovery is the name in the discovery info; empty means that there is none, and then Ports do not count.
 	Discovery string
 	Ports     []Port
+	// Reverse gives the task's own addresses PTR records, which name its canonical name.
+	Reverse bool
 }
 
-// Records lists the records of a task in the order in which Mesos-DNS makes them (its specification, section 3). The
-// domain is dotted, without a final dot. A name of which sanitising leaves nothing has no records.
+// Records lists the records of a task in the order in which Mesos-DNS makes them (its specification, section 3), then
+// the PTR records. The domain is dotted, without a final dot. A name of which sanitising leaves nothing has no records.
+// Names follow RFC 1123; Zone.TaskRecords follows the zone's configuration.
 func (t Task) Records(domain string) []Record {
-	framework := sanitizeDotted(t.Framework)
-	if framework == "" {
-		return nil
-	}
-	name := t.Name
-	if t.Discovery != "" {
-		name = t.Discovery
-	}
-	l := lister{seen: map[Record]bool{}}
-	clean := Sanitize(name)
-	// The raw name resolves beside the sanitised one: "c.b.a" of an app /a/b/c is in wide use.
-	if raw := strings.ToLower(name); t.Discovery != "" && raw != clean {
-		l.task(t, raw, framework, domain)
-	}
-	if clean != "" {
-		l.task(t, clean, framework, domain)
-	}
-	return l.records
+	b := newBuilder(domain, false)
+	b.task(&t)
+	return b.records()
 }
 
-type lister struct {
-	records []Record
-	seen    map[Record]bool
-}
-
-func (l *lister) add(r Record) {
-	if _, err := wire(r.Name); err == nil && !l.seen[r] {
-		l.seen[r] = true
-		l.records = append(l.records, r)
-	}
-}
-
-func (l *lister) address(name string, a netip.Addr) {
-	a = a.Unmap()
-	t := AAAA
-	if a.Is4() {
-		t = A
-	}
-	l.add(Record{Name: name, Type: t, Addr: a})
-}
-
-func (l *lister) srv(name, target string, port uint16) {
-	if _, err := wire(target); err == nil {
-		l.add(Record{Name: name, Type: SRV, Target: target, Port: port})
-	}
-}
-
-// task lists the records under one form of the name.
-func (l *lister) task(t Task, name, framework, domain string) {
-	suffix := "-" + hash(t.ID) + "-" + agentSuffix(t.AgentID)
-	// Only the last label grows by the suffix and the first by the underscore: both are shortened so that they still fit.
-	canonical := shorten(name, lastLabel, len(suffix)) + suffix
-	service := "_" + shorten(name, firstLabel, 1)
-	inside, outside := "."+framework+"."+domain+".", "."+framework+".slave."+domain+"."
-	addrs := t.Addrs
-	if len(addrs) == 0 {
-		addrs = t.Agent
-	}
-	for _, a := range addrs {
-		l.address(name+inside, a)
-		l.address(canonical+inside, a)
-	}
-	for _, a := range t.Agent {
-		l.address(name+outside, a)
-		l.address(canonical+outside, a)
-	}
-	for _, p := range t.HostPorts {
-		for _, proto := range []string{"._tcp", "._udp"} {
-			l.srv(service+proto+outside, canonical+outside, p)
-			if t.Discovery == "" {
-				l.srv(service+proto+inside, canonical+outside, p)
-			}
-		}
-	}
-	if t.Discovery == "" {
-		return
-	}
-	for _, p := range t.Ports {
-		port := Sanitize(p.Name)
-		for _, proto := range protocols(p.Protocol) {
-			l.srv(service+"._"+proto+inside, canonical+inside, p.Number)
-			if port != "" {
-				l.srv("_"+shorten(port, firstLabel, 1)+"."+service+"._"+proto+inside, canonical+inside, p.Number)
-			}
-		}
-	}
-}
-
-func protocols(s string) []string {
-	joined := Sanitize(s)
-	if joined == "" {
-		return []string{"tcp", "udp"}
-	}
-	if !strings.Contains(s, ",") {
-		return []string{joined}
-	}
-	// Mesos-DNS makes one label of a list; its parts are what a client would ask for, so they resolve too.
-	protos := []string{joined}
-	for part := range strings.SplitSeq(s, ",") {
-		if p := Sanitize(part); p != "" {
-			protos = append(protos, p)
-		}
-	}
-	return protos
-}
-
-const (
-	firstLabel = iota
-	lastLabel
-)
-
-// shorten cuts the first or the last label of a name so that it can grow by n.
-func shorten(name string, which, n int) string {
-	from, to := 0, len(name)
-	if which == firstLabel {
-		if i := strings.IndexByte(name, '.'); i >= 0 {
-			to = i
-		}
-	} else {
-		from = strings.LastIndexByte(name, '.') + 1
-	}
-	if to-from+n <= maxLabel {
-		return name
-	}
-	return name[:from] + strings.TrimRight(name[from:from+maxLabel-n], "-") + name[to:]
-}
-
-// Master is a node that serves as a master.
+// Master is a node that serves as a master or an agent.
 type Master struct {
 	Addr netip.Addr
 	Port uint16
@@ -200,40 +94,113 @@ type Master struct {
 
 // Cluster is what the masters and agents together contribute (section 5).
 type Cluster struct {
-	// Leader is nil while nobody leads.
+	// Leader is nil while nobody leads. One that is not among the masters is numbered after them.
 	Leader *Master
-	// Masters are in a stable order, which numbers them.
+	// Masters are in a stable order, which numbers them. One without an address has a number and no records.
 	Masters []Master
 	Agents  []Master
 }
 
-// Records lists the records of the cluster.
+// Records lists the records of the cluster. Names below agent are not among them: the Zone answers those as it does the
+// ones below slave.
 func (c Cluster) Records(domain string) []Record {
-	l := lister{seen: map[Record]bool{}}
-	end := "." + domain + "."
-	if c.Leader != nil {
-		l.address("leader"+end, c.Leader.Addr)
-		l.address("master"+end, c.Leader.Addr)
-		l.srv("_leader._tcp"+end, "leader"+end, c.Leader.Port)
-		l.srv("_leader._udp"+end, "leader"+end, c.Leader.Port)
-	}
-	for i, m := range c.Masters {
-		l.address("master"+end, m.Addr)
-		l.address("master"+itoa(i)+end, m.Addr)
-		l.srv("_master._tcp"+end, "master"+itoa(i)+end, m.Port)
-	}
-	for _, a := range c.Agents {
-		for _, name := range []string{"slave", "agent"} {
-			l.address(name+end, a.Addr)
-			l.srv("_"+name+"._tcp"+end, name+end, a.Port)
+	b := newBuilder(domain, false)
+	end := "." + domain
+	service := func(name, target string, port uint16) { b.service(b.key(name+end), b.key(target+end), port, glue{}) }
+	masters := c.Masters
+	if l := c.Leader; l != nil {
+		b.address(b.key("leader"+end), l.Addr)
+		b.address(b.key("master"+end), l.Addr)
+		service("_leader._tcp", "leader", l.Port)
+		service("_leader._udp", "leader", l.Port)
+		if !slices.ContainsFunc(masters, func(m Master) bool { return m.Addr == l.Addr }) {
+			masters = append(slices.Clone(masters), *l)
 		}
 	}
-	return l.records
+	for i, m := range masters {
+		if !m.Addr.IsValid() {
+			continue
+		}
+		numbered := "master" + strconv.Itoa(i)
+		b.address(b.key("master"+end), m.Addr)
+		b.address(b.key(numbered+end), m.Addr)
+		service("_master._tcp", numbered, m.Port)
+	}
+	for _, a := range c.Agents {
+		b.address(b.key("slave"+end), a.Addr)
+	}
+	// The target is the same for all, so there is one service for each port.
+	ports := map[uint16]bool{}
+	for _, a := range c.Agents {
+		if !ports[a.Port] {
+			ports[a.Port] = true
+			service("_slave._tcp", "slave", a.Port)
+			service("_agent._tcp", "slave", a.Port)
+		}
+	}
+	return b.records()
 }
 
-func itoa(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
+// Framework is a scheduler.
+type Framework struct {
+	Name string
+	// Addrs and Port are where it listens; a port of 0 is unknown, as it is for one that uses the HTTP API.
+	Addrs []netip.Addr
+	Port  uint16
+}
+
+// Records lists the records of a framework. One whose name the cluster itself uses has none. Names follow RFC 1123, and the
+// name server is ns1 below the domain; Zone.FrameworkRecords follows the zone's configuration.
+func (f Framework) Records(domain string) []Record {
+	b := newBuilder(domain, false)
+	b.framework(f)
+	return b.records()
+}
+
+// Node is a member of the cluster.
+type Node struct {
+	// Name and Alias are names below "node"; one of them may be empty.
+	Name, Alias string
+	Addrs       []netip.Addr
+}
+
+// Records lists the records of a node: its addresses at "<name>.node" below the domain and at the alias, and a PTR for each
+// address, to the name if there is one and else to the alias.
+func (n Node) Records(domain string) []Record {
+	b := newBuilder(domain, false)
+	var first key
+	for _, name := range []string{n.Name, n.Alias} {
+		label := Sanitize(name)
+		if label == "" {
+			continue
+		}
+		owner := b.key(label + ".node." + domain)
+		if len(first.name) == 0 {
+			first = owner
+		}
+		for _, a := range n.Addrs {
+			b.address(owner, a)
+		}
 	}
-	return itoa(n/10) + itoa(n%10)
+	for _, a := range n.Addrs {
+		b.pointer(a, first)
+	}
+	return b.records()
+}
+
+// Nameserver is what the SOA and NS records name.
+type Nameserver struct {
+	// Name is dotted: the zone's Mname.
+	Name  string
+	Addrs []netip.Addr
+}
+
+// Records lists the addresses of the name server. They count only where its name is below the domain.
+func (n Nameserver) Records() []Record {
+	b := newBuilder("", false)
+	owner := b.key(n.Name)
+	for _, a := range n.Addrs {
+		b.address(owner, a)
+	}
+	return b.records()
 }

@@ -6,23 +6,29 @@
 // sequences into it.
 //
 // Exit codes: 0 done (also a watch that was ended by Ctrl-C, and help), 1 the node could not be asked or refused,
-// 2 the command was not written as it should be.
+// 2 the command was not written as it should be. "task exec" has its own, and so have the commands about apps (see app.go).
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"starling/cmd/internal/flags"
 )
 
 // Streams are where a command prints: what was asked for on Out, everything else on Err.
-type Streams struct{ Out, Err io.Writer }
+type Streams struct {
+	Out, Err io.Writer
+	// In is what a command that takes input reads; nil is none. A file that is a terminal is treated as one.
+	In io.Reader
+}
 
 // The exit codes.
 const (
@@ -35,6 +41,10 @@ const (
 type group struct {
 	name, about string
 	commands    []command
+	// marathon is set where the commands ask a Marathon, and a node only if they say so.
+	marathon bool
+	// codes says what the exit codes mean, where that is more than usual.
+	codes string
 }
 
 // command is one of a group.
@@ -48,6 +58,10 @@ type command struct {
 	// flags registers what only this command has; may be nil.
 	flags func(*flags.Set)
 	run   func(ctx context.Context, c *call) error
+	// node is set for a command of a Marathon that asks a node, too.
+	node bool
+	// wrong is the exit code for a command that is not written as it should be, where 2 means something else; 0 is 2.
+	wrong int
 }
 
 // usageError is what a command finds wrong with the way it was written.
@@ -56,13 +70,25 @@ type usageError struct{ text string }
 // Error is the sentence for the user.
 func (e *usageError) Error() string { return e.text }
 
+// exitError ends the program with a code of its own; err is what is said of it, nil for nothing.
+type exitError struct {
+	code int
+	err  error
+}
+
+// Error is the sentence for the user.
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d: %v", e.code, e.err) }
+
 func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
 
 // call is one command that is being run.
 type call struct {
 	args   []string
+	io     Streams
 	client *client
 	print  *printer
+	// marathon is there for the commands that ask one.
+	marathon *marathon
 }
 
 // common are the flags that every command has.
@@ -70,21 +96,20 @@ type common struct {
 	agent, master, output string
 }
 
-func (c *common) register(s *flags.Set) {
-	s.StringVar(&c.agent, "agent", "", "the `host[:port]` of the node to ask, port 5051 if none is given (default: this machine's agent, else its master, else its DNS node)")
-	s.StringVar(&c.master, "master", "", "the same for a master, `host[:port]`, port 5050 if none is given")
+func (c *common) register(s *flags.Set, node bool) {
 	s.StringVar(&c.output, "output", "table", "the `form` of what is printed, table or json; short -o")
 	s.Alias("output", "o")
+	if !node {
+		return
+	}
+	s.StringVar(&c.agent, "agent", "", "the `host[:port]` of the node to ask, port 5051 if none is given (default: this machine's agent, else its master, else its DNS node)")
+	s.StringVar(&c.master, "master", "", "the same for a master, `host[:port]`, port 5050 if none is given")
 }
 
 // run does what the arguments say, and returns the exit code.
 func (g *group) run(ctx context.Context, io Streams, args, environ []string) int {
 	fail := func(code int, name string, err error) int {
-		text := err.Error()
-		if code == exitUsage {
-			text = strings.ReplaceAll(text, "\n", "; ") // flags have several faults at once, a line each
-		}
-		fmt.Fprintf(io.Err, "starling %s: %s\n", name, clean(text))
+		fmt.Fprintf(io.Err, "starling %s: %s\n", name, said(err))
 		return code
 	}
 	name, rest := cutName(args)
@@ -92,7 +117,7 @@ func (g *group) run(ctx context.Context, io Streams, args, environ []string) int
 	if help {
 		name, rest = cutName(rest)
 	}
-	at := slices.IndexFunc(g.commands, func(c command) bool { return c.name == name })
+	index := slices.IndexFunc(g.commands, func(c command) bool { return c.name == name })
 	switch {
 	case name == "" && (help || wantsHelp(rest)):
 		g.usage(io.Out)
@@ -100,14 +125,23 @@ func (g *group) run(ctx context.Context, io Streams, args, environ []string) int
 	case name == "":
 		g.usage(io.Err)
 		return exitUsage
-	case at < 0:
+	case index < 0:
 		return fail(exitUsage, g.name, g.unknown(name))
 	}
-	cmd := &g.commands[at]
+	cmd := &g.commands[index]
 	name = g.name + " " + cmd.name
+	wrong := func(err error) int {
+		// Flags have several faults at once, a line each.
+		code := fail(exitUsage, name, errors.New(strings.ReplaceAll(err.Error(), "\n", "; ")))
+		return cmp.Or(cmd.wrong, code)
+	}
 	set := flags.New("starling "+name, "STARLING_")
 	var common common
-	common.register(set)
+	common.register(set, !g.marathon || cmd.node)
+	var at marathonFlags
+	if g.marathon {
+		at.register(set)
+	}
 	if cmd.flags != nil {
 		cmd.flags(set)
 	}
@@ -115,12 +149,19 @@ func (g *group) run(ctx context.Context, io Streams, args, environ []string) int
 		rest = []string{"--help"}
 	}
 	if err := set.Parse(rest, environ); errors.Is(err, flags.ErrHelp) {
-		cmd.usage(io.Out, set)
+		cmd.usage(io.Out, set, g.codes)
 		return exitOK
 	} else if err != nil {
-		return fail(exitUsage, name, err)
+		if at := slices.IndexFunc(rest, func(arg string) bool { n, err := strconv.Atoi(arg); return err == nil && n < 0 }); at >= 0 && strings.Contains(err.Error(), "unknown flag") {
+			err = fmt.Errorf("%s is less than 0", rest[at])
+		}
+		return wrong(err)
 	}
 	nodes, err := common.nodes(set)
+	var m *marathon
+	if g.marathon && err == nil {
+		m, err = newMarathon(&at)
+	}
 	switch n := len(set.Args()); {
 	case err != nil:
 	case common.output != "table" && common.output != "json":
@@ -131,14 +172,24 @@ func (g *group) run(ctx context.Context, io Streams, args, environ []string) int
 		err = fmt.Errorf("unexpected argument %q; see starling %s --help", set.Arg(cmd.max), name)
 	}
 	if err != nil {
-		return fail(exitUsage, name, err)
+		return wrong(err)
 	}
-	c := &call{args: set.Args(), client: newClient(nodes), print: &printer{out: io.Out, json: common.output == "json"}}
+	c := &call{args: set.Args(), io: io, client: newClient(nodes), print: &printer{out: io.Out, json: common.output == "json"}, marathon: m}
 	defer c.client.close()
-	if err := cmd.run(ctx, c); errors.Is(err, context.Canceled) {
+	if m != nil {
+		defer m.close()
+	}
+	err = cmd.run(ctx, c)
+	if exit, ok := errors.AsType[*exitError](err); ok {
+		if exit.err == nil {
+			return exit.code
+		}
+		return fail(exit.code, name, exit.err)
+	}
+	if errors.Is(err, context.Canceled) {
 		return fail(exitFailure, name, errors.New("interrupted"))
-	} else if _, wrong := errors.AsType[*usageError](err); wrong {
-		return fail(exitUsage, name, fmt.Errorf("%w; see starling %s --help", err, name))
+	} else if _, usage := errors.AsType[*usageError](err); usage {
+		return wrong(fmt.Errorf("%w; see starling %s --help", err, name))
 	} else if err != nil {
 		return fail(exitFailure, name, err)
 	}
@@ -209,10 +260,23 @@ func (g *group) usage(w io.Writer) {
 		fmt.Fprintf(w, "  %-22s %s\n", strings.TrimSpace(c.name+" "+c.takes), c.about)
 	}
 	fmt.Fprintf(w, "\nstarling %s COMMAND --help lists the flags of a command.\n", g.name)
-	fmt.Fprintln(w, "Exit codes: 0 done, 1 the node cannot be asked or refuses, 2 the command is wrong.")
+	fmt.Fprintln(w, cmp.Or(g.codes, "Exit codes: 0 done, 1 the node cannot be asked or refuses, 2 the command is wrong."))
 }
 
-func (c *command) usage(w io.Writer, set *flags.Set) {
+// said is the text of an error for a terminal. An error may have lines of its own making.
+func said(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	var joined interface{ Unwrap() []error }
+	if _, several := errors.AsType[*marathonRefusal](err); !several && !errors.As(err, &joined) {
+		return clean(err.Error())
+	}
+	for i, line := range lines {
+		lines[i] = clean(line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (c *command) usage(w io.Writer, set *flags.Set, codes string) {
 	fmt.Fprintf(w, "usage: %s [flags]\n\n%s\n\nflags:\n", strings.TrimSpace(set.Name()+" "+c.takes), c.about)
 	set.VisitAll(func(f *flag.Flag) {
 		what, text := flag.UnquoteUsage(f)
@@ -222,4 +286,7 @@ func (c *command) usage(w io.Writer, set *flags.Set) {
 		fmt.Fprintf(w, "  %s\n        %s\n", strings.TrimSpace("--"+f.Name+" "+strings.ToUpper(what)), text)
 	})
 	fmt.Fprintf(w, "\nFlags can also be set by the environment (STARLING_AGENT for --agent).\n\nexample:\n  %s\n", c.example)
+	if codes != "" {
+		fmt.Fprintf(w, "\n%s\n", codes)
+	}
 }

@@ -4,13 +4,15 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -20,14 +22,17 @@ var update = flag.Bool("update", false, "write the golden files anew")
 type node struct {
 	*httptest.Server
 	addr    string
-	answers map[string]string // by path and query
+	mu      sync.Mutex
+	answers map[string]string // by path and query; set changes it while the node is asked
 }
 
 func newNode(t *testing.T) *node {
 	t.Helper()
 	n := &node{answers: map[string]string{}}
 	n.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.mu.Lock()
 		answer, ok := n.answers[r.RequestURI]
+		n.mu.Unlock()
 		if !ok {
 			http.Error(w, `no node "x" is known here`, http.StatusNotFound)
 			return
@@ -39,11 +44,18 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
+// set changes an answer.
+func (n *node) set(path, answer string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answers[path] = answer
+}
+
 // mesh runs one command, and returns what it printed and its exit code.
 func mesh(t *testing.T, environ []string, args ...string) (out, errs string, code int) {
 	t.Helper()
 	var o, e bytes.Buffer
-	code = Mesh(t.Context(), Streams{&o, &e}, args, environ)
+	code = Mesh(t.Context(), Streams{Out: &o, Err: &e}, args, environ)
 	return o.String(), e.String(), code
 }
 
@@ -163,15 +175,23 @@ func TestWrongCommandsAreExplained(t *testing.T) {
 	}
 }
 
-// unusedAddress is one at which nobody listens.
+// unusedAddress is one at which nobody listens, and nobody else can for as long as the test goes on: its port is taken.
 func unusedAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	syscall.CloseOnExec(fd)
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint("127.0.0.1:", at.(*syscall.SockaddrInet4).Port)
 }
 
 func TestTheNodeToAskIsChosen(t *testing.T) {

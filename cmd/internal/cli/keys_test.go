@@ -190,7 +190,7 @@ func TestInterruptedRotateKeySaysThatItGoesOn(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out, errs := &untilLines{n: 1, end: cancel}, &bytes.Buffer{}
-	code := Mesh(ctx, Streams{out, errs}, []string{"rotate-key", "--agent", r.addr, "--cluster-key-file", oldFile, "--new-key-file", newFile, "--cluster=edge"}, nil)
+	code := Mesh(ctx, Streams{Out: out, Err: errs}, []string{"rotate-key", "--agent", r.addr, "--cluster-key-file", oldFile, "--new-key-file", newFile, "--cluster=edge"}, nil)
 	if code != 1 || !strings.Contains(errs.String(), "the node goes on with the rotation") {
 		t.Errorf("code %d, %q", code, errs)
 	}

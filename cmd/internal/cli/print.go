@@ -34,6 +34,23 @@ func (p *printer) raw(body []byte) error {
 	return p.text(plainJSON(b.String()))
 }
 
+// value writes something of our own as JSON.
+func (p *printer) value(v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return p.raw(body)
+}
+
+// done says what was done to a node.
+func (p *printer) done(text, agentID string) error {
+	if p.json {
+		return p.value(map[string]string{"agent_id": agentID, "done": text})
+	}
+	return p.text(clean(text))
+}
+
 // table writes rows below a header, in columns. Cells are cleaned here.
 func (p *printer) table(header []string, rows [][]string) error {
 	w := tabwriter.NewWriter(p.out, 0, 0, 2, ' ', 0)

@@ -6,8 +6,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -35,6 +37,37 @@ const someEvents = `{"time":"2026-11-21T10:00:00.5Z","what":"begin","node":"a","
 {"time":"2026-11-21T10:00:03Z","what":"novel","node":"c","summary":"thing"}
 `
 
+// cutOff answers with some lines, and then says nothing.
+type cutOff struct{}
+
+func (cutOff) RoundTrip(r *http.Request) (*http.Response, error) {
+	out, in := io.Pipe()
+	go func() {
+		_, _ = io.WriteString(in, someEvents)
+		<-r.Context().Done()
+		in.CloseWithError(r.Context().Err())
+	}()
+	return &http.Response{StatusCode: http.StatusOK, Body: out, Request: r}, nil
+}
+
+// A node that was cut off says nothing. That is noticed after a while, which the lines before it have in full, each of them.
+func TestSilenceEndsAWatch(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // with more, the race detector breaks down now and then in a bubble's timers (golang.org/issue/78156)
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient([]string{"192.0.2.1:5051"})
+		c.http.Transport = cutOff{}
+		begun, n := time.Now(), 0
+		err := c.lines(t.Context(), "/mesh/watch", time.Minute, func([]byte) error {
+			n++
+			time.Sleep(time.Second)
+			return nil
+		})
+		if took := time.Since(begun); err == nil || !strings.Contains(err.Error(), "192.0.2.1:5051 has said nothing for 1m0s") || n != 10 || took != 69*time.Second {
+			t.Errorf("lines = %v after %d lines and %v", err, n, took)
+		}
+	})
+}
+
 // untilLines is a writer that ends a context once it has that many lines.
 type untilLines struct {
 	got bytes.Buffer
@@ -56,7 +89,7 @@ func TestWatchPrintsALineForEachChange(t *testing.T) {
 	defer cancel()
 	out := &untilLines{n: 9, end: cancel}
 	var errs bytes.Buffer
-	code := Mesh(ctx, Streams{out, &errs}, []string{"watch", "--agent", addr}, nil)
+	code := Mesh(ctx, Streams{Out: out, Err: &errs}, []string{"watch", "--agent", addr}, nil)
 	want := `2026-11-21T10:00:00.500Z  3 nodes are known to a; changes from here on
 2026-11-21T10:00:01.000Z  b  task/f/t: TASK_RUNNING web\x1b[2J
 2026-11-21T10:00:03.000Z  b  task/f/t is gone
@@ -93,22 +126,14 @@ func TestWatchSaysWhyItEnds(t *testing.T) {
 			t.Errorf("%q: code %d, %q; want %q", tc.text, code, errs, tc.want)
 		}
 	}
-	// A node that was cut off says nothing.
 	addr := stream(t, someEvents, func(r *http.Request) { <-r.Context().Done() })
-	c := newClient([]string{addr})
-	defer c.close()
-	n := 0
-	err := c.lines(t.Context(), "/mesh/watch", 50*time.Millisecond, func([]byte) error { n++; return nil })
-	if err == nil || !strings.Contains(err.Error(), "has said nothing for 50ms") || n != 10 {
-		t.Errorf("lines = %v after %d lines", err, n)
-	}
 	// Before an answer too, Ctrl-C is no failure.
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if code := Mesh(ended, Streams{io.Discard, io.Discard}, []string{"watch", "--agent", addr}, nil); code != 0 {
+	if code := Mesh(ended, Streams{Out: io.Discard, Err: io.Discard}, []string{"watch", "--agent", addr}, nil); code != 0 {
 		t.Errorf("interrupted watch: code %d, want 0", code)
 	}
-	if code := Mesh(ended, Streams{io.Discard, io.Discard}, []string{"members", "--agent", addr}, nil); code != 1 {
+	if code := Mesh(ended, Streams{Out: io.Discard, Err: io.Discard}, []string{"members", "--agent", addr}, nil); code != 1 {
 		t.Errorf("interrupted members: code %d, want 1", code)
 	}
 }

@@ -43,6 +43,7 @@ type Set struct {
 	ConfigDirs []string
 
 	aliases map[string]string
+	folders map[string]bool
 	unused  map[string]Unused
 	source  map[string]Source
 	// Warnings collects what the caller should log once: known names that change nothing.
@@ -53,7 +54,7 @@ type Set struct {
 func New(name string, envPrefixes ...string) *Set {
 	s := &Set{
 		FlagSet: flag.NewFlagSet(name, flag.ContinueOnError), EnvPrefixes: envPrefixes,
-		aliases: map[string]string{}, unused: map[string]Unused{}, source: map[string]Source{},
+		aliases: map[string]string{}, folders: map[string]bool{}, unused: map[string]Unused{}, source: map[string]Source{},
 	}
 	s.FlagSet.SetOutput(io.Discard)
 	return s
@@ -63,6 +64,14 @@ func New(name string, envPrefixes ...string) *Set {
 func (s *Set) Alias(name string, old ...string) {
 	for _, o := range old {
 		s.aliases[normal(o)] = normal(name)
+	}
+}
+
+// Folder lets flags be set by a folder of their name in a configuration folder, as well as by a file: each file in it is one
+// item, "name:value", and the items are joined by semicolons. Empty files are passed over.
+func (s *Set) Folder(names ...string) {
+	for _, n := range names {
+		s.folders[normal(n)] = true
 	}
 }
 
@@ -200,12 +209,8 @@ func (s *Set) commandLine(args []string) (map[string]string, []string, error) {
 		f := s.Lookup(name)
 		if f == nil {
 			// Toggles: --no-name as Mesos writes it, --disable_name as Marathon does.
-			for _, prefix := range []string{"no-", "disable-"} {
-				bare := s.canonical(strings.TrimPrefix(name, prefix))
-				if off := s.Lookup(bare); strings.HasPrefix(name, prefix) && off != nil && isBool(off) && !hasValue {
-					f, name, value, hasValue = off, bare, "false", true
-					break
-				}
+			if bare, off := s.toggledOff(name); off != nil && !hasValue {
+				f, name, value, hasValue = off, bare, "false", true
 			}
 		}
 		u, off, isUnused := s.unusedFlag(name)
@@ -240,6 +245,31 @@ func (s *Set) commandLine(args []string) (map[string]string, []string, error) {
 	return set, rest, errors.Join(faults...)
 }
 
+// toggledOff finds the switch that a name turns off; nil where there is none.
+func (s *Set) toggledOff(name string) (bare string, off *flag.Flag) {
+	for _, prefix := range []string{"no-", "disable-"} {
+		cut, ok := strings.CutPrefix(name, prefix)
+		if bare = s.canonical(cut); ok {
+			if off = s.Lookup(bare); off != nil && isBool(off) {
+				return bare, off
+			}
+		}
+	}
+	return "", nil
+}
+
+// inverse is the value of a switch that is set by the variable of its opposite, which may be empty. What is neither true nor
+// false stays, to be refused.
+func inverse(value string) string {
+	if value == "" {
+		return "false"
+	}
+	if v, err := strconv.ParseBool(value); err == nil {
+		return strconv.FormatBool(!v)
+	}
+	return value
+}
+
 func (s *Set) canonical(name string) string {
 	name = normal(name)
 	if to, ok := s.aliases[name]; ok {
@@ -271,7 +301,15 @@ func (s *Set) files() []error {
 		}
 		for _, e := range entries {
 			path := filepath.Join(dir, e.Name())
-			if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			if strings.HasPrefix(e.Name(), ".") {
+				continue
+			}
+			if info, err := os.Stat(path); err == nil && info.IsDir() {
+				if s.folders[normal(e.Name())] {
+					if err := s.items(e.Name(), path); err != nil {
+						faults = append(faults, err)
+					}
+				}
 				continue
 			}
 			data, err := os.ReadFile(path)
@@ -296,6 +334,34 @@ func (s *Set) files() []error {
 	return faults
 }
 
+// items sets a flag by a folder with a file for each item of its value.
+func (s *Set) items(name, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("cannot read the configuration folder: %w", err)
+	}
+	var items []string
+	for _, e := range entries {
+		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return fmt.Errorf("cannot read the configuration file: %w", err)
+		}
+		if value := strings.TrimSpace(string(data)); value != "" {
+			items = append(items, e.Name()+":"+value)
+		}
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	if err := s.named(name, strings.Join(items, ";"), Source("folder "+dir)); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	return nil
+}
+
 // environment sets flags by variables. Unknown variables are nobody's fault: other programs share the prefixes.
 func (s *Set) environment(environ []string) []error {
 	var faults []error
@@ -308,6 +374,9 @@ func (s *Set) environment(environ []string) []error {
 			}
 			name = s.canonical(name)
 			f := s.Lookup(name)
+			if bare, off := s.toggledOff(name); f == nil && off != nil {
+				f, name, value = off, bare, inverse(value)
+			}
 			if f == nil {
 				if u, _, ok := s.unusedFlag(name); ok && value != "" {
 					if err := s.pass(u, variable, value); err != nil {
@@ -362,6 +431,14 @@ func (s *Set) put(name, value string, src Source) error {
 	}
 	s.source[name] = src
 	return nil
+}
+
+// Offer sets a flag that nothing but its default has given a value yet: what a role's own configuration file says.
+func (s *Set) Offer(name, value string, from Source) error {
+	if s.IsSet(name) {
+		return nil
+	}
+	return s.put(name, value, from)
 }
 
 // Effective lists every flag with its value and where that came from, for a running node to show. The values of flags

@@ -266,3 +266,21 @@ func TestNetworks(t *testing.T) {
 		}
 	}
 }
+
+// What a role's own file says counts where nothing else does.
+func TestOffer(t *testing.T) {
+	s := New("x", "X_")
+	port, ttl := s.Int("port", 1, "a number"), s.Int("ttl", 2, "a number")
+	if err := s.Parse([]string{"--port=3"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Offer("port", "4", "file f"); err != nil || *port != 3 || s.Source("port") != CommandLine {
+		t.Errorf("port is %d from %s, %v; want that of the command line", *port, s.Source("port"), err)
+	}
+	if err := s.Offer("ttl", "5", "file f"); err != nil || *ttl != 5 || s.Source("ttl") != "file f" {
+		t.Errorf("ttl is %d from %s, %v; want that of the file", *ttl, s.Source("ttl"), err)
+	}
+	if err := s.Offer("ttl", "x", "file g"); err != nil {
+		t.Errorf("a value that is not asked for: %v", err)
+	}
+}

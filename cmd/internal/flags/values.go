@@ -74,6 +74,41 @@ func (m *Millis) Set(s string) error {
 	return err
 }
 
+// Bytes is a size given as Mesos writes it, "2GB", "512MB", "1024KB" or "10B"; a bare number is of bytes.
+type Bytes int64
+
+// String writes the size in the largest unit in which it is whole.
+func (b *Bytes) String() string {
+	for _, u := range byteUnits {
+		if n := int64(*b); n != 0 && n%u.size == 0 {
+			return strconv.FormatInt(n/u.size, 10) + u.name
+		}
+	}
+	return "0B"
+}
+
+var byteUnits = []struct {
+	name string
+	size int64
+}{{"TB", 1 << 40}, {"GB", 1 << 30}, {"MB", 1 << 20}, {"KB", 1 << 10}, {"B", 1}}
+
+// Set parses a size.
+func (b *Bytes) Set(s string) error {
+	number, size := strings.TrimSpace(s), int64(1)
+	for _, u := range byteUnits {
+		if cut, ok := strings.CutSuffix(strings.ToUpper(number), u.name); ok {
+			number, size = strings.TrimSpace(cut), u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > math.MaxInt64/size {
+		return fmt.Errorf("not a size: %q (write 512MB or 2GB)", s)
+	}
+	*b = Bytes(n * size)
+	return nil
+}
+
 // List is a comma-separated list; empty items are dropped.
 type List []string
 

@@ -3,9 +3,11 @@ package node
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,12 +16,10 @@ import (
 	"starling/agent"
 	agentapi "starling/agent/api"
 	"starling/agent/checkpoint"
-	"starling/agent/containerizer/process"
 	"starling/agent/inventory"
 	"starling/agent/sandbox"
 	"starling/agent/supervisor"
 	"starling/cmd/internal/flags"
-	dnsapi "starling/dns/api"
 	gossipapi "starling/gossip/api"
 	"starling/master/nodeapi"
 )
@@ -35,21 +35,26 @@ type agentFlags struct {
 	dns                   dnsFlags
 	port                  flags.Port
 	resources, attributes string
-	containerizers        flags.List
+	reconfiguration       string
+	defaultRole           string
+	containers            containerFlags
 	switchUser            bool
 	gcDelay               flags.Duration
 	gcHeadroom            float64
+	logFile               flags.Path
 	shutdownGrace         flags.Duration
 	region, zone          string
 }
 
 func (a *agentFlags) register(s *flags.Set) {
 	d := agent.DefaultConfig()
-	a.port, a.containerizers = agentPort, flags.List{"mesos"}
+	a.port, a.defaultRole, a.reconfiguration = agentPort, "*", inventory.Any
 	a.gcDelay, a.shutdownGrace = flags.Duration(d.GCDelay), flags.Duration(d.ShutdownGrace)
 	s.StringVar(&a.resources, "resources", "", "what to offer, as `cpus:4;mem:4096;ports:[31000-32000]` or JSON; what is not named is found on the machine")
 	s.StringVar(&a.attributes, "attributes", "", "what frameworks may place by, as `rack:r1;disks:2`")
-	s.Var(&a.containerizers, "containerizers", "how tasks are isolated, in order of preference: `mesos`, docker")
+	s.StringVar(&a.reconfiguration, "reconfiguration-policy", a.reconfiguration, "the `policy` for resources, attributes, hostname, port and domain that are others than when this agent ran last: equal (refuse), additive (only more), any")
+	s.StringVar(&a.defaultRole, "default-role", a.defaultRole, "the `role` that resources are reserved for whose role --resources does not name")
+	a.containers.register(s)
 	s.BoolVar(&a.switchUser, "switch-user", d.SwitchUser, "run tasks as the user that they name, which takes root")
 	s.Var(&a.gcDelay, "gc-delay", "how long the sandboxes of ended tasks are kept, while there is space")
 	s.Float64Var(&a.gcHeadroom, "gc-disk-headroom", d.GCHeadroom, "the `part` of the disk to keep free of old sandboxes")
@@ -58,38 +63,76 @@ func (a *agentFlags) register(s *flags.Set) {
 	s.StringVar(&a.zone, "zone", "", "the `name` of the zone this node stands in")
 }
 
-// Agent runs an agent.
-func Agent(ctx context.Context, io Streams, args, environ []string) error {
+// agentSettings are all settings of an agent of its own.
+func agentSettings() (*flags.Set, *common, *agentFlags) {
 	set := flags.New("starling agent", "STARLING_", "MESOS_")
 	set.EnvIgnore = []string{"MESOS_TASK_ID", "MESOS_SANDBOX", "MESOS_DIRECTORY"}
-	var c common
-	var a agentFlags
-	c.stderr = io.Err
+	c, a := &common{}, &agentFlags{}
 	c.register(set, "agent")
 	a.mesh.register(set)
-	a.dns.register(set, dnsPort)
+	a.dns.register(set, dnsPort, "dns-config")
 	a.register(set)
 	set.Var(&a.port, "port", "the `port` of the HTTP API")
+	set.Var(&a.logFile, "external-log-file", "the `file` that standard error is written to, to be shown as /slave/log")
+	domain := set.Lookup("domain")
+	domain.Value = eitherDomain{domain.Value, domainFlag{&a.region, &a.zone}}
+	domain.Usage += "; or region and zone as JSON, in the way of Mesos: {\"fault_domain\":{\"region\":{\"name\":\"r\"},\"zone\":{\"name\":\"z\"}}}"
+	set.Folder("attributes", "resources")
 	set.Unused(unusedByBoth...)
 	set.Unused(unusedByAgent...)
-	set.Ignore(ignoredByAgent...)
+	return set, c, a
+}
+
+// eitherDomain is the domain of names, or, where the value is JSON, where the node stands: what mesos-agent means by it.
+type eitherDomain struct {
+	flag.Value
+	place domainFlag
+}
+
+// Set tells the two apart.
+func (d eitherDomain) Set(s string) error {
+	if strings.HasPrefix(strings.TrimSpace(s), "{") {
+		return d.place.Set(s)
+	}
+	return d.Value.Set(s)
+}
+
+// Agent runs an agent.
+func Agent(ctx context.Context, io Streams, args, environ []string) error {
+	set, c, a := agentSettings()
+	c.stderr = io.Err
 	if err := parse(io, set, "An agent: joins the mesh, runs tasks, answers DNS.", args, environ); err != nil {
 		return err
 	}
-	r, err := newRole("agent", set, &c)
+	if err := a.dns.read(set); err != nil {
+		return err
+	}
+	r, err := newRole("agent", set, c)
 	if err != nil {
 		return err
 	}
-	if err := r.agent(&a, agentOptions{dnsAside: !set.IsSet("dns-port"), httpAside: !set.IsSet("dns-http-port")}); err != nil {
+	protect(r.log)
+	if err := r.agent(a, agentOptions{dnsAside: !set.IsSet("dns-port"), httpAside: !set.IsSet("dns-http-port"), httpMoved: slog.LevelWarn}); err != nil {
 		r.abandon()
 		return err
 	}
 	return r.run(ctx, io)
 }
 
+// protect has the OOM killer take any task before this process, and this one before the supervisor; that takes root.
+func protect(log *slog.Logger) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-800"), 0); err != nil {
+		log.Info("this process is not protected from the OOM killer", "err", err)
+	}
+}
+
 // agentOptions are what dev decides differently.
 type agentOptions struct {
 	portAside, dnsAside, httpAside bool
+	httpMoved                      slog.Level
 	endTasks                       bool
 }
 
@@ -99,18 +142,22 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range a.containerizers {
-		switch name {
-		case "mesos":
-		case "docker":
-			r.log.Warn("the docker containerizer is not built in; tasks that ask for it are refused with that reason")
-		default:
-			return usagef("--containerizers: unknown containerizer %q (mesos, docker)", name)
-		}
+	if err := a.containers.check(); err != nil {
+		return &UsageError{err}
 	}
-	found, problems, err := inventory.ThisMachine().Detect(inventory.Config{Resources: a.resources, WorkDir: r.place.dir})
+	gpus, err := a.containers.gpuDevices()
+	if err != nil {
+		return &UsageError{fmt.Errorf("--nvidia-gpu-devices: %w", err)}
+	}
+	looked := inventory.Config{
+		Resources: a.resources, DefaultRole: a.defaultRole, WorkDir: r.place.dir, GPUs: a.containers.isolates("gpu/nvidia"), GPUDevices: gpus,
+	}
+	found, problems, err := inventory.ThisMachine().Detect(looked)
 	if err != nil {
 		return &UsageError{fmt.Errorf("--resources: %w", err)}
+	}
+	for _, problem := range problems {
+		r.log.Warn("resources are not what they seem", "reason", problem)
 	}
 	attributes, err := inventory.ParseAttributes(a.attributes)
 	if err != nil {
@@ -124,43 +171,63 @@ func (r *role) agent(a *agentFlags, o agentOptions) error {
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("cannot find this program's file, which is the supervisor's too: %w", err)
+	if err := r.reconfigure(a, id, port, found, attributes); err != nil {
+		return err
 	}
-	containers, err := process.New(process.Config{
-		Dir: supervisorDir(r.place.dir), Supervisor: []string{self, "supervisor"}, IdleExit: supervisorIdle, Log: r.log,
-	})
+	if err := r.containerDNS(&a.containers.networks, int(a.dns.port), a.dns.addresses); err != nil {
+		return err
+	}
+	containers, err := r.containerizers(&a.containers, id, []uint16{uint16(port), uint16(a.mesh.port)})
 	if err != nil {
 		return err
 	}
-	r.closers = append(r.closers, func() { containers.Close() })
+	fetch, err := r.fetcher(&a.containers.fetcher, id)
+	if err != nil {
+		return err
+	}
 	c := agent.DefaultConfig()
 	c.NewID = newAgentID
 	c.ID, c.WorkDir = id, r.place.dir
 	c.Hostname, c.Address, c.Port = r.place.hostname, r.place.address, port
 	c.Region, c.Zone, c.Version = a.region, a.zone, Version()
 	c.Resources, c.Attributes, c.Problems = found, attributes, problems
-	c.Mesh, c.Containerizer = mesh, containers
+	c.GPUs = r.gpus(looked)
+	c.Mesh, c.Containerizer, c.Fetcher = mesh, containers.joined, fetch
 	c.Reporter = nodeapi.NewClient(nodeapi.ClientConfig{Signer: nodeapi.NewSigner(keys, nil)})
 	c.SwitchUser = a.switchUser && os.Geteuid() == 0
+	if a.switchUser && !c.SwitchUser {
+		c.OnlyUser = strconv.Itoa(os.Geteuid())
+		if u, err := user.Current(); err == nil {
+			c.OnlyUser = u.Username
+		}
+		r.log.Info("tasks run as the agent's user", "user", c.OnlyUser, "reason", "the agent does not run as root")
+	}
 	c.EndTasksAtStop, c.GCDelay, c.GCHeadroom = o.endTasks, a.gcDelay.Std(), a.gcHeadroom
 	c.ShutdownGrace = a.shutdownGrace.Std()
+	c.LogFile = string(a.logFile)
+	a.containers.settle(&c)
 	c.Flags, c.Log = shownFlags(r.set), r.log
 	daemon, err := agent.New(c)
 	if err != nil {
 		return err
 	}
 	r.closers = append(r.closers, func() { daemon.Close() })
-	r.add("containerizer", func(ctx context.Context) error { <-ctx.Done(); return containers.Close() })
+	r.add("fetcher", func(ctx context.Context) error { <-ctx.Done(); return fetch.Close() })
+	r.add("containerizers", func(ctx context.Context) error { <-ctx.Done(); return containers.joined.Close() })
 	r.add("gossip", mesh.Run)
-	if err := r.serveDNS(&a.dns, mesh, dnsapi.Config{}, o.dnsAside, o.httpAside); err != nil {
+	// Where containers are sent to port 53, DNS must not be at another.
+	aside := o.dnsAside && !a.containers.networks.askNode
+	if err := r.serveDNS(&a.dns, mesh, dnsOptions{portAside: aside, httpAside: o.httpAside, httpMoved: o.httpMoved}); err != nil {
 		return err
 	}
 	r.addSlow("agent", c.StopTimeout+time.Second, daemon.Run)
-	api, err := agentapi.New(daemon, agentapi.Config{
-		Verifier: nodeapi.NewVerifier(keys, nil), Metrics: r.metrics, Log: r.log, Mount: gossipapi.Mount(mesh),
-	})
+	served := agentapi.Config{
+		Verifier: nodeapi.NewVerifier(keys, nil), Metrics: r.metrics, Log: r.log, Level: r.level, Mount: gossipapi.Mount(mesh),
+	}
+	if containers.images != nil {
+		served.PruneImages = containers.images.Prune
+	}
+	api, err := agentapi.New(daemon, served)
 	if err != nil {
 		return err
 	}

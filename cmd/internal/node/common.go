@@ -59,22 +59,26 @@ func defaultWorkDir(role string) string {
 	return filepath.Join(os.TempDir(), "starling", role)
 }
 
+// otherLevels are levels by names that slog has not: those of Mesos and Marathon.
+var otherLevels = map[string]slog.Level{
+	"warning": slog.LevelWarn, "trace": levelNames["TRACE"], "all": levelNames["TRACE"], "fatal": slog.LevelError + 4, "off": slog.LevelError + 8,
+}
+
 // logger makes the process's logger. Mesos' names of levels are understood too.
-func (c *common) logger() (*slog.Logger, *slog.LevelVar, error) {
+func (c *common) logger() (*slog.Logger, *levels, error) {
 	name := strings.ToLower(c.logLevel)
-	if name == "warning" {
-		name = "warn"
-	}
 	level := new(slog.LevelVar)
-	if err := level.UnmarshalText([]byte(name)); err != nil {
+	if other, ok := otherLevels[name]; ok {
+		level.Set(other)
+	} else if err := level.UnmarshalText([]byte(name)); err != nil {
 		return nil, nil, fmt.Errorf("--log-level: unknown level %q (debug, info, warn, error)", c.logLevel)
 	}
-	o := &slog.HandlerOptions{Level: level}
+	all := newLevels(level)
 	switch c.logFormat {
 	case "text":
-		return slog.New(slog.NewTextHandler(c.stderr, o)), level, nil
+		return slog.New(all.handler(slog.NewTextHandler(c.stderr, nil))), all, nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(c.stderr, o)), level, nil
+		return slog.New(all.handler(slog.NewJSONHandler(c.stderr, nil))), all, nil
 	default:
 		return nil, nil, fmt.Errorf("--log-format: unknown format %q (text, json)", c.logFormat)
 	}

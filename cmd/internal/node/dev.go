@@ -39,7 +39,7 @@ func Dev(ctx context.Context, io Streams, args, environ []string) error {
 	d.agent.mesh.register(set)
 	d.agent.mesh.discover, d.agent.mesh.profile = false, gossip.ProfileLocal
 	set.Lookup("discover").DefValue, set.Lookup("mesh-profile").DefValue = "false", gossip.ProfileLocal
-	d.dns.register(set, dnsPortElse)
+	d.dns.register(set, dnsPortElse, "dns-config")
 	d.agent.register(set)
 	d.master.register(set)
 	d.marathon.register(set)
@@ -57,6 +57,9 @@ func Dev(ctx context.Context, io Streams, args, environ []string) error {
 	}
 	if d.master.zk.given() {
 		return usagef("--zk: dev has one master, which leads by itself")
+	}
+	if err := d.dns.read(set); err != nil {
+		return err
 	}
 	all, err := newRole("dev", set, &c)
 	if err != nil {

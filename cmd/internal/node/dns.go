@@ -2,88 +2,176 @@ package node
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"syscall"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
 
 	"starling/cmd/internal/flags"
 	"starling/dns"
 	dnsapi "starling/dns/api"
-	"starling/dns/records"
+	"starling/gossip"
 	gossipapi "starling/gossip/api"
 	"starling/gossip/catalog"
 	"starling/gossip/record"
-
-	"google.golang.org/protobuf/proto"
 )
 
-// The ports of DNS.
-const (
-	dnsPort     = 53
-	dnsPortElse = 8053 // where 53 is not allowed or taken
-	dnsHTTPPort = 8123
-)
-
-// dnsFlags are the settings of every role that answers DNS.
-type dnsFlags struct {
-	port, httpPort flags.Port
-	zone           records.Config
-	ttl            uint
+// dnsOptions are what roles decide differently about DNS.
+type dnsOptions struct {
+	// portAside and httpAside let a port move that nobody asked for.
+	portAside, httpAside bool
+	// portMoved and httpMoved are how loud it is told that one did: who asks a node for DNS and nothing else finds it no more.
+	portMoved, httpMoved slog.Level
+	// api is what the role adds to the HTTP API.
+	api dnsapi.Config
+	// others is set where this node has nothing of its own to answer from, so that to be alone is not to know the cluster.
+	others bool
 }
 
-func (d *dnsFlags) register(s *flags.Set, port int) {
-	d.port, d.httpPort, d.zone = flags.Port(port), dnsHTTPPort, records.DefaultConfig()
-	s.Var(&d.port, "dns-port", "the `port` of DNS, TCP and UDP; 0 switches it off")
-	s.Var(&d.httpPort, "dns-http-port", "the `port` of DNS's HTTP API; 0 switches it off")
-	s.StringVar(&d.zone.Domain, "domain", d.zone.Domain, "the `name` below which tasks are found")
-	s.UintVar(&d.ttl, "dns-ttl", uint(d.zone.TTL), "how long an answer may be kept, in `seconds`")
-}
-
-// serveDNS adds a DNS server over the mesh, and its HTTP API with what the role adds to that. Ports that nobody asked for
-// move aside.
-func (r *role) serveDNS(d *dnsFlags, source dns.Source, more dnsapi.Config, portAside, httpAside bool) error {
-	if d.port == 0 {
+// serveDNS adds a DNS server over the mesh, and its HTTP API.
+func (r *role) serveDNS(d *dnsFlags, mesh *gossip.Mesh, o dnsOptions) error {
+	// Without a port of DNS, its HTTP API is there only where somebody asked for it.
+	withHTTP := d.httpPort != 0 && (d.port != 0 || r.set.IsSet("dns-http-port"))
+	if d.port == 0 && !withHTTP {
 		return nil
 	}
-	d.zone.TTL = uint32(d.ttl)
-	udp, tcp, port, err := listenDNS(r.place.bind, int(d.port), false)
-	if err != nil && portAside {
-		if d.port == dnsPort && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EPERM)) {
-			r.log.Info("port 53 cannot be had, answering DNS on another", "err", err)
-			d.port = dnsPortElse
-		}
-		udp, tcp, port, err = listenDNS(r.place.bind, int(d.port), true)
+	if len(d.unused) > 0 {
+		r.log.Info("settings about finding a master are passed over: records come from the mesh", "path", d.settings.File, "keys", d.unused)
 	}
+	if len(d.unknown) > 0 {
+		r.log.Debug("unknown settings are passed over", "path", d.settings.File, "keys", d.unknown)
+	}
+	c, err := d.config()
 	if err != nil {
 		return err
 	}
-	r.closers = append(r.closers, func() { udp.Close(); tcp.Close() })
-	server, err := dns.New(dns.Config{
-		Source: source, Zone: d.zone, UDP: udp, TCP: tcp, Log: r.log.With("component", "dns"), Metrics: r.metrics,
-	})
+	if c.Listen, err = r.listenDNS(d, o); err != nil {
+		return err
+	}
+	c.Source, c.Self, c.Synced = mesh, mesh.Self(), mesh.Synced()
+	if o.others {
+		c.Synced = mesh.Met()
+		r.add("meeting", func(ctx context.Context) error { return r.awaitOthers(ctx, mesh) })
+	}
+	c.Log, c.Metrics = r.log.With("component", "dns"), r.metrics
+	c.Version, c.Hostname = "starling "+Version(), r.place.hostname
+	server, err := dns.New(c)
 	if err != nil {
 		return err
 	}
-	r.tell("DNS", port)
-	r.ready = append(r.ready, server.Ready)
+	if r.name == "dns" {
+		r.ready = append(r.ready, server.Synced)
+	} else {
+		r.ready = append(r.ready, server.Ready) // seeds that do not answer must not hold up an agent
+	}
 	r.add("dns", server.Run)
-	if d.httpPort == 0 {
+	if !withHTTP {
 		return nil
 	}
-	l, _, err := r.listen("DNS over HTTP", int(d.httpPort), httpAside)
+	return r.serveDNSOverHTTP(d, server, o)
+}
+
+// awaitOthers says so when there is nobody to meet: then a node that only answers DNS has nothing to answer from.
+func (r *role) awaitOthers(ctx context.Context, mesh *gossip.Mesh) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-mesh.Synced():
+	}
+	select {
+	case <-mesh.Met():
+	default:
+		r.log.Warn("alone: there is nothing to answer from, names in the domain are SERVFAIL until another node is met; --join names one", "component", "dns")
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// listenDNS binds the port of DNS at each address that DNS listens on. Where it moves, it is the same at all of them.
+func (r *role) listenDNS(d *dnsFlags, o dnsOptions) ([]*dns.Listener, error) {
+	if d.port == 0 {
+		return nil, nil
+	}
+	ips := []string{r.place.bind}
+	if len(d.addresses) > 0 {
+		ips = ips[:0]
+		for _, a := range d.addresses {
+			ips = append(ips, a.String())
+		}
+	}
+	var all []*dns.Listener
+	port := int(d.port)
+	for _, ip := range ips {
+		l, bound, err := listenDNS(ip, port, false)
+		if err != nil && o.portAside && len(all) == 0 {
+			why := err
+			if d.port == dnsPort && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EADDRINUSE) || errors.Is(err, syscall.EPERM)) {
+				port = dnsPortElse
+			}
+			if l, bound, err = listenDNS(ip, port, true); err == nil {
+				r.moved(o.portMoved, "DNS", int(d.port), bound, why)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		r.closers = append(r.closers, func() { l.Close() })
+		all, port = append(all, l), bound
+		if len(d.addresses) == 0 {
+			ip = r.place.address
+		}
+		r.listening = append(r.listening, "DNS "+net.JoinHostPort(ip, strconv.Itoa(port)))
+	}
+	d.settings.Port = port
+	return all, nil
+}
+
+// moved tells that a port is another one than is usual.
+func (r *role) moved(level slog.Level, what string, usual, port int, why error) {
+	r.log.Log(context.Background(), level, "a port cannot be had, using another", "of", what, "usual", usual, "port", port, "err", why)
+}
+
+func (r *role) serveDNSOverHTTP(d *dnsFlags, server *dns.Server, o dnsOptions) error {
+	ip := r.place.bind
+	if d.httpAddress != "" {
+		ip = string(d.httpAddress)
+	}
+	l, port, err := listen("DNS over HTTP", ip, int(d.httpPort), o.httpAside)
 	if err != nil {
 		return err
 	}
-	more.Version, more.Metrics, more.Log = Version(), r.metrics, r.log.With("component", "dns/api")
-	api := dnsapi.New(server, more)
+	if d.httpPort != 0 && port != int(d.httpPort) {
+		r.moved(o.httpMoved, "DNS over HTTP", int(d.httpPort), port, syscall.EADDRINUSE)
+	}
+	r.closers = append(r.closers, func() { l.Close() })
+	told := r.place.address
+	if d.httpAddress != "" {
+		told = ip
+	}
+	r.listening = append(r.listening, "DNS over HTTP "+net.JoinHostPort(told, strconv.Itoa(port)))
+	d.settings.HTTPPort, d.settings.HTTPListener = port, shownBind(ip)
+	d.settings.Listener = shownBind(r.place.bind)
+	if len(d.addresses) > 0 {
+		d.settings.Listener = d.addresses[0].String()
+	}
+	c := o.api
+	c.Settings, c.Metrics, c.Log = d.settings, r.metrics, r.log.With("component", "dns/api")
+	api := dnsapi.New(server, c)
 	r.add("dns api", func(ctx context.Context) error { return api.Serve(ctx, l) })
 	return nil
+}
+
+// shownBind is an address that is listened on, in the way of Mesos-DNS.
+func shownBind(ip string) string {
+	if ip == "" {
+		return "0.0.0.0"
+	}
+	return ip
 }
 
 // DNS runs a node that only listens to the mesh and answers DNS.
@@ -92,22 +180,29 @@ func DNS(ctx context.Context, io Streams, args, environ []string) error {
 	var c common
 	var m meshFlags
 	var d dnsFlags
-	var file flags.Path
+	var verbosity uint
+	var version bool
 	c.stderr = io.Err
 	c.register(set, "dns")
 	m.register(set)
-	d.register(set, dnsPort)
-	set.Var(&file, "config", "a Mesos-DNS configuration `file`; what it says of finding a master is passed over")
-	set.Ignore("resolvers", "v", "version")
+	d.register(set, dnsPort, "config")
+	set.UintVar(&verbosity, "v", 0, "log more than usual at 1 and above, as mesos-dns does; --log-level says it better")
+	set.BoolVar(&version, "version", false, "print the version and end")
+	set.Unused(unusedByDNS...)
 	if err := parse(io, set, "A node that only listens to the mesh and answers DNS.", args, environ); err != nil {
 		return err
 	}
-	if file != "" {
-		if err := d.read(string(file), set, &c); err != nil {
-			return &UsageError{err}
-		}
+	if version {
+		fmt.Fprintln(io.Out, "starling", Version())
+		return nil
 	}
-	if d.port == 0 {
+	if verbosity > 0 && !set.IsSet("log-level") {
+		c.logLevel = "debug"
+	}
+	if err := d.read(set); err != nil {
+		return err
+	}
+	if d.port == 0 && (d.httpPort == 0 || !set.IsSet("dns-http-port")) {
 		return usagef("--dns-port=0 leaves nothing to do")
 	}
 	r, err := newRole("dns", set, &c)
@@ -138,75 +233,8 @@ func (r *role) dnsOnly(m *meshFlags, d *dnsFlags) error {
 	}
 	mesh.Set(record.Assignment{Key: catalog.KeyNode, Value: node})
 	r.add("gossip", mesh.Run)
-	return r.serveDNS(d, mesh, dnsapi.Config{Mount: gossipapi.Mount(mesh)}, !r.set.IsSet("dns-port"), !r.set.IsSet("dns-http-port"))
-}
-
-// mesosDNSFile is what is honoured of a Mesos-DNS configuration. Its keys are compared without regard to case, which
-// encoding/json does.
-type mesosDNSFile struct {
-	Domain, Listener                           *string
-	SOAMname, SOARname                         *string
-	Port, HTTPPort                             *int
-	TTL                                        *uint32
-	SOARefresh, SOARetry, SOAExpire, SOAMinttl *uint32
-	SRVRecordDefaultWeight                     *uint16
-	DNSOn, HTTPOn                              *bool
-}
-
-// read takes the settings of a Mesos-DNS file; those that were given as flags win.
-func (d *dnsFlags) read(path string, set *flags.Set, c *common) error {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("cannot read --config: %w", err)
-	}
-	var f mesosDNSFile
-	if err := json.Unmarshal(data, &f); err != nil {
-		return fmt.Errorf("cannot read --config: %s: %w", path, err)
-	}
-	take := func(name string, value *string) {
-		if value != nil && !set.IsSet(name) && err == nil {
-			if e := set.Set(name, *value); e != nil {
-				err = fmt.Errorf("%s: %s: %w", path, name, e)
-			}
-		}
-	}
-	number := func(n *int) *string {
-		if n == nil {
-			return nil
-		}
-		s := strconv.Itoa(*n)
-		return &s
-	}
-	take("domain", f.Domain)
-	take("dns-port", number(f.Port))
-	take("dns-http-port", number(f.HTTPPort))
-	if f.Listener != nil && !net.ParseIP(*f.Listener).IsUnspecified() {
-		take("ip", f.Listener)
-	}
-	if f.TTL != nil && !set.IsSet("dns-ttl") {
-		d.ttl = uint(*f.TTL)
-	}
-	for _, o := range []struct{ from, to *uint32 }{
-		{f.SOARefresh, &d.zone.Refresh}, {f.SOARetry, &d.zone.Retry}, {f.SOAExpire, &d.zone.Expire}, {f.SOAMinttl, &d.zone.Minimum},
-	} {
-		if o.from != nil {
-			*o.to = *o.from
-		}
-	}
-	if f.SOAMname != nil {
-		d.zone.Mname = *f.SOAMname
-	}
-	if f.SOARname != nil {
-		d.zone.Rname = *f.SOARname
-	}
-	if f.SRVRecordDefaultWeight != nil {
-		d.zone.Weight = *f.SRVRecordDefaultWeight
-	}
-	if f.DNSOn != nil && !*f.DNSOn {
-		d.port = 0
-	}
-	if f.HTTPOn != nil && !*f.HTTPOn {
-		d.httpPort = 0
-	}
-	return err
+	return r.serveDNS(d, mesh, dnsOptions{
+		portAside: !r.set.IsSet("dns-port"), httpAside: !r.set.IsSet("dns-http-port"), portMoved: slog.LevelWarn, httpMoved: slog.LevelWarn,
+		api: dnsapi.Config{Mount: gossipapi.Mount(mesh)}, others: true,
+	})
 }

@@ -14,44 +14,22 @@ import (
 // exist keep working (semantics page of the Mesos specification, section 16; Marathon's operation page, section 2). A
 // name moves out of these lists when it begins to mean something here.
 var (
-	ignoredByAgent = []string{
-		"zk_session_timeout", "advertise_port", "runtime_dir", "default_role", "isolation", "launcher", "launcher_dir", "image_providers",
-		"image_provisioner_backend", "docker", "docker_socket", "docker_remove_delay", "docker_kill_orphans",
-		"docker_stop_timeout", "docker_mesos_image", "docker_config", "docker_registry", "docker_store_dir",
-		"default_container_info", "default_container_dns", "sandbox_directory", "frameworks_home", "hadoop_home",
-		"fetcher_cache_dir", "fetcher_cache_size", "fetcher_stall_timeout", "executor_registration_timeout",
-		"executor_reregistration_timeout", "http_command_executor", "recover", "recovery_timeout", "strict",
-		"reconfiguration_policy", "registration_backoff_factor", "disk_watch_interval", "max_completed_executors_per_framework",
-		"container_disk_watch_interval", "enforce_container_disk_quota", "enforce_container_ports", "cgroups_enable_cfs",
-		"cgroups_limit_swap", "cgroups_hierarchy", "cgroups_root", "cgroups_destroy_timeout", "network_cni_config_dir",
-		"network_cni_plugins_dir", "nvidia_gpu_devices", "authenticatee", "credential", "http_credentials", "jwt_secret_key",
-		"authenticate_http_executors", "http_heartbeat_interval", "http_executor_domain_sockets", "container_logger",
-		"resource_estimator", "qos_controller", "oversubscribed_resources_interval", "seccomp_config_dir",
-		"seccomp_profile_name", "systemd_enable_support", "agent_subsystems", "slave_subsystems",
-	}
 	ignoredByMarathon = []string{
-		"ha", "zk_timeout", "zk_session_timeout", "zk_connection_timeout", "zk_max_versions", "zk_compression",
-		"zk_compression_threshold", "zk_max_node_size", "zk_hosts", "zk_state", "store_cache", "internal_store_backend",
-		"group_versions_cache_size", "backup_location", "leader_election_backend", "executor", "webui_url", "mesos_leader_ui_url",
-		"mesos_authentication", "mesos_authentication_principal", "mesos_authentication_secret",
-		"mesos_authentication_secret_file", "enable_features", "deprecated_features", "default_accepted_resource_roles",
-		"accepted_resource_roles_default_behavior", "new_group_enforce_role", "reconciliation_initial_delay", "env_vars_prefix", "default_network_name", "mesos_bridge_name",
-		"task_launch_confirm_timeout", "task_launch_timeout", "task_reservation_timeout", "launch_tokens",
-		"launch_token_refresh_interval", "offer_matching_timeout", "mesos_offer_constraints",
-		"min_mesos_offer_constraints_update_interval", "maintenance_mode", "draining_seconds", "gpu_scheduling_behavior",
-		"max_apps", "kill_chunk_size", "on_elected_prepare_timeout", "graceful_shutdown_timeout", "mesos_heartbeat_interval",
-		"mesos_heartbeat_failure_threshold", "https_address", "https_port", "http", "ssl_keystore_path", "ssl_keystore_password",
-		"http_credentials", "http_realm", "http_compression", "http_max_concurrent_requests", "access_control_allow_origin",
-		"assets_path", "leader_proxy_connection_timeout", "leader_proxy_read_timeout", "leader_proxy_max_open_connections",
-		"leader_proxy_ssl_ignore_hostname", "event_stream_max_outstanding_messages", "event_subscriber", "http_endpoints",
-		"http_event_callback_slow_consumer_timeout", "http_event_request_timeout", "artifact_store", "plugin_dir", "plugin_conf",
-		"metrics_name_prefix", "metrics_prometheus", "metrics_statsd", "metrics_statsd_host", "metrics_statsd_port",
-		"metrics_statsd_transmission_interval_ms", "metrics_datadog", "metrics_datadog_protocol", "metrics_datadog_host",
-		"metrics_datadog_port", "metrics_datadog_api_key", "metrics_datadog_transmission_interval_ms", "logstash", "sentry",
-		"sentry_tags", "metrics", "tracing", "reporter_graphite", "reporter_datadog", "save_tasks_to_launch_timeout",
-		"max_tasks_per_offer_cycle", "revive_offers_for_new_apps", "revive_offers_repetitions", "task_lost_expunge_gc",
-		"marathon_store_timeout", "enable_metrics", "enable_tracing", "task_rate_limit", "checkpoint", "suppress_offers",
-		"task_lost_expunge_initial_delay", "task_lost_expunge_interval", "scale_apps_initial_delay", "scale_apps_interval",
+		"ha", "zk_connection_timeout", "zk_compression", "zk_compression_threshold", "zk_max_node_size",
+		"zk_hosts", "zk_state", "store_cache", "internal_store_backend", "group_versions_cache_size",
+		"leader_election_backend", "executor", "mesos_authentication", "mesos_authentication_secret",
+		"mesos_authentication_secret_file", "reconciliation_initial_delay",
+		"offer_matching_timeout", "mesos_offer_constraints", "min_mesos_offer_constraints_update_interval",
+		"graceful_shutdown_timeout", "mesos_heartbeat_interval",
+		"mesos_heartbeat_failure_threshold", "assets_path",
+		"artifact_store", "plugin_dir", "plugin_conf", "logstash", "sentry", "sentry_tags", "metrics", "tracing",
+		"reporter_datadog", "save_tasks_to_launch_timeout", "max_tasks_per_offer_cycle", "revive_offers_for_new_apps",
+		"revive_offers_repetitions", "task_lost_expunge_gc", "marathon_store_timeout", "enable_metrics", "enable_tracing",
+		"task_rate_limit", "task_lost_expunge_interval",
+		"storage_gc_actor", "storage_gc_enabled", "storage_gc_interval", "storage_gc_scan_batch_size", "storage_gc_starting_threshold",
+		"metrics_histogram_reservoir_significant_digits", "metrics_histogram_reservoir_highest_trackable_value",
+		"metrics_histogram_reservoir_reset_periodically", "metrics_histogram_reservoir_resetting_interval_ms",
+		"metrics_histogram_reservoir_resetting_chunks",
 	}
 )
 
@@ -65,6 +43,10 @@ const (
 	inTheMesh  = "an agent finds the masters in the mesh, see --join"
 	noModules  = "there are no modules"
 	drfAlone   = "dominant resource fairness is what there is"
+
+	builtIn        = "the command executor is a part of the agent"
+	provesItself   = "with --cluster-key-file agents and masters prove to each other that they have the key"
+	builtInSeccomp = "linux/seccomp in --isolation has a profile built in"
 )
 
 // unusedByBoth are the flags that mesos-master and mesos-agent share and that change nothing here, with what to do instead.
@@ -91,9 +73,79 @@ var unusedByBoth = []flags.Unused{
 
 // unusedByAgent are flags of mesos-agent that change nothing here, with what to do instead.
 var unusedByAgent = []flags.Unused{
-	{Name: "external_log_file", Advice: onStderr},
 	{Name: "master", Advice: inTheMesh},
 	{Name: "zk", Advice: inTheMesh}, // /etc/mesos/zk is read by agents too
+	{Name: "zk_session_timeout", Check: duration, Usual: "10secs", Advice: inTheMesh},
+	{Name: "advertise_port", Check: port, Advice: "what is told is --port"},
+	{Name: "runtime_dir", Usual: "/var/run/mesos", Advice: "what runs is known from --work-dir"},
+	{Name: "launcher", Check: oneOf("linux", "posix"), Advice: "cgroups are used wherever they can be had"},
+	{Name: "launcher_dir", Advice: "everything is in this one program"},
+	{Name: "docker", Usual: "docker", Advice: "the engine's API is spoken to, see --docker-socket"},
+	{Name: "docker_mesos_image", Advice: "executors need no container: they are a part of the agent, which tasks outlive"},
+	{Name: "http_command_executor", Switch: true, Usual: "false", Advice: builtIn},
+	{Name: "recover", Check: oneOf("reconnect", "cleanup"), Usual: "reconnect", Advice: "tasks go on; to end them all, drain the node or mark it gone"},
+	{Name: "strict", Switch: true, Usual: "true", Advice: "a file that does not read costs what it describes and is told, whatever is said here"},
+	{Name: "registration_backoff_factor", Check: duration, Usual: "1secs", Advice: inTheMesh},
+	{Name: "enforce_container_ports", Switch: true, Usual: "false", Advice: "a network of their own keeps tasks off ports that they were not given, see --network-name"},
+	{Name: "cgroups_hierarchy", Usual: "/sys/fs/cgroup", Advice: "hierarchies are used where they are mounted"},
+	{Name: "cgroups_destroy_timeout", Check: duration, Usual: "1mins", Advice: "it is tried until it works"},
+	{Name: "cgroups_net_cls_primary_handle", Advice: "traffic is not classified"},
+	{Name: "cgroups_net_cls_secondary_handles", Advice: "traffic is not classified"},
+	{Name: "cgroups_cpu_enable_pids_and_tids_count", Switch: true, Usual: "false", Advice: "processes are counted always"},
+	{Name: "allowed_devices", Advice: "a task gets the devices of every container, and the GPUs of its resources"},
+	{Name: "allowed_capabilities", Advice: "see --forbid-privileged"},
+	{Name: "effective_capabilities", Advice: "a task says by linux_info what it needs"},
+	{Name: "bounding_capabilities", Advice: "a task says by linux_info what it needs"},
+	{Name: "authenticatee", Usual: "crammd5", Advice: provesItself},
+	{Name: "authentication_backoff_factor", Check: duration, Usual: "1secs", Advice: provesItself},
+	{Name: "authentication_timeout_min", Check: duration, Advice: provesItself},
+	{Name: "authentication_timeout_max", Check: duration, Advice: provesItself},
+	{Name: "credential", Advice: provesItself},
+	{Name: "http_credentials", Advice: openPort},
+	{Name: "jwt_secret_key", Advice: openPort},
+	{Name: "authenticate_http_executors", Switch: true, Usual: "false", Advice: openPort},
+	{Name: "executor_secret_key", Advice: openPort},
+	{Name: "http_heartbeat_interval", Check: duration, Usual: "30secs", Advice: "heartbeats come as often as Mesos' own"},
+	{Name: "http_executor_domain_sockets", Switch: true, Usual: "false", Advice: "executors use the agent's port"},
+	{Name: "domain_socket_location", Advice: "executors use the agent's port"},
+	{Name: "container_logger", Advice: "outputs are files in the sandbox, put aside by --container-log-size and --container-log-files"},
+	{Name: "resource_estimator", Advice: "nothing is oversubscribed"},
+	{Name: "qos_controller", Advice: "nothing is oversubscribed"},
+	{Name: "qos_correction_interval_min", Check: duration, Usual: "0ns", Advice: "nothing is oversubscribed"},
+	{Name: "oversubscribed_resources_interval", Check: duration, Usual: "15secs", Advice: "nothing is oversubscribed"},
+	{Name: "resource_provider_config_dir", Advice: "there are no resource providers, see --resources"},
+	{Name: "disallow_sharing_agent_pid_namespace", Switch: true, Usual: "false", Advice: "use --forbid-privileged, and name namespaces/pid in --isolation"},
+	{Name: "disallow_sharing_agent_ipc_namespace", Switch: true, Usual: "false", Advice: "use --forbid-privileged, and name namespaces/ipc in --isolation"},
+	{Name: "default_shm_size", Advice: "a task says by linux_info what it needs"},
+	{Name: "seccomp_config_dir", Advice: builtInSeccomp},
+	{Name: "seccomp_profile_name", Advice: builtInSeccomp},
+	{Name: "systemd_enable_support", Switch: true, Usual: "true", Advice: "the unit says Delegate=yes and KillMode=process"},
+	{Name: "systemd_runtime_directory", Advice: "the unit says Delegate=yes and KillMode=process"},
+	{Name: "agent_subsystems", Advice: "put the agent into a cgroup by its unit"},
+	{Name: "slave_subsystems", Advice: "put the agent into a cgroup by its unit"},
+	{Name: "perf_duration", Check: duration, Advice: "perf events are not sampled"},
+	{Name: "perf_events", Advice: "perf events are not sampled"},
+	{Name: "perf_interval", Check: duration, Advice: "perf events are not sampled"},
+	{Name: "gc_non_executor_container_sandboxes", Switch: true, Usual: "false", Advice: "--gc-delay holds for all sandboxes"},
+	{Name: "volume_gid_range", Advice: "a volume is its task's user's"},
+	{Name: "xfs_project_range", Advice: "sandboxes are measured, see --enforce-container-disk-quota"},
+	{Name: "xfs_kill_containers", Switch: true, Usual: "false", Advice: "see --enforce-container-disk-quota"},
+	{Name: "docker_volume_checkpoint_dir", Advice: "what is mounted is known from --work-dir"},
+	{Name: "docker_ignore_runtime", Switch: true, Usual: "false", Advice: "--containerizers without docker does without the engine"},
+	{Name: "docker_volume_chown", Switch: true, Usual: "false", Advice: "volumes of plugins stay as they are"},
+	{Name: "image_gc_config", Advice: "see --docker-store-gc-age"},
+	{Name: "appc_simple_discovery_uri_prefix", Advice: "images are those of Docker"},
+	{Name: "appc_store_dir", Advice: "images are those of Docker"},
+}
+
+// unusedByDNS are flags of mesos-dns that change nothing here: those of its logging.
+var unusedByDNS = []flags.Unused{
+	{Name: "logtostderr", Switch: true, Usual: "true", Advice: onStderr},
+	{Name: "alsologtostderr", Switch: true, Advice: onStderr},
+	{Name: "stderrthreshold", Advice: "see --log-level"},
+	{Name: "log_dir", Advice: onStderr},
+	{Name: "log_backtrace_at", Advice: "see --log-level"},
+	{Name: "vmodule", Advice: "see --log-level"},
 }
 
 // unusedByMaster are the flags of mesos-master that change nothing here, with what to do instead.
@@ -148,6 +200,13 @@ func duration(s string) error {
 func bareSeconds(s string) error {
 	if _, err := strconv.ParseUint(s, 10, 32); err != nil {
 		return errors.New("not a number of seconds")
+	}
+	return nil
+}
+
+func port(s string) error {
+	if n, err := strconv.ParseUint(s, 10, 16); err != nil || n == 0 {
+		return errors.New("not a port")
 	}
 	return nil
 }

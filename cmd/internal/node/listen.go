@@ -1,11 +1,14 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"syscall"
+
+	"starling/dns"
 )
 
 // asideTries is how many ports after a taken one are tried, where a port may move aside.
@@ -28,36 +31,25 @@ func listen(what, ip string, port int, aside bool) (net.Listener, int, error) {
 }
 
 // listenDNS binds UDP and TCP on the same port.
-func listenDNS(ip string, port int, aside bool) (net.PacketConn, net.Listener, int, error) {
-	var udp net.PacketConn
-	var tcp net.Listener
+func listenDNS(ip string, port int, aside bool) (*dns.Listener, int, error) {
+	var l *dns.Listener
 	_, err := tryPorts(port, aside, func(port int) (err error) {
-		tcp, err = net.Listen("tcp", net.JoinHostPort(ip, strconv.Itoa(port)))
-		if err != nil {
-			return err
-		}
-		if port == 0 {
-			port = tcp.Addr().(*net.TCPAddr).Port
-		}
-		udp, err = net.ListenPacket("udp", net.JoinHostPort(ip, strconv.Itoa(port)))
-		if err != nil {
-			tcp.Close()
-		}
+		l, err = dns.Listen(context.Background(), ip, port)
 		return err
 	})
 	if err != nil {
-		return nil, nil, 0, fmt.Errorf("cannot listen for DNS: %w", err)
+		return nil, 0, explainDNS(fmt.Errorf("cannot listen for DNS: %w", err), ip, port)
 	}
-	return udp, tcp, tcp.Addr().(*net.TCPAddr).Port, nil
+	return l, l.Port(), nil
 }
 
 // freePort finds a port that is free for TCP and UDP, for a component that binds it itself a moment later.
 func freePort(ip string, port int) (int, error) {
-	udp, tcp, port, err := listenDNS(ip, port, true)
+	l, port, err := listenDNS(ip, port, true)
 	if err != nil {
 		return 0, err
 	}
-	return port, errors.Join(udp.Close(), tcp.Close())
+	return port, l.Close()
 }
 
 func tryPorts(port int, aside bool, bind func(port int) error) (int, error) {

@@ -16,10 +16,10 @@ const (
 	lockEvery    = 50 * time.Millisecond
 )
 
-// lock keeps the work folder for this master until it ends: another one in it would have the same id, in the mesh and in what it
+// lock keeps the work folder for this master, or Marathon, until it ends: another one in it would have the same id, in the mesh and in what it
 // gives ids to. One that is alone needs it not, its store is locked.
 func (r *role) lock(patience time.Duration) error {
-	path := filepath.Join(r.place.dir, "master.lock")
+	path := filepath.Join(r.place.dir, r.name+".lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot lock --work-dir: %w", err)
@@ -33,7 +33,7 @@ func (r *role) lock(patience time.Duration) error {
 	if err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("--work-dir %q is in use by another master; each needs its own", r.place.dir)
+			return fmt.Errorf("--work-dir %q is in use by another %s; each needs its own", r.place.dir, r.name)
 		}
 		return fmt.Errorf("cannot lock --work-dir: %s: %w", path, err)
 	}

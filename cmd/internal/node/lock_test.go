@@ -7,14 +7,14 @@ import (
 
 func TestMastersDoNotShareAFolder(t *testing.T) {
 	here := place{dir: t.TempDir()}
-	first, second := &role{place: here}, &role{place: here}
+	first, second := &role{name: "master", place: here}, &role{name: "master", place: here}
 	if err := first.lock(0); err != nil {
 		t.Fatal(err)
 	}
 	if err := second.lock(0); err == nil || !strings.Contains(err.Error(), here.dir) || !strings.Contains(err.Error(), "another master") {
 		t.Errorf("the second was told %v", err)
 	}
-	other := &role{}
+	other := &role{name: "master"}
 	other.place.dir = t.TempDir()
 	defer other.abandon()
 	if err := other.lock(0); err != nil {

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -11,7 +12,6 @@ import (
 	"starling/cmd/internal/flags"
 	"starling/marathon"
 	marathonapi "starling/marathon/api"
-	"starling/marathon/scheduler"
 	"starling/master/election/zkelection"
 	"starling/master/mesos/server"
 	"starling/master/store/boltstore"
@@ -21,25 +21,26 @@ const marathonPort = 8080
 
 // marathonFlags are the settings of Marathon.
 type marathonFlags struct {
-	port            flags.Port
-	address         flags.IP
-	masters         mastersFlag
-	zk              string
-	frameworkName   string
-	user, role      string
-	failover        float64
-	portMin         flags.Port
-	portMax         flags.Port
-	perOffer        int
-	decline, revive flags.Millis
-	reconcile       flags.Millis
-	killRetry       flags.Millis
-	deployments     int
-	healthChecks    int
+	port          flags.Port
+	address       flags.IP
+	masters       mastersFlag
+	zk            marathonZK
+	frameworkName string
+	user, role    string
+	failover      float64
+	portMin       flags.Port
+	portMax       flags.Port
+	healthChecks  int
+	launch        marathonLaunch
+	http          marathonHTTP
+	metrics       marathonMetrics
 }
 
 func (m *marathonFlags) register(s *flags.Set) {
 	d := marathon.DefaultConfig()
+	m.http, m.metrics = defaultMarathonHTTP(), defaultMarathonMetrics()
+	m.metrics.register(s)
+	m.launch.register(s)
 	m.user = "root"
 	if u, err := user.Current(); err == nil {
 		m.user = u.Username
@@ -51,14 +52,7 @@ func (m *marathonFlags) register(s *flags.Set) {
 	s.Float64Var(&m.failover, "failover-timeout", d.FailoverTimeout.Seconds(), "how long the master keeps the tasks of a Marathon that is gone, in `seconds`")
 	s.Var(&m.portMin, "local-port-min", "the first service `port` that is assigned")
 	s.Var(&m.portMax, "local-port-max", "the last service `port` that is assigned")
-	s.IntVar(&m.perOffer, "max-instances-per-offer", 0, "how `many` tasks are launched on one offer at most (0: 100)")
-	s.Var(&m.decline, "decline-offer-duration", "for how long offers that serve nobody are declined, in `ms` (0: 120000)")
-	s.Var(&m.revive, "min-revive-offers-interval", "between asking for offers again while nothing has changed, in `ms` (0: 5000)")
-	s.Var(&m.reconcile, "reconciliation-interval", "between two reconciliations of all tasks, in `ms` (0: 600000)")
-	s.Var(&m.killRetry, "kill-retry-timeout", "before a kill without effect is repeated, in `ms` (0: 30000)")
-	s.IntVar(&m.deployments, "max-running-deployments", 0, "how `many` deployments may run (0: 100)")
 	s.IntVar(&m.healthChecks, "max-concurrent-marathon-health-checks", d.HealthChecks, "how `many` health checks may run at the same time")
-	s.Alias("max-instances-per-offer", "max_tasks_per_offer")
 }
 
 // Marathon runs Marathon.
@@ -69,19 +63,23 @@ func Marathon(ctx context.Context, io Streams, args, environ []string) error {
 	m := marathonFlags{port: marathonPort, masters: mastersFlag{addresses: []string{"127.0.0.1:5050"}}}
 	c.register(set, "marathon")
 	m.register(set)
+	m.http.register(set)
 	set.Var(&m.port, "http-port", "the `port` of the HTTP API")
 	set.Var(&m.address, "http-address", "the IP `address` to listen on; the same as --ip")
 	set.Var(&m.masters, "master", "where masters are, as `http://host:port[,host:port]`, or zk://[user:password@]host:port,.../path where they are elected")
-	set.StringVar(&m.zk, "zk", "", "where the state is kept for several instances, as `zk://host:port,.../path`; not built in yet: leave it out, and the state is in --work-dir")
+	m.zk.register(set)
 	set.Ignore(ignoredByMarathon...)
 	if err := parse(io, set, "Marathon: keeps long-running apps alive, and scales them over REST.", args, environ); err != nil {
 		return err
 	}
-	if m.zk != "" {
-		return usagef("--zk: state in ZooKeeper is not built in yet; leave it out, and the state is kept in --work-dir")
+	if err := m.http.environment(set, environ); err != nil {
+		return err
 	}
 	if m.address != "" {
 		c.ip = m.address
+	}
+	if err := startHook(ctx, io, environ); err != nil {
+		return err
 	}
 	r, err := newRole("marathon", set, &c)
 	if err != nil {
@@ -105,37 +103,75 @@ func (r *role) marathon(m *marathonFlags, portAside bool) error {
 		}
 		c.Detector = zkelection.NewDetector(client, r.log)
 	}
-	c.Masters = m.masters.addresses
-	l, port, err := r.listen("HTTP", int(m.port), portAside)
+	c.Masters, c.Distances = m.masters.addresses, askDistances
+	pushers, err := m.metrics.pushers(r.place.hostname)
 	if err != nil {
 		return err
 	}
-	documents, err := boltstore.Open(filepath.Join(r.place.dir, "marathon.db"))
+	l, err := r.reach(&m.http, int(m.port), portAside)
 	if err != nil {
 		return err
 	}
-	r.closers = append(r.closers, func() { documents.Close() })
-	c.Hostname, c.HTTPPort, c.Address = r.place.hostname, port, net.JoinHostPort(r.place.hostname, strconv.Itoa(port))
+	c.Hostname, c.HTTPPort, c.Address = r.place.hostname, l.port, net.JoinHostPort(r.place.hostname, strconv.Itoa(l.port))
+	if m.zk.zk.given() {
+		err = r.marathonElected(&m.zk, &c, l.port)
+	} else {
+		err = r.marathonAlone(&c)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Backups, err = filepath.Abs(cmp.Or(string(m.zk.backups), filepath.Join(r.place.dir, "backups"))); err != nil {
+		return err
+	}
+	if err := m.zk.apply(&c); err != nil {
+		return err
+	}
+	c.Memory = frameworkFile(filepath.Join(r.place.dir, "marathon-framework"))
+	if m.zk.versions > 0 {
+		c.KeepVersions = m.zk.versions
+	}
+	c.Scheme, c.HTTPSPort, c.MetricsPrefix = l.scheme, l.httpsPort, m.metrics.prefix
+	c.Callbacks = m.http.callbacks()
 	c.MasterFlag, c.Version = m.masters.String(), Version()
-	c.Store, c.Log = documents, r.log
+	c.Log = r.log
 	c.FrameworkName, c.User, c.Role = m.frameworkName, m.user, m.role
 	if c.FailoverTimeout, err = seconds(m.failover); err != nil {
 		return &UsageError{fmt.Errorf("--failover-timeout: %w", err)}
 	}
 	c.App.DefaultRole, c.App.ServicePortMin, c.App.ServicePortMax = m.role, int(m.portMin), int(m.portMax)
 	c.HealthChecks = m.healthChecks
-	c.Scheduler = scheduler.Config{
-		MaxInstancesPerOffer: m.perOffer, DeclineDuration: m.decline.Std(), MinReviveInterval: m.revive.Std(),
-		ReconcileInterval: m.reconcile.Std(), KillRetry: m.killRetry.Std(), MaxRunningDeployments: m.deployments,
+	if err := m.launch.apply(&c, m.role); err != nil {
+		return err
 	}
 	daemon, err := marathon.New(c)
 	if err != nil {
 		return err
 	}
-	api := marathonapi.New(marathonapi.Config{Marathon: daemon, Gatherer: r.metrics, Log: r.log})
-	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
+	proxy, err := m.zk.proxy(m.http.cert)
+	if err != nil {
+		return err
+	}
+	api := marathonapi.New(marathonapi.Config{
+		Marathon: daemon, Gatherer: r.metrics, Log: r.log, HTTP: m.http.api(), HidePrometheus: !m.metrics.prometheus,
+		Logging: r.levels, Flags: shownFlags(r.set),
+		Proxy: proxy,
+	})
+	r.push(pushers, daemon)
 	r.add("marathon", daemon.Run)
 	r.add("marathon api", func(ctx context.Context) error { return server.Serve(ctx, api, l) })
 	r.ready = append(r.ready, daemon.Ready)
+	return nil
+}
+
+// marathonAlone makes a Marathon one without others, with its state in a file of its own.
+func (r *role) marathonAlone(c *marathon.Config) error {
+	documents, err := boltstore.Open(filepath.Join(r.place.dir, "marathon.db"))
+	if err != nil {
+		return err
+	}
+	r.closers = append(r.closers, func() { documents.Close() })
+	r.add("store", func(ctx context.Context) error { <-ctx.Done(); return documents.Close() })
+	c.Store = documents
 	return nil
 }

@@ -87,7 +87,7 @@ func (m *masterFlags) registerAlone(s *flags.Set) {
 	s.Var(&m.advertisePort, "advertise-port", "the `port` to tell others, where it differs from --port")
 	s.StringVar(&m.region, "region", "", "the `name` of the region this node stands in")
 	s.StringVar(&m.zone, "zone", "", "the `name` of the zone this node stands in")
-	s.Var(domainFlag{m}, "domain", "region and zone as `JSON`, in the way of Mesos: {\"fault_domain\":{\"region\":{\"name\":\"r\"},\"zone\":{\"name\":\"z\"}}}")
+	s.Var(domainFlag{&m.region, &m.zone}, "domain", "region and zone as `JSON`, in the way of Mesos: {\"fault_domain\":{\"region\":{\"name\":\"r\"},\"zone\":{\"name\":\"z\"}}}")
 	s.Unused(unusedByBoth...)
 	s.Unused(unusedByMaster...)
 }
@@ -173,7 +173,7 @@ func parseWeights(list []string) (map[string]float64, error) {
 }
 
 // domainFlag sets region and zone from Mesos' DomainInfo.
-type domainFlag struct{ m *masterFlags }
+type domainFlag struct{ region, zone *string }
 
 // String returns nothing: what it sets is shown as region and zone.
 func (d domainFlag) String() string { return "" }
@@ -188,6 +188,6 @@ func (d domainFlag) Set(s string) error {
 	if fault.GetRegion().GetName() == "" || fault.GetZone().GetName() == "" {
 		return errors.New("a domain has a region and a zone, with a name each")
 	}
-	d.m.region, d.m.zone = fault.GetRegion().GetName(), fault.GetZone().GetName()
+	*d.region, *d.zone = fault.GetRegion().GetName(), fault.GetZone().GetName()
 	return nil
 }

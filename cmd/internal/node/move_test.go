@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -53,7 +52,7 @@ func TestARoleEndsWhenItsMachineMoves(t *testing.T) {
 		{"addresses cannot be listed", nil, true, none, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				looks := 0
 				var now []net.Addr
 				m := machine{

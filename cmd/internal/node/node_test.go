@@ -200,12 +200,11 @@ func TestPortsMoveAsideOnlyWhenTheyMay(t *testing.T) {
 		t.Fatalf("listen aside = %d, %v; want another port", got, err)
 	}
 	defer l.Close()
-	udp, tcp, dnsPort, err := listenDNS("127.0.0.1", port, true)
+	both, dnsPort, err := listenDNS("127.0.0.1", port, true)
 	if err != nil || dnsPort == port || dnsPort == got {
 		t.Fatalf("listenDNS aside = %d, %v; want a third port", dnsPort, err)
 	}
-	udp.Close()
-	tcp.Close()
+	both.Close()
 }
 
 func TestPlaceOnTheLoopbackNetworkIsItsOwnName(t *testing.T) {

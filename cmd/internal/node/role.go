@@ -40,7 +40,8 @@ type role struct {
 	common     *common
 	place      place
 	log        *slog.Logger
-	level      *slog.LevelVar // of log
+	levels     *levels        // of log
+	level      *slog.LevelVar // the one that all inherit from
 	metrics    *prometheus.Registry
 	components []component
 	// closers undo what was bound, in reverse order, when building fails.
@@ -71,7 +72,7 @@ func parse(io Streams, set *flags.Set, about string, args, environ []string) err
 
 // newRole decides where the role lives and what it logs to.
 func newRole(name string, set *flags.Set, c *common) (*role, error) {
-	log, level, err := c.logger()
+	log, levels, err := c.logger()
 	if err != nil {
 		return nil, &UsageError{err}
 	}
@@ -82,7 +83,7 @@ func newRole(name string, set *flags.Set, c *common) (*role, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &role{name: name, set: set, common: c, place: p, log: log, level: level, metrics: prometheus.NewRegistry()}
+	r := &role{name: name, set: set, common: c, place: p, log: log, levels: levels, level: levels.root, metrics: prometheus.NewRegistry()}
 	r.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	log.Debug("effective configuration", "flags", strings.Join(set.Effective(), " "))
 	return r, nil
