@@ -4,15 +4,11 @@ package bench_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,27 +85,27 @@ func post(b *testing.B, c *hosts.Cluster, id string, instances int) {
 func BenchmarkMemory(b *testing.B) {
 	for b.Loop() {
 		r := hosts.Separate(b, 1)
-		post(b, r.Cluster, "/first", 1)
 		agent := r.Agents[0].PID()
 		_, idle := pss(b, agent)
-		pids := append(supervisors(b, r.AgentDirs[0]), agent)
-		sum := func() (total float64) {
-			for _, pid := range pids {
-				p, _ := pss(b, pid)
-				total += p
+		b.ReportMetric(idle/1024, "agent-MiB-idle")
+		var at100, at1000 float64
+		of := func(tasks int) (sum float64) {
+			p, rss := pss(b, agent)
+			sum += p
+			b.ReportMetric(rss/1024, fmt.Sprintf("agent-MiB-%d", tasks))
+			for _, pid := range supervisors(b, r.AgentDirs[0]) {
+				p, rss := pss(b, pid)
+				sum += p
+				b.ReportMetric(rss/1024, fmt.Sprintf("supervisor-MiB-%d", tasks))
 			}
-			return total
+			return sum
 		}
-		before := sum()
-		const more = 400
-		post(b, r.Cluster, "/more", more)
-		after := sum()
-		b.ReportMetric(idle/1024, "agent-MiB")
-		if len(pids) > 1 {
-			_, rss := pss(b, pids[0])
-			b.ReportMetric(rss/1024, "supervisor-MiB")
-		}
-		b.ReportMetric((after-before)/more, "KiB/task")
+		of(0)
+		post(b, r.Cluster, "/first", 100)
+		at100 = of(100)
+		post(b, r.Cluster, "/more", 900)
+		at1000 = of(1000)
+		b.ReportMetric((at1000-at100)/900, "KiB/task")
 		b.ReportMetric(0, "ns/op")
 	}
 }
@@ -148,82 +144,4 @@ func BenchmarkScaleTo100(b *testing.B) {
 		b.ReportMetric(total.Seconds(), "cpu-s/100tasks")
 		b.ReportMetric(0, "ns/op")
 	}
-}
-
-// The rate of DNS answers over UDP from one process, asked by a loader of our own on the same machine: an upper bound is the
-// loader. CPU a query is the server's alone.
-func BenchmarkDNS(b *testing.B) {
-	c, p := hosts.Dev(b)
-	c.ProbeApp("/probe", 10)
-	c.Running("/probe", 10)
-	c.Endpoints("probe", 10)
-	for _, q := range []struct {
-		name  string
-		query []byte
-	}{
-		{"A", question("probe.marathon.mesos", 1)},
-		{"SRV", question("_probe._tcp.marathon.mesos", 33)},
-		{"NXDOMAIN", question("nobody.marathon.mesos", 1)},
-	} {
-		b.Run(q.name, func(b *testing.B) {
-			before := cpu(b, p.PID())
-			begin := time.Now()
-			answered := load(b, c.DNS, q.query, 3*time.Second)
-			elapsed := time.Since(begin)
-			used := cpu(b, p.PID()) - before
-			b.ReportMetric(float64(answered)/elapsed.Seconds(), "answers/s")
-			b.ReportMetric(float64(used.Microseconds())/float64(answered), "cpu-us/answer")
-			b.ReportMetric(0, "ns/op")
-		})
-	}
-}
-
-// question is a query with EDNS0.
-func question(name string, qtype byte) []byte {
-	q := []byte{0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1}
-	for label := range strings.SplitSeq(name, ".") {
-		q = append(append(q, byte(len(label))), label...)
-	}
-	q = append(q, 0, 0, qtype, 0, 1)
-	return append(q, 0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0)
-}
-
-// load asks from a few sockets at once, with a window of questions under way on each, and counts the answers.
-func load(b *testing.B, addr string, query []byte, d time.Duration) int64 {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	var answered atomic.Int64
-	var wg sync.WaitGroup
-	for range 4 {
-		conn, err := net.Dial("udp", addr)
-		if err != nil {
-			b.Fatal(err)
-		}
-		wg.Go(func() {
-			defer conn.Close()
-			buf := make([]byte, 2048)
-			const window = 32
-			for range window {
-				_, _ = conn.Write(query)
-			}
-			for ctx.Err() == nil {
-				_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-				if _, err := conn.Read(buf); err != nil {
-					// Lost: fill the window again.
-					for range window {
-						_, _ = conn.Write(query)
-					}
-					continue
-				}
-				answered.Add(1)
-				_, _ = conn.Write(query)
-			}
-		})
-	}
-	wg.Wait()
-	if answered.Load() == 0 {
-		b.Fatal("no answers")
-	}
-	return answered.Load()
 }

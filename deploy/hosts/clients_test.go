@@ -16,19 +16,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"starling/agent/testenv"
 )
 
 // Schedulers on the libraries of others, run unchanged against real masters. The libraries come from where their users get
 // them, npm and Debian, at test time; of ours are the small programs in testdata that put them to work.
-
-// lacking ends a test that needs what is not here: where tests have to run, that is a failure.
-func lacking(t *testing.T, format string, args ...any) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatalf(format, args...)
-	}
-	t.Skipf(format, args...)
-}
 
 // tool runs a command that makes a program ready.
 func tool(dir string, env []string, name string, args ...string) error {
@@ -47,28 +40,34 @@ type library struct {
 	command func(id string) []string
 }
 
-// nodeLibrary speaks JSON. The versions are those of testdata/mesos-framework/package-lock.json.
+// nodeLibrary speaks JSON.
 func nodeLibrary(t *testing.T) library {
-	for _, name := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(name); err != nil {
-			lacking(t, "the package mesos-framework needs %s (Debian: nodejs, npm)", name)
+	return library{nodePackages(t, "mesos-framework"), func(string) []string { return []string{"node", "scheduler.js"} }}
+}
+
+// nodePackages installs the packages that a folder of testdata asks for, in the versions of its package-lock.json, into a copy of it.
+func nodePackages(t *testing.T, name string) string {
+	t.Helper()
+	for _, program := range []string{"node", "npm"} {
+		if _, err := exec.LookPath(program); err != nil {
+			testenv.Lacks(t, "the packages of %s need %s (Debian: nodejs, npm)", name, program)
 		}
 	}
 	dir := t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS("testdata/mesos-framework")); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("testdata", name))); err != nil {
 		t.Fatal(err)
 	}
 	if err := tool(dir, nil, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"); err != nil {
-		lacking(t, "cannot install the package mesos-framework, for which the network is needed: %v", err)
+		testenv.Lacks(t, "cannot install the packages of %s, for which the network is needed: %v", name, err)
 	}
-	return library{dir, func(string) []string { return []string{"node", "scheduler.js"} }}
+	return dir
 }
 
 // goLibrary speaks protobuf, and JSON once it has an id.
 func goLibrary(t *testing.T) library {
 	const gopath = "/usr/share/gocode"
 	if _, err := os.Stat(gopath + "/src/github.com/mesos/mesos-go/api/v1"); err != nil {
-		lacking(t, "the library mesos-go is missing (Debian: golang-github-mesos-mesos-go-dev): %v", err)
+		testenv.Lacks(t, "the library mesos-go is missing (Debian: golang-github-mesos-mesos-go-dev): %v", err)
 	}
 	dir := t.TempDir()
 	src := filepath.Join(dir, "src", "scheduler")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Cluster is the addresses of a running one.
@@ -32,6 +35,15 @@ func (c *Cluster) request(method, url, body string) (int, string, error) {
 		return c.network.Request(method, url, body)
 	}
 	return Request(method, url, body)
+}
+
+// transport carries frameworks' calls to the cluster.
+func (c *Cluster) transport() *http.Transport {
+	t := &http.Transport{IdleConnTimeout: time.Minute}
+	if c.network != nil {
+		t.DialContext = c.network.dial
+	}
+	return t
 }
 
 // App is what the tests read of an app.
@@ -56,6 +68,32 @@ type Task struct {
 	Agent string `json:"slaveId"`
 }
 
+// Has waits until the master has so many agents, no more, and offers them all. An agent says that it is ready before the master has
+// heard of it, and on a busy machine before its first supervisor answers, until which it is not offered.
+func (c *Cluster) Has(agents int) {
+	c.t.Helper()
+	Eventually(c.t, 2*time.Minute, fmt.Sprintf("the master offers %d agents", agents), func() error {
+		_, body, err := c.request("GET", c.Master+"/slaves", "")
+		if err != nil {
+			return err
+		}
+		var v struct{ Slaves []struct{ Active bool } }
+		if err := json.Unmarshal([]byte(body), &v); err != nil {
+			return err
+		}
+		active := 0
+		for _, a := range v.Slaves {
+			if a.Active {
+				active++
+			}
+		}
+		if active != agents {
+			return fmt.Errorf("it offers %d of %d", active, len(v.Slaves))
+		}
+		return nil
+	})
+}
+
 func (c *Cluster) App(id string) (App, error) {
 	_, body, err := c.request("GET", c.Marathon+"/v2/apps"+id, "")
 	if err != nil {
@@ -70,7 +108,7 @@ func (c *Cluster) App(id string) (App, error) {
 func (c *Cluster) Running(id string, n int) []Task {
 	c.t.Helper()
 	var tasks []Task
-	Eventually(c.t, 60*time.Second, fmt.Sprintf("%s has %d running tasks", id, n), func() error {
+	Eventually(c.t, 2*time.Minute, fmt.Sprintf("%s has %d running tasks", id, n), func() error {
 		a, err := c.App(id)
 		if err != nil {
 			return err
@@ -132,7 +170,7 @@ func (c *Cluster) Endpoints(name string, n int) []string {
 func (c *Cluster) EndpointsAt(name, addr string, n int) []string {
 	c.t.Helper()
 	var found []string
-	Eventually(c.t, 30*time.Second, fmt.Sprintf("the endpoints of %s are at %s", name, addr), func() error {
+	Eventually(c.t, 60*time.Second, fmt.Sprintf("the endpoints of %s are at %s", name, addr), func() error {
 		found = c.Endpoints(name, n)
 		for _, e := range found {
 			if host, _, _ := net.SplitHostPort(e); host != addr {
@@ -190,12 +228,28 @@ func (c *Cluster) pids() map[string]int {
 	return pids
 }
 
+// pidsOf waits until tasks have left what pids reads. A task is told to run as soon as it is started, and leaves it later.
+func (c *Cluster) pidsOf(ids ...string) map[string]int {
+	c.t.Helper()
+	var pids map[string]int
+	Eventually(c.t, 30*time.Second, fmt.Sprintf("the processes of %v are known", ids), func() error {
+		pids = c.pids()
+		for _, id := range ids {
+			if pids[id] == 0 {
+				return fmt.Errorf("that of %s is not", id)
+			}
+		}
+		return nil
+	})
+	return pids
+}
+
 // Answers asks every task of an app over HTTP and returns task id to process id as the tasks tell it.
 func (c *Cluster) Answers(tasks []Task) map[string]int {
 	c.t.Helper()
 	got := map[string]int{}
 	for _, t := range tasks {
-		Eventually(c.t, 20*time.Second, "task "+t.ID+" answers", func() error {
+		Eventually(c.t, time.Minute, "task "+t.ID+" answers", func() error {
 			if len(t.Ports) != 1 {
 				return fmt.Errorf("it has ports %v", t.Ports)
 			}
@@ -214,13 +268,15 @@ func (c *Cluster) Answers(tasks []Task) map[string]int {
 	return got
 }
 
-// gone tells whether a process has ended.
-func gone(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+// gone tells whether a process has ended. Its number may be that of a thread of another one by now: every connection into a network
+// takes a thread of its own.
+func gone(pid int) bool { return errors.Is(unix.Tgkill(pid, pid, 0), syscall.ESRCH) }
 
 func killProcess(t testing.TB, pid int) {
 	t.Helper()
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
+	// Not kill, which takes 0, of a process that is not known yet, for the group of the tests themselves.
+	if err := unix.Tgkill(pid, pid, syscall.SIGKILL); err != nil {
+		t.Fatalf("cannot kill process %d: %v", pid, err)
 	}
 }
 
@@ -234,7 +290,7 @@ func Dev(t testing.TB, more ...string) (*Cluster, *Process) {
 		DNS: fmt.Sprintf("%s:%d", ip, dns), probes: t.TempDir(),
 	}
 	args := []string{
-		"dev", "--work-dir", t.TempDir(), fmt.Sprint("--master-port=", master), fmt.Sprint("--agent-port=", agent),
+		"dev", "--work-dir", workDir(t), fmt.Sprint("--master-port=", master), fmt.Sprint("--agent-port=", agent),
 		fmt.Sprint("--marathon-port=", marathon), fmt.Sprint("--mesh-port=", mesh), fmt.Sprint("--dns-port=", dns),
 		fmt.Sprint("--dns-http-port=", dnsHTTP), "--resources=cpus:8;mem:8192;disk:10000;ports:[31000-32000]",
 	}

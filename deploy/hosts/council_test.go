@@ -43,14 +43,18 @@ func newCouncil(t *testing.T, agents int, session time.Duration) *council {
 		for path, want := range map[string]int{
 			"/health": 200, "/version": 200, "/flags": 200, "/metrics/snapshot": 200, "/mesh/members": 200, "/state": 503, "/redirect": 503,
 		} {
-			a, err := c.Ask(m, "GET", path, "")
-			if err != nil || a.Status != want || want == 503 && (a.Header.Get("Retry-After") == "" || a.Body != "No leader elected") {
-				t.Errorf("%s without ZooKeeper: %s answers %d %q, %v; want %d", m.name, path, a.Status, a.Body, err, want)
+			var a Answer
+			Eventually(t, leads, m.name+" answers", func() (err error) { a, err = c.Ask(m, "GET", path, ""); return err })
+			if a.Status != want || want == 503 && (a.Header.Get("Retry-After") == "" || a.Body != "No leader elected") {
+				t.Errorf("%s without ZooKeeper: %s answers %d %q; want %d", m.name, path, a.Status, a.Body, want)
 			}
 		}
-		if !strings.Contains(m.out.String(), "cannot connect to ZooKeeper") {
-			t.Errorf("%s does not say that it cannot reach ZooKeeper", m.name)
-		}
+		Eventually(t, leads, m.name+" says that it cannot reach ZooKeeper", func() error {
+			if !strings.Contains(m.out.String(), "cannot connect to ZooKeeper") {
+				return errors.New("it does not")
+			}
+			return nil
+		})
 	}
 	c.StartAgent() // joins while the masters elect one of them
 	began := time.Now()

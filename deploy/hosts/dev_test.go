@@ -10,17 +10,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"starling/agent/testenv"
 )
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
 func TestOneCommandRunsTheExample(t *testing.T) {
-	if _, err := exec.LookPath("python3"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("the example needs python3")
-		}
-		t.Skip("the example needs python3")
-	}
+	testenv.NeedProgram(t, "python3")
 	c, p := Dev(t)
 	example, err := os.ReadFile("../examples/web.json")
 	if err != nil {
@@ -59,7 +56,7 @@ func TestKilledTaskIsReplacedAndDNSFollows(t *testing.T) {
 	c, _ := Dev(t)
 	c.ProbeApp("/probe", 3)
 	before := c.Answers(c.Running("/probe", 3))
-	old := c.Endpoints("probe", 3)
+	c.Endpoints("probe", 3)
 	var victim string
 	for id, pid := range before {
 		victim = id
@@ -84,18 +81,19 @@ func TestKilledTaskIsReplacedAndDNSFollows(t *testing.T) {
 		}
 		return nil
 	})
-	after = c.Answers(c.Running("/probe", 3))
+	tasks := c.Running("/probe", 3)
+	after = c.Answers(tasks)
 	for id, pid := range before {
 		if id != victim && after[id] != pid {
 			t.Errorf("task %s was process %d and is now %d: the others must not be touched", id, pid, after[id])
 		}
 	}
 	Eventually(t, 10*time.Second, "DNS names the new task and not the old one", func() error {
-		got := c.Endpoints("probe", 3)
-		if fmt.Sprint(got) == fmt.Sprint(old) {
-			return fmt.Errorf("still %v", got)
+		var ports []string
+		for _, e := range c.Endpoints("probe", 3) {
+			ports = append(ports, e[strings.LastIndex(e, ":")+1:])
 		}
-		return nil
+		return same(ports, portsOf(tasks))
 	})
 	c.AllAnswer("probe", 3)
 	a, err := c.App("/probe")
@@ -232,8 +230,12 @@ func TestBadInputIsRefusedAndHarmsNothing(t *testing.T) {
 func TestPortInUseIsExplained(t *testing.T) {
 	c, _ := Dev(t)
 	taken := c.Marathon[strings.LastIndex(c.Marathon, ":")+1:]
+	const ip = "127.0.0.1" // with ports of its own, so that of those only one is in use
 	for _, args := range [][]string{
-		{"dev", "--work-dir", t.TempDir(), "--marathon-port=" + taken},
+		{
+			"dev", "--work-dir", workDir(t), "--marathon-port=" + taken, fmt.Sprint("--master-port=", FreePort(t, ip)), fmt.Sprint("--agent-port=", FreePort(t, ip)),
+			fmt.Sprint("--mesh-port=", FreePort(t, ip)), fmt.Sprint("--dns-port=", FreePort(t, ip)), fmt.Sprint("--dns-http-port=", FreePort(t, ip)),
+		},
 		{"marathon", "--work-dir", t.TempDir(), "--http-address=127.0.0.1", "--http-port=" + taken, "--master=" + c.Master},
 	} {
 		out, err := exec.Command(binary, args...).CombinedOutput()

@@ -70,13 +70,21 @@ func TestFaultsFifthOfPacketsLost(t *testing.T) {
 			took := l.deploy("/lossy")
 			t.Logf("%d tasks deployed in %v without loss, in %v with a fifth", 2*r.hosts, clean, took)
 			// Some more, as one packet that has to be sent again thrice holds up a short deployment for seconds.
-			if slack := 5 * time.Second; took > 3*clean+slack {
+			slack := 5 * time.Second
+			if !*fullRows {
+				slack = 20 * time.Second // for what else the machine does
+			}
+			if took > 3*clean+slack {
 				t.Errorf("the deployment took %v, want three times %v at most, give or take %v", took, clean, slack)
 			}
 			<-time.After(r.lasts - took)
 		})
 		t.Logf("over the wire %d of %d requests failed", failed, asked)
-		if float64(failed) > 0.001*float64(asked) {
+		most := 0.001 * float64(asked)
+		if !*fullRows {
+			most = max(most, 1) // of a few hundred one alone says nothing of one in a thousand
+		}
+		if float64(failed) > most {
 			t.Errorf("%d of %d requests failed, want one of 1,000 at most", failed, asked)
 		}
 	})
@@ -122,7 +130,7 @@ func (l *lossyFlock) lose(part float64, f func()) {
 	}
 	noFalseDeath(t, l.Agents, f)
 	l.Mend()
-	t.Logf("all agree %v after the end", Agree(t, healWithin, l.Agents...).Round(100*time.Millisecond))
+	within(t, "all agree after the end", Agree(t, 3*healWithin, l.Agents...), healWithin)
 	l.c.unharmed("/clean", before)
 }
 
@@ -197,7 +205,7 @@ const damped = 6 * time.Minute
 func TestFaultsFlappingLinkIsDamped(t *testing.T) {
 	r := size(t, row{5, time.Minute}, row{5, 5 * time.Minute})
 	f := NewFlock(t, r.hosts)
-	Agree(t, 20*time.Second, f.Agents...)
+	Agree(t, time.Minute, f.Agents...)
 	odd := f.Agents[1]
 	healthy := without(f.Agents, odd)
 	marks := markAll(f.Agents)
@@ -248,7 +256,7 @@ func TestFaultsBurningTasks(t *testing.T) {
 	others := without(f.Agents, victim)
 	noFalseDeath(t, others, func() {
 		victim.Kill()
-		t.Logf("the killed one was dead to all in %v", See(t, 30*time.Second, others, victim, "dead"))
+		within(t, "the killed one was dead to all", See(t, 90*time.Second, others, victim, "dead"), 30*time.Second)
 		<-time.After(r.lasts / 2)
 	})
 }

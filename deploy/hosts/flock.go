@@ -19,6 +19,8 @@ import (
 type Flock struct {
 	*Network
 	Agents []*Agent
+	// MasterProcess and MarathonProcess are those of a flock with tasks.
+	MasterProcess, MarathonProcess *Process
 }
 
 // Agent is an agent on a host.
@@ -57,6 +59,12 @@ func (w *Network) start(on []*Host, flags ...string) []*Agent {
 // addresses.
 func NewFlockWithTasks(t testing.TB, n int, flags ...string) (*Flock, *Cluster) {
 	t.Helper()
+	return newFlockWithTasks(t, n, nil, "", flags...)
+}
+
+// newFlockWithTasks is NewFlockWithTasks with further flags for Marathon, and the user:password that these make it ask for.
+func newFlockWithTasks(t testing.TB, n int, marathon []string, credentials string, flags ...string) (*Flock, *Cluster) {
+	t.Helper()
 	f := &Flock{Network: NewNetwork(t, n+1)}
 	key := newKey(t)
 	for _, h := range f.Hosts[:n] {
@@ -69,11 +77,17 @@ func NewFlockWithTasks(t testing.TB, n int, flags ...string) (*Flock, *Cluster) 
 		t: t, network: f.Network, Marathon: "http://" + h.Addr + ":8080", Master: "http://" + h.Addr + ":5050",
 		DNS: f.Hosts[0].Addr + ":53", probes: t.TempDir(),
 	}
-	h.Start(c.Master+"/health", "master", "master", "--work-dir", t.TempDir(), "--cluster-key-file", key)
-	h.Start(c.Marathon+"/health", "marathon", "marathon", "--work-dir", t.TempDir(), "--hostname", h.Addr, "--master", c.Master)
+	f.MasterProcess = h.Start(c.Master+"/health", "master", "master", "--work-dir", t.TempDir(), "--cluster-key-file", key)
+	if credentials != "" {
+		c.Marathon = "http://" + credentials + "@" + h.Addr + ":8080"
+	}
+	f.MarathonProcess = h.Start(c.Marathon+"/health", "marathon", append([]string{
+		"marathon", "--work-dir", t.TempDir(), "--hostname", h.Addr, "--master", c.Master,
+	}, marathon...)...)
 	for _, a := range f.Agents {
 		a.Ready()
 	}
+	c.Has(n)
 	return f, c
 }
 
@@ -165,15 +179,26 @@ func (a *Agent) Record(node *Agent) (string, error) {
 	return string(v.Keys), err
 }
 
-// Names is what the agent's DNS server answers, all of it.
+// Names is what the agent's DNS server answers, all of it but its own address as a name server.
 func (a *Agent) Names() (string, error) {
 	_, body, err := a.request("GET", "http://"+a.Host.at(8123)+"/v1/axfr", "")
 	if err != nil {
 		return "", err
 	}
-	var v struct{ Records json.RawMessage }
-	err = json.Unmarshal([]byte(body), &v)
-	return string(v.Records), err
+	var v struct {
+		Records map[string]map[string][]string
+	}
+	if err := json.Unmarshal([]byte(body), &v); err != nil {
+		return "", err
+	}
+	for _, byName := range v.Records { // the list has no order, so that one and the same zone is one and the same text it gets one
+		delete(byName, "ns1.mesos.")
+		for _, values := range byName {
+			slices.Sort(values)
+		}
+	}
+	text, err := json.Marshal(v.Records)
+	return string(text), err
 }
 
 // Metric reads one of the agent's metrics, named with its labels as in name{label="value"}.

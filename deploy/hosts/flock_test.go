@@ -9,21 +9,21 @@ import (
 func TestFlockComesAndGoes(t *testing.T) {
 	t.Parallel()
 	f := NewFlock(t, 5)
-	t.Logf("found each other by mDNS in %v", Agree(t, 20*time.Second, f.Agents...))
+	within(t, "found each other by mDNS", Agree(t, time.Minute, f.Agents...), 20*time.Second)
 
 	last := f.Agents[4]
 	others := without(f.Agents, last)
 	last.Terminate()
-	t.Logf("a goodbye reached all in %v", See(t, 2*time.Second, others, last, "left"))
+	within(t, "a goodbye reached all", See(t, 6*time.Second, others, last, "left"), 2*time.Second)
 
 	last.Restart("--no-discover")
-	t.Logf("came back by the peers that it remembered in %v", Agree(t, 15*time.Second, f.Agents...))
+	within(t, "came back by the peers that it remembered", Agree(t, 45*time.Second, f.Agents...), 15*time.Second)
 
 	last.Kill()
-	t.Logf("a killed agent was dead to all in %v", See(t, 15*time.Second, others, last, "dead"))
+	within(t, "a killed agent was dead to all", See(t, 45*time.Second, others, last, "dead"), 15*time.Second)
 
 	last.Restart("--no-discover")
-	t.Logf("came back after a crash in %v", Agree(t, 15*time.Second, f.Agents...))
+	within(t, "came back after a crash", Agree(t, 45*time.Second, f.Agents...), 15*time.Second)
 }
 
 // On a wire without IPv4 everything is as with it.
@@ -31,9 +31,9 @@ func TestFlockOnIPv6(t *testing.T) {
 	t.Parallel()
 	w := NewNetwork6(t, 3)
 	agents := w.start(w.Hosts)
-	t.Logf("found each other by mDNS in %v", Agree(t, 20*time.Second, agents...))
+	within(t, "found each other by mDNS", Agree(t, time.Minute, agents...), 20*time.Second)
 	agents[2].Kill()
-	See(t, 15*time.Second, agents[:2], agents[2], "dead")
+	within(t, "a killed agent was dead to all", See(t, 45*time.Second, agents[:2], agents[2], "dead"), 15*time.Second)
 	agents[2].Restart("--no-discover")
-	t.Logf("came back by the peers that it remembered in %v", Agree(t, 15*time.Second, agents...))
+	within(t, "came back by the peers that it remembered", Agree(t, 45*time.Second, agents...), 15*time.Second)
 }

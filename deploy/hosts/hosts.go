@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,9 @@ func Main(m *testing.M) int {
 	if dir := os.Getenv(probeVariable); dir != "" {
 		probe(dir)
 	}
+	if drain := os.Getenv(servantVariable); drain != "" {
+		servant(drain)
+	}
 	if pid := os.Getenv(janitorVariable); pid != "" {
 		runJanitor(pid)
 	}
@@ -49,6 +53,14 @@ func Main(m *testing.M) int {
 	args := []string{"build", "-o", binary}
 	if raceEnabled {
 		args = append(args, "-race")
+	}
+	// Built as the tests are, so with the filter of system calls where there is one.
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			if setting.Key == "-tags" {
+				args = append(args, "-tags", setting.Value)
+			}
+		}
 	}
 	if out, err := exec.Command("go", append(args, "starling/cmd/starling")...).CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "cannot build the binary: %v\n%s", err, out)
@@ -78,6 +90,9 @@ func probe(dir string) {
 	}
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "%s %d", os.Getenv("MESOS_TASK_ID"), os.Getpid())
+	})
+	http.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "probe_pid %d\n", os.Getpid())
 	})
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(net.JoinHostPort("", os.Getenv("PORT0")), nil))
 	os.Exit(4)
@@ -320,10 +335,16 @@ func (p *Process) CPU() time.Duration {
 func workDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
+	endAll(t, dir)
+	return dir
+}
+
+// endAll is workDir for a folder that is there.
+func endAll(t testing.TB, dir string) {
 	t.Cleanup(func() {
 		left := cgroups{}
 		defer left.remove()
-		Eventually(t, 10*time.Second, "no process is left of "+dir, func() error {
+		Eventually(t, time.Minute, "no process is left of "+dir, func() error {
 			supervisors, tasks := processesOf(dir)
 			for _, pid := range append(supervisors, tasks...) {
 				left.note(pid)
@@ -341,7 +362,6 @@ func workDir(t testing.TB) string {
 			return nil
 		})
 	})
-	return dir
 }
 
 // supervisorsOf finds the supervisor of an agent's folder.

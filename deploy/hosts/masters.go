@@ -49,7 +49,7 @@ func NewMasters(t testing.TB, masters, agents int, session time.Duration) *Maste
 		t: t, network: w, Marathon: "http://" + last.at(8080), DNS: w.Hosts[masters].at(53), probes: t.TempDir(),
 	}
 	m.quick = &http.Client{
-		Timeout:       2 * time.Second,
+		Timeout:       15 * time.Second,
 		Transport:     &http.Transport{DialContext: w.dial, DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -82,15 +82,20 @@ func TestMeshIsSeenFromEachRole(t *testing.T) {
 
 	var names []string
 	for _, asked := range []string{agent, master, dnsHTTP} {
-		list := meshMembers(t, asked, 4)
-		roles, names2 := map[string]int{}, []string(nil)
-		for _, m := range list {
-			roles[m.Roles[0]]++
-			names2 = append(names2, m.Name)
-			if (m.Roles[0] == "agent") != (m.Free != nil && m.Free.CPUs == 2) || (m.Roles[0] == "master") != (m.Leader != nil && m.Leader.Epoch > 0) {
-				t.Errorf("%s says %+v", asked, m)
+		var roles map[string]int
+		var names2 []string
+		// A record may come in parts.
+		Eventually(t, 30*time.Second, asked+" has all of their records", func() error {
+			roles, names2 = map[string]int{}, nil
+			for _, m := range meshMembers(t, asked, 4) {
+				roles[m.Roles[0]]++
+				names2 = append(names2, m.Name)
+				if (m.Roles[0] == "agent") != (m.Free != nil && m.Free.CPUs == 2) || (m.Roles[0] == "master") != (m.Leader != nil && m.Leader.Epoch > 0) {
+					return fmt.Errorf("it says %+v", m)
+				}
 			}
-		}
+			return nil
+		})
 		if roles["agent"] != 2 || roles["master"] != 1 || roles["dns"] != 1 {
 			t.Errorf("%s sees roles %v", asked, roles)
 		}
@@ -170,6 +175,7 @@ func TestMeshCommandsExplainWhatIsWrong(t *testing.T) {
 
 func TestMeshWatchSeesTasksComeAndGo(t *testing.T) {
 	c, p := Dev(t)
+	meshMembers(t, strings.TrimPrefix(c.Master, "http://"), 2) // what the watch begins with
 	watch := exec.Command(binary, "mesh", "watch", "--master", c.Master, "-o", "json")
 	pipe, err := watch.StdoutPipe()
 	if err != nil {
@@ -240,7 +246,7 @@ func TestMeshWatchSeesTasksComeAndGo(t *testing.T) {
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, 10*time.Second, "the second watch begins", func() error {
+	Eventually(t, 30*time.Second, "the second watch begins", func() error {
 		if !strings.Contains(out.String(), "changes from here on") {
 			return fmt.Errorf("it prints %q", out.String())
 		}

@@ -80,10 +80,28 @@ func TestOneWayCutHarmsNobodyElse(t *testing.T) {
 // pair is one node's opinion of another.
 type pair struct{ By, Of string }
 
+// markAll marks the ends of the agents' logs. What an agent shows is in its log a moment later: that is waited for, else it would count
+// as a change after the mark.
 func markAll(agents []*Agent) map[*Agent]int {
 	marks := map[*Agent]int{}
 	for _, a := range agents {
-		marks[a] = a.Mark()
+		eventually(a.t, 10*time.Second, viewPace, a.name+" has written down how it sees the others", func() error {
+			view, err := a.Members()
+			if err != nil {
+				return err
+			}
+			marks[a] = a.Mark()
+			last := map[string]string{}
+			for _, c := range a.Changes(0) {
+				last[c.Of] = c.State
+			}
+			for id, m := range view {
+				if said, known := last[id]; id != a.ID && m.State != said && m.State != "suspect" && (known || m.State == "alive") {
+					return fmt.Errorf("it sees %s %s, and has written %q", id, m.State, said)
+				}
+			}
+			return nil
+		})
 	}
 	return marks
 }

@@ -19,6 +19,16 @@ type Roles struct {
 // Separate starts a cluster of separate processes, whose agents know one seed.
 func Separate(t testing.TB, agents int) *Roles {
 	t.Helper()
+	dirs := make([]string, agents)
+	for i := range dirs {
+		dirs[i] = workDir(t)
+	}
+	return SeparateIn(t, dirs)
+}
+
+// SeparateIn is Separate with work folders of the agents' that are there, and further flags for them.
+func SeparateIn(t testing.TB, dirs []string, flags ...string) *Roles {
+	t.Helper()
 	const first = "127.0.0.1"
 	mesh := FreePort(t, first)
 	seed := fmt.Sprintf("%s:%d", first, mesh)
@@ -28,13 +38,13 @@ func Separate(t testing.TB, agents int) *Roles {
 		DNS: fmt.Sprintf("%s:%d", first, dns), probes: t.TempDir(),
 	}}
 	r.masterHealth = r.Master + "/health"
-	for i := range agents {
+	for i, dir := range dirs {
 		ip := fmt.Sprintf("127.0.0.%d", i+1)
 		agentMesh, agentDNS := mesh, dns
 		if i > 0 {
 			agentMesh, agentDNS = FreePort(t, ip), FreePort(t, ip)
 		}
-		port, dir := FreePort(t, ip), workDir(t)
+		port := FreePort(t, ip)
 		r.AgentDirs = append(r.AgentDirs, dir)
 		health := fmt.Sprintf("http://%s:%d/health", ip, port)
 		args := []string{
@@ -45,6 +55,7 @@ func Separate(t testing.TB, agents int) *Roles {
 		if i > 0 {
 			args = append(args, "--join", seed)
 		}
+		args = append(args, flags...)
 		r.Agents = append(r.Agents, Start(t, health, fmt.Sprint("agent ", i+1), args...))
 		r.agentHealth = append(r.agentHealth, health)
 	}
@@ -52,5 +63,6 @@ func Separate(t testing.TB, agents int) *Roles {
 		fmt.Sprint("--mesh-port=", FreePort(t, first)), "--join", seed, "--no-discover", "--mesh-profile=local")
 	r.MarathonProcess = Start(t, r.Marathon+"/health", "marathon", "marathon", "--work-dir", t.TempDir(), "--http-address", first,
 		fmt.Sprint("--http-port=", marathonPort), "--hostname", first, fmt.Sprintf("--master=http://%s:%d", first, masterPort))
+	r.Has(len(dirs))
 	return r
 }

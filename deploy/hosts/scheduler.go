@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -18,18 +20,20 @@ import (
 	"starling/master/mesos/scheduler"
 )
 
-// Scheduler is a small framework beside Marathon: it launches what it is told to, declines all other offers, and notes what
-// it hears. It subscribes again, with its id, whenever its stream ends.
+// Scheduler is a small framework beside Marathon: it launches what it is told to on an offer that is enough, declines all
+// others, and notes what it hears. It subscribes again, with its id, whenever its stream ends.
 type Scheduler struct {
 	t      testing.TB
 	probes string
 	client *client.Client
 	info   *mesos.FrameworkInfo
 
-	mu      sync.Mutex // guards what follows
-	stream  *client.Stream
-	launch  []string       // ids of tasks that wait for an offer
-	hold    bool           // keep offers
+	mu     sync.Mutex // guards what follows
+	stream *client.Stream
+	launch []string // ids of tasks that wait for an offer
+	hold   bool     // keep offers
+	// use makes the call that uses an offer, nil for one that it does not want; it goes before all else.
+	use     func(*mesos.Offer) *scheduler.Call
 	held    []*mesos.Offer // of this stream
 	heard   []Heard
 	streams int
@@ -121,11 +125,17 @@ func (f *Scheduler) take(e *scheduler.Event, master string) []*scheduler.Call {
 	case scheduler.Event_OFFERS:
 		var calls []*scheduler.Call
 		for _, o := range e.GetOffers().GetOffers() {
+			if f.use != nil {
+				if call := f.use(o); call != nil {
+					calls = append(calls, call)
+					continue
+				}
+			}
 			switch {
-			case len(f.launch) > 0:
+			case len(f.launch) > 0 && f.enough(o, len(f.launch)):
 				calls = append(calls, f.accept(o, f.launch...))
 				f.launch = nil
-			case f.hold:
+			case f.hold && f.enough(o, 1):
 				f.held = append(f.held, o)
 			default:
 				calls = append(calls, &scheduler.Call{Type: scheduler.Call_DECLINE.Enum(), FrameworkId: f.info.GetId(), Decline: &scheduler.Call_Decline{
@@ -158,18 +168,34 @@ func (f *Scheduler) accept(o *mesos.Offer, ids ...string) *scheduler.Call {
 	}
 }
 
+// need is what a task takes.
+func (f *Scheduler) need() resources.Resources {
+	need, err := resources.Parse("cpus:0.05;mem:32", resources.AnyRole)
+	if err != nil {
+		f.t.Error(err)
+	}
+	return need.AllocatedTo(resources.AnyRole)
+}
+
+// enough tells whether some tasks fit on an offer. One may be of a crumb: what came free while the rest of its agent was offered to
+// another framework.
+func (f *Scheduler) enough(o *mesos.Offer, tasks int) bool {
+	offered, err := resources.FromProto(o.GetResources())
+	if err != nil {
+		f.t.Error(err)
+	}
+	all := resources.Sum(slices.Values(slices.Repeat([]resources.Resources{f.need()}, tasks)))
+	return offered.Contains(all)
+}
+
 // task is a probe that listens on a port of its own choice.
 func (f *Scheduler) task(id string, agent *mesos.AgentID) *mesos.TaskInfo {
 	self, err := os.Executable()
 	if err != nil {
 		f.t.Error(err)
 	}
-	need, err := resources.Parse("cpus:0.05;mem:32", resources.AnyRole)
-	if err != nil {
-		f.t.Error(err)
-	}
 	return &mesos.TaskInfo{
-		Name: proto.String(id), TaskId: &mesos.TaskID{Value: proto.String(id)}, AgentId: agent, Resources: need.AllocatedTo("*").ProtoPreRefinement(),
+		Name: proto.String(id), TaskId: &mesos.TaskID{Value: proto.String(id)}, AgentId: agent, Resources: f.need().ProtoPreRefinement(),
 		Command: &mesos.CommandInfo{Value: proto.String("exec " + self), Environment: &mesos.Environment{
 			Variables: []*mesos.Environment_Variable{
 				{Name: proto.String(probeVariable), Value: proto.String(f.probes)},
@@ -202,7 +228,7 @@ func (f *Scheduler) Since(moment time.Time) []Heard {
 	return nil
 }
 
-// Launch launches tasks and waits until they run.
+// Launch launches tasks and waits until they run, and have left their marks as probes do.
 func (f *Scheduler) Launch(ids ...string) {
 	f.t.Helper()
 	began := time.Now()
@@ -210,15 +236,19 @@ func (f *Scheduler) Launch(ids ...string) {
 	f.launch = append(f.launch, ids...)
 	f.mu.Unlock()
 	Eventually(f.t, time.Minute, fmt.Sprintf("tasks %v of the small framework run", ids), func() error {
-		running := map[string]bool{}
+		running, last := map[string]bool{}, map[string]*mesos.TaskStatus{}
 		for _, h := range f.Since(began) {
-			if s := h.Event.GetUpdate().GetStatus(); s.GetState() == mesos.TaskState_TASK_RUNNING {
-				running[s.GetTaskId().GetValue()] = true
+			if s := h.Event.GetUpdate().GetStatus(); s != nil {
+				id := s.GetTaskId().GetValue()
+				running[id], last[id] = running[id] || s.GetState() == mesos.TaskState_TASK_RUNNING, s
 			}
 		}
 		for _, id := range ids {
 			if !running[id] {
-				return fmt.Errorf("%s does not", id)
+				return fmt.Errorf("%s does not, the last that was told of it: %v", id, last[id])
+			}
+			if left, _ := filepath.Glob(filepath.Join(f.probes, id+".*")); len(left) == 0 {
+				return fmt.Errorf("%s has left no mark", id)
 			}
 		}
 		return nil

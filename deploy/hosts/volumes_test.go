@@ -29,7 +29,9 @@ type stateful struct {
 
 func newStateful(t *testing.T, r *Roles) *stateful {
 	t.Helper()
-	f := &stateful{t: t, client: client.New(client.Config{Masters: []string{strings.TrimPrefix(r.Master, "http://")}, Codec: codec.JSON})}
+	f := &stateful{t: t, client: client.New(client.Config{
+		Masters: []string{strings.TrimPrefix(r.Master, "http://")}, Codec: codec.JSON, Transport: r.transport(),
+	})}
 	t.Cleanup(f.client.Close)
 	me, err := user.Current()
 	if err != nil {
@@ -137,15 +139,21 @@ func (f *stateful) accept(o *mesos.Offer, ops ...*mesos.Offer_Operation) {
 	}})
 }
 
-func onVolume(id, script string, agent *mesos.AgentID, volume *mesos.Resource) *mesos.Offer_Operation {
+func onVolume(id, script string, agent *mesos.AgentID, volume *mesos.Resource, container ...*mesos.ContainerInfo) *mesos.Offer_Operation {
 	res, err := resources.Parse("cpus:0.5;mem:64", resources.AnyRole)
 	if err != nil {
 		panic(err) // a mistake in the test
 	}
-	return &mesos.Offer_Operation{Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: []*mesos.TaskInfo{{
+	task := &mesos.TaskInfo{
 		Name: &id, TaskId: &mesos.TaskID{Value: &id}, AgentId: agent, Command: &mesos.CommandInfo{Value: &script},
 		Resources: append(res.Proto(), proto.CloneOf(volume)),
-	}}}}
+	}
+	for _, c := range container {
+		task.Container = c
+	}
+	return &mesos.Offer_Operation{
+		Type: mesos.Offer_Operation_LAUNCH.Enum(), Launch: &mesos.Offer_Operation_Launch{TaskInfos: []*mesos.TaskInfo{task}},
+	}
 }
 
 // A task writes into a volume of its framework; agent and master are killed and come back; the task dies, and the next one on

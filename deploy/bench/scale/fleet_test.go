@@ -170,6 +170,7 @@ func (f *fleet) call(_ context.Context, call *nodeapi.Call) (*nodeapi.Reply, err
 		return nil, &nodeapi.StaleEpochError{Known: a.epoch}
 	}
 	a.epoch, a.leader = call.GetEpoch(), call.GetLeader()
+	since := a.told
 	reply := &nodeapi.Reply{}
 	switch c := call.GetCall().(type) {
 	case *nodeapi.Call_Launch:
@@ -178,9 +179,11 @@ func (f *fleet) call(_ context.Context, call *nodeapi.Call) (*nodeapi.Reply, err
 		a.acknowledge(c.Acknowledge)
 	case *nodeapi.Call_Describe:
 		f.describes.Add(1)
+		since = min(since, c.Describe.GetVersion()) // an answer may have been lost
 		reply.Description = a.describe()
 	}
-	reply.Delta = a.delta()
+	// What a report tells as well belongs into the answer all the same: it may arrive first.
+	a.told, reply.Delta = a.own.Snapshot(a.id).Version(), a.own.Delta(a.id, since)
 	return reply, nil
 }
 
@@ -351,6 +354,14 @@ func (f *fleet) settled() bool {
 		}
 	}
 	return true
+}
+
+// runs tells whether a task was launched, and what was told of it is acknowledged.
+func (a *node) runs(key taskKey) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.tasks[key]
+	return t != nil && !t.over && t.pending == nil
 }
 
 // any returns a task of an agent that runs.

@@ -95,7 +95,7 @@ func (s *scale) allocations() {
 		alloc = append(alloc, time.Duration(s.site.metric("allocator/mesos/allocation_run_ms")*1e6))
 		again := task(fmt.Sprintf("again-%d", i))
 		s.must(fw.call(accept(offers[0], never, again)))
-		eventually(s.t, "the task is launched again", func() bool { return int(s.fleet.tasks.Load()) == *agents**tasks })
+		eventually(s.t, "another task is launched in its place", func() bool { return a.runs(taskKey{fw.id, again.GetTaskId().GetValue()}) })
 	}
 	s.row("allocation after one agent's resources free up", alloc.String(), "")
 	s.row("end of a task until its resources are offered", freed.String(), "")
@@ -182,11 +182,7 @@ func (w *writer) round() (answered, launched time.Duration) {
 	// It ends once it runs for all that the framework knows.
 	a := s.fleet.byID[offer.GetAgentId().GetValue()]
 	key := taskKey{w.fw.id, id}
-	eventually(s.t, "the task is acknowledged", func() bool {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return a.tasks[key] != nil && a.tasks[key].pending == nil
-	})
+	eventually(s.t, "the task is acknowledged", func() bool { return a.runs(key) })
 	s.must(a.change(key, mesos.TaskState_TASK_FINISHED))
 	eventually(s.t, "the task is gone", func() bool {
 		a.mu.Lock()

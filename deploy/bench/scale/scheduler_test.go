@@ -31,7 +31,7 @@ type framework struct {
 	wg     sync.WaitGroup
 	// offers takes what is offered; it runs on the goroutine that reads the stream. nil holds offers.
 	offers  atomic.Pointer[func([]*mesos.Offer)]
-	offered atomic.Int64 // so far
+	offered atomic.Int64 // so far, and taken
 	updates atomic.Int64
 	closing atomic.Bool
 }
@@ -127,10 +127,10 @@ func (f *framework) read() {
 		switch event.GetType() {
 		case scheduler.Event_OFFERS:
 			offers := event.GetOffers().GetOffers()
-			f.offered.Add(int64(len(offers)))
 			if take := f.offers.Load(); take != nil {
 				(*take)(offers)
 			}
+			f.offered.Add(int64(len(offers)))
 		case scheduler.Event_UPDATE:
 			status := event.GetUpdate().GetStatus()
 			if len(status.GetUuid()) > 0 {
@@ -256,8 +256,11 @@ func populate(t testing.TB, f *fleet, frameworks []*framework, tasks int) {
 	eventually(t, "all tasks are launched", func() bool { return int(f.tasks.Load()) == tasks*len(f.agents) })
 	eventually(t, "all updates are acknowledged", f.settled)
 	for _, fw := range frameworks {
-		fw.calls <- fw.suppress()
 		fw.take(func(offers []*mesos.Offer) { fw.calls <- decline(offers, never) })
+		// Done on return: a REVIVE that follows must not be overtaken.
+		if err := fw.call(fw.suppress()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

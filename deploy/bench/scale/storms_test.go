@@ -75,8 +75,8 @@ func TestLoad(t *testing.T) {
 	fmt.Printf("\nloaded %s\n", text)
 }
 
-// start runs the second process, and returns what waits for its end.
-func (l load) start(t testing.TB) func() loaded {
+// start runs the second process, and returns what waits for its end, on any goroutine.
+func (l load) start(t testing.TB) func() (loaded, error) {
 	t.Helper()
 	text, err := json.Marshal(l)
 	if err != nil {
@@ -90,17 +90,15 @@ func (l load) start(t testing.TB) func() loaded {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return func() loaded {
-		t.Helper()
-		if err := cmd.Wait(); err != nil {
-			t.Fatalf("%v: %s", err, b.String())
+	return func() (out loaded, err error) {
+		if err = cmd.Wait(); err == nil {
+			_, text, _ := strings.Cut(b.String(), "\nloaded ")
+			err = json.NewDecoder(strings.NewReader(text)).Decode(&out)
 		}
-		var out loaded
-		_, text, _ := strings.Cut(b.String(), "\nloaded ")
-		if err := json.NewDecoder(strings.NewReader(text)).Decode(&out); err != nil {
-			t.Fatalf("%v: %s", err, b.String())
+		if err != nil {
+			err = fmt.Errorf("second process: %w: %s", err, b.String())
 		}
-		return out
+		return out, err
 	}
 }
 
@@ -229,7 +227,8 @@ func (s *scale) decliner() {
 		waited = append(waited, time.Since(asked))
 		time.Sleep(100 * time.Millisecond)
 	}
-	out := wait()
+	out, err := wait()
+	s.must(err)
 	took, cpu := time.Since(begun), spent()-before
 	s.must(fw.call(fw.suppress()))
 	s.row("one framework declines offers singly", fmt.Sprintf("%.0f declines/s, %.0f offers/s, master %.2f cores", float64(out.Calls)/took.Seconds(),
@@ -256,15 +255,21 @@ func (s *scale) crowd() {
 	w := s.writer()
 	alone, _ := w.rounds(100)
 	hits := s.site.metric("master/http_cache_hits")
-	done := make(chan loaded, 1)
+	var out loaded
+	var failed error
+	done := make(chan struct{})
 	wait := load{Addr: s.site.addr, Readers: readers}.start(s.t)
-	go func() { done <- wait() }()
+	go func() {
+		defer close(done)
+		out, failed = wait()
+	}()
 	var beside spread
 	for {
 		a, _ := w.round()
 		beside = append(beside, a)
 		select {
-		case out := <-done:
+		case <-done:
+			s.must(failed)
 			w.close()
 			s.row(fmt.Sprintf("/state read %d times at once", readers), fmt.Sprintf("%v, %.0f encodings", out.Reads,
 				float64(readers)-(s.site.metric("master/http_cache_hits")-hits)), "one encoding a version")
