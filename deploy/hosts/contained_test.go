@@ -306,8 +306,10 @@ func volumeInAContainer(t *testing.T, r *engineRig, kind string) {
 		Persistence: &mesos.Resource_DiskInfo_Persistence{Id: &id},
 		Volume:      &mesos.Volume{Mode: mesos.Volume_RW.Enum(), ContainerPath: proto.String("data")},
 	}
-	// The operator makes the volume, the framework uses it.
+	// The operator makes the volume, the framework uses it. The offer goes back: the disk of the volume before may become free
+	// only now, would do for this one, and a volume without the cpus and the memory of a kept offer is never offered.
 	offer := f.offer()
+	f.decline(offer)
 	operate(t, r, offer.GetAgentId(), "reserve_resources", "resources", disk)
 	operate(t, r, offer.GetAgentId(), "create_volumes", "volumes", volume)
 	offer = f.offer(volume)

@@ -92,11 +92,16 @@ func (f *stateful) until(what string, is func(*scheduler.Event) bool) *scheduler
 			return event
 		}
 		for _, o := range event.GetOffers().GetOffers() {
-			f.call(&scheduler.Call{Type: scheduler.Call_DECLINE.Enum(), Decline: &scheduler.Call_Decline{
-				OfferIds: []*mesos.OfferID{o.GetId()}, Filters: &mesos.Filters{RefuseSeconds: proto.Float64(0.5)},
-			}})
+			f.decline(o)
 		}
 	}
+}
+
+func (f *stateful) decline(o *mesos.Offer) {
+	f.t.Helper()
+	f.call(&scheduler.Call{Type: scheduler.Call_DECLINE.Enum(), Decline: &scheduler.Call_Decline{
+		OfferIds: []*mesos.OfferID{o.GetId()}, Filters: &mesos.Filters{RefuseSeconds: proto.Float64(0.5)},
+	}})
 }
 
 // offer waits for one that has all of something.
