@@ -91,9 +91,12 @@ func TestUnifiedCgroups(t *testing.T) {
 		}
 	}
 	run("go", "test", "-c", "-tags", "netgo,osusergo,seccomp", "-ldflags", "-s -w -extldflags=-static", "-o", root+"/libct.test", ".")
+	library := filepath.Join(t.TempDir(), "xstate.so")
+	run("gcc", "-O2", "-shared", "-fPIC", "-o", library, filepath.Join("testdata", "xstate.c"))
 	ctx, cancel := context.WithTimeout(t.Context(), 9*time.Minute)
 	defer cancel()
 	guest := exec.CommandContext(ctx, linux, "mem=1024M", "rootfstype=hostfs", "rootflags="+root, "rw", "init=/init", "con=null", "con0=fd:0,fd:1", "quiet")
+	guest.Env = append(os.Environ(), "LD_PRELOAD="+library)
 	guest.WaitDelay = 5 * time.Second
 	out, err := guest.CombinedOutput()
 	text := string(out)
