@@ -104,24 +104,13 @@ func (c *Containerizer) start(ctx context.Context, e *entry, sspec supervisor.Sp
 			return supervisor.Container{}, err
 		}
 	}
-	for {
-		var client *supervisor.Client
-		var k supervisor.Container
-		client, err = c.await(ctx)
-		if err == nil {
-			k, err = client.Start(ctx, sspec)
-		}
-		if err == nil {
-			return k, nil
-		}
-		if !errors.Is(err, supervisor.ErrDisconnected) || ctx.Err() != nil {
-			break
-		}
-		// The client may not have been taken off the books yet.
-		select {
-		case <-client.Done():
-		case <-ctx.Done():
-		}
+	var k supervisor.Container
+	err = c.ask(ctx, func(client *supervisor.Client) (err error) {
+		k, err = client.Start(ctx, sspec)
+		return err
+	})
+	if err == nil {
+		return k, nil
 	}
 	var refusal *supervisor.Error
 	if errors.As(err, &refusal) {

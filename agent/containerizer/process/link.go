@@ -313,6 +313,25 @@ func (c *Containerizer) pump() {
 	}
 }
 
+// ask has something asked of the supervisor, and of the next one where the connection ended before the answer: one without
+// work may end at any time, and is followed by another when there is some.
+func (c *Containerizer) ask(ctx context.Context, question func(*supervisor.Client) error) error {
+	for {
+		client, err := c.await(ctx)
+		if err != nil {
+			return err
+		}
+		if err = question(client); err == nil || !errors.Is(err, supervisor.ErrDisconnected) || ctx.Err() != nil {
+			return err
+		}
+		// The client may not have been taken off the books yet.
+		select {
+		case <-client.Done():
+		case <-ctx.Done():
+		}
+	}
+}
+
 // await returns the connection, as soon as there is one.
 func (c *Containerizer) await(ctx context.Context) (*supervisor.Client, error) {
 	if c.life == nil {

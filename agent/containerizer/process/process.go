@@ -255,14 +255,12 @@ func (c *Containerizer) Exits() <-chan containerizer.Exit { return c.exits }
 func (c *Containerizer) Check(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	client, err := c.await(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := client.Hello(ctx); err != nil {
-		return fmt.Errorf("supervisor does not answer: %w", err)
-	}
-	return nil
+	return c.ask(ctx, func(client *supervisor.Client) error {
+		if _, err := client.Hello(ctx); err != nil {
+			return fmt.Errorf("supervisor does not answer: %w", err)
+		}
+		return nil
+	})
 }
 
 // findCgroups sees what can be had, and says what can't.
