@@ -205,7 +205,7 @@ func (c *crew) restarts(tasks int) {
 	c.hire("", little, ids...)
 	before := c.lives(ids...)
 	agent := c.r.Agents[0]
-	var slowest time.Duration
+	var took []time.Duration
 	restart := func(gently bool) {
 		if gently {
 			agent.Terminate()
@@ -215,7 +215,7 @@ func (c *crew) restarts(tasks int) {
 		began := time.Now()
 		agent.run()
 		agent.Healthy(c.r.agentHealth[0])
-		slowest = max(slowest, time.Since(began))
+		took = append(took, time.Since(began))
 	}
 	restart(false)
 	c.hire("", little, "storm-first") // by then it is at rest
@@ -223,7 +223,14 @@ func (c *crew) restarts(tasks int) {
 	for i := range 10 {
 		restart(i%2 == 1)
 	}
-	within(c.t, "the slowest of eleven starts was ready", slowest, 1500*time.Millisecond)
+	slices.Sort(took)
+	bar := 1500 * time.Millisecond
+	within(c.t, "half of eleven starts were ready", took[len(took)/2], bar)
+	if slowest := took[len(took)-1]; *fullRows {
+		within(c.t, "the slowest was", slowest, bar)
+	} else {
+		c.t.Logf("the slowest was after %v", slowest) // it may have met a moment of the tests beside
+	}
 	c.hire("", little, "storm-last")
 	c.dismiss("storm-last")
 	c.unharmed(before)
@@ -515,7 +522,11 @@ func (c *crew) stubborn() {
 	if took < grace {
 		c.t.Errorf("it was ended after %v, want %v at least", took, grace)
 	}
-	within(c.t, fmt.Sprintf("%d processes that ignore SIGTERM are dead beyond their %v", len(all), grace), took-grace, 500*time.Millisecond)
+	bar := 2 * time.Second // beside other tests
+	if *fullRows {
+		bar = 500 * time.Millisecond
+	}
+	within(c.t, fmt.Sprintf("%d processes that ignore SIGTERM are dead beyond their %v", len(all), grace), took-grace, bar)
 }
 
 // W9: of many kills the first hangs, and the others are done within 30 seconds.

@@ -181,6 +181,8 @@ func schedulerOfOthers(t *testing.T, c library) {
 	r.MasterProcess.run()
 	r.MasterProcess.Healthy(r.masterHealth)
 	second.want(`^subscribed ` + regexp.QuoteMeta(id) + `$`)
+	// Who asks for all is told of those that the master has heard of by then.
+	r.frameworkHas(id, map[string]string{"b": "TASK_RUNNING", "c": "TASK_RUNNING", "d": "TASK_RUNNING"})
 	second.say("reconcile")
 	for _, task := range []string{"b", "c", "d"} {
 		second.want(`^update ` + task + ` TASK_RUNNING REASON_RECONCILIATION -$`)

@@ -319,3 +319,20 @@ func (c *Cluster) AllAnswer(name string, n int) {
 		return nil
 	})
 }
+
+// framework waits until Marathon knows the id of its framework.
+func (c *Cluster) framework() string {
+	c.t.Helper()
+	var info struct{ FrameworkID string }
+	Eventually(c.t, time.Minute, "the framework has an id", func() error {
+		_, body, err := c.request("GET", c.Marathon+"/v2/info", "")
+		if err == nil {
+			err = json.Unmarshal([]byte(body), &info)
+		}
+		if err == nil && info.FrameworkID == "" {
+			err = errors.New(body)
+		}
+		return err
+	})
+	return info.FrameworkID
+}

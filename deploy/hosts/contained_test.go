@@ -80,7 +80,7 @@ func imaged() *mesos.ContainerInfo {
 // What frameworks ask of containers that Marathon's apps do not: groups in a network of their own, executors of others, and
 // persistent volumes.
 func TestContainersOfFrameworks(t *testing.T) {
-	r := newEngineRig(t)
+	r := newEngineRig(t, patientWithExecutors)
 	t.Run("group in a network of its own", func(t *testing.T) { groupInANetwork(t, r) })
 	for _, kind := range []string{"mesos", "mesos in a network", "docker", "docker on its bridge"} {
 		t.Run("executor of others: "+kind, func(t *testing.T) { executorInAContainer(t, r, kind) })

@@ -81,6 +81,7 @@ func (c *council) settle() {
 	c.Answers(c.Running("/probe", app.Instances))
 	c.before = c.pids()
 	leader := c.Leader(leads)
+	Eventually(c.t, leads, "all masters see the agents as these see themselves", c.followed)
 	Eventually(c.t, leads, "the leader knows all", func() error {
 		s, err := c.State(leader)
 		if err == nil {
@@ -91,6 +92,30 @@ func (c *council) settle() {
 		}
 		return err
 	})
+}
+
+// followed tells which master, as the next leader, would not know all yet.
+func (c *council) followed() error {
+	for _, a := range c.Agents {
+		own, err := a.Members()
+		if err != nil {
+			return err
+		}
+		for _, m := range c.Masters.Masters {
+			answer, err := c.Ask(m, "GET", "/mesh/members", "")
+			if err != nil {
+				return err
+			}
+			view, err := members(answer.Body)
+			if err != nil {
+				return err
+			}
+			if view[a.ID] != own[a.ID] {
+				return fmt.Errorf("%s sees %+v, %s sees %+v", m.name, view[a.ID], a.name, own[a.ID])
+			}
+		}
+	}
+	return nil
 }
 
 // in is the council for a part of the test, which has to find it whole.

@@ -296,7 +296,8 @@ func TestFaultsOutputWithoutEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Running("/loud", 1)
-	var most int64
+	const bound = 24 << 20 // all four files, and what is written in a moment
+	var most, looks, over int64
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-time.After(100 * time.Millisecond) {
 		found, err := filepath.Glob(filepath.Join(d.dir, "slaves", "*", "frameworks", "*", "executors", "loud.*", "runs", "*", "stdout*"))
 		if err != nil {
@@ -309,9 +310,14 @@ func TestFaultsOutputWithoutEnd(t *testing.T) {
 			}
 		}
 		most = max(most, size)
+		looks++
+		if size > bound {
+			over++
+		}
 	}
-	t.Logf("the output had %d bytes at most", most)
-	if most < 3<<20 || most > 24<<20 {
+	t.Logf("the output had %d bytes at most, more than %d at %d of %d looks", most, bound, over, looks)
+	// The agent alone cuts it: where it stands still for half a second, which it may beside other tests, there is more for a moment.
+	if most < 3<<20 || most > 96<<20 || over > looks/10 || *fullRows && over > 0 {
 		t.Errorf("the output had %d bytes at most, want all four files and not much more", most)
 	}
 	unharmed(t, before)

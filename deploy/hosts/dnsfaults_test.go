@@ -51,7 +51,7 @@ func portsOf(tasks []Task) []string {
 // out by themselves is in the answers as soon as ever: a task that dies, one that falls ill and gets well, a node that dies and comes back.
 func TestDNSWithoutMasters(t *testing.T) {
 	r := size(t, row{hosts: 4, lasts: 5 * time.Second}, row{hosts: 12, lasts: time.Hour})
-	m := NewMasters(t, 3, r.hosts, 4*time.Second)
+	m := NewMasters(t, 3, r.hosts, 8*time.Second) // not to be lost to a busy machine
 	m.ZooKeeper.Start()
 	for range 3 {
 		m.StartMaster()
@@ -60,7 +60,6 @@ func TestDNSWithoutMasters(t *testing.T) {
 		m.StartAgent()
 	}
 	m.StartMarathon()
-	leader := m.Leader(leads)
 	for _, a := range m.Agents {
 		a.Ready()
 	}
@@ -71,6 +70,7 @@ func TestDNSWithoutMasters(t *testing.T) {
 	m.ProbeApp("/checked", 2, fmt.Sprintf(`{"healthChecks":[{"protocol":"COMMAND","delaySeconds":0,"command":{"value":"test ! -e %s/$MESOS_TASK_ID"},
 		"intervalSeconds":1,"timeoutSeconds":5,"gracePeriodSeconds":0,"maxConsecutiveFailures":0}]}`, hospital))
 	plain, checked := m.Running("/plain", 2*r.hosts), m.Running("/checked", 2)
+	leader := m.Leader(leads)
 	ask := map[*Agent]*asker{}
 	for _, a := range m.Agents {
 		ask[a] = a.Host.asker(a.Host.at(53))

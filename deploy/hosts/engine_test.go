@@ -256,7 +256,7 @@ func TestDockerAndLibcontainerSideBySide(t *testing.T) {
 func TestLimitsOfDockerAndLibcontainer(t *testing.T) {
 	r := newEngineRig(t, "--cgroups-enable-cfs")
 	for kind := range kinds {
-		r.create("/oom-"+kind, kind, "sleep 0.5; exec tail /dev/zero", `,"backoffSeconds":3600`)
+		r.create("/oom-"+kind, kind, "sleep 3; exec tail /dev/zero", `,"backoffSeconds":3600`)
 		r.create("/code-"+kind, kind, "sleep 0.5; exit 7", `,"backoffSeconds":3600`)
 		r.create("/busy-"+kind, kind, "while :; do :; done", "")
 	}

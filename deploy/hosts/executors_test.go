@@ -337,9 +337,13 @@ func executorProcess(t testing.TB, dir, command string) int {
 	return found
 }
 
+// patientWithExecutors is for the agent of executors that outlive it: of the two seconds that they have otherwise to come back,
+// mesos-go's waits for up to one and a half between two attempts.
+const patientWithExecutors = "--executor-reregistration-timeout=10secs"
+
 func TestExecutorOfMesosGo(t *testing.T) {
 	binary := mesosGoExecutor(t)
-	r := Separate(t, 1)
+	r := SeparateIn(t, []string{workDir(t)}, patientWithExecutors)
 	e := r.employer(true)
 	executor := custom(t, "example", "exec "+binary)
 	e.launch(executor, "", "first")
@@ -402,7 +406,7 @@ func TestExecutorInPython(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Separate(t, 1)
+	r := SeparateIn(t, []string{workDir(t)}, patientWithExecutors)
 	e := r.employer(true)
 	executor := custom(t, "py", "exec "+python+" "+script)
 	e.launch(executor, "", "a", "b", "c")

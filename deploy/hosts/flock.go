@@ -157,15 +157,20 @@ func (a *Agent) Members() (map[string]Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	return members(body)
+}
+
+// members reads a view of the mesh.
+func members(body string) (map[string]Member, error) {
 	var list []Member
 	if err := json.Unmarshal([]byte(body), &list); err != nil {
 		return nil, err
 	}
-	members := map[string]Member{}
+	byName := map[string]Member{}
 	for _, m := range list {
-		members[m.Name] = m
+		byName[m.Name] = m
 	}
-	return members, nil
+	return byName, nil
 }
 
 // Record is what the agent holds of a node's record: keys with their versions and values.

@@ -44,7 +44,7 @@ func TestCloneOfALivingAgentEnds(t *testing.T) {
 	began := time.Now()
 	var second *Agent
 	same := func(by *Agent, view map[string]Member) error {
-		if is := view[first.ID]; is.State != "alive" || is.Address != was.Address || is.Generation != was.Generation || is.Tasks != 2 {
+		if is := view[first.ID]; is.State != "alive" && is.State != "suspect" || is.Address != was.Address || is.Generation != was.Generation || is.Tasks != 2 {
 			return fmt.Errorf("to %s the first one is %+v, was %+v", by.name, is, was)
 		}
 		return nil
@@ -53,8 +53,8 @@ func TestCloneOfALivingAgentEnds(t *testing.T) {
 		second = spare.Host.Agent(clone, "--cluster-key-file", first.args[4])
 		select {
 		case <-second.done:
-		case <-time.After(15 * time.Second):
-			t.Fatal("the second one is still there after 15 s")
+		case <-time.After(time.Minute):
+			t.Fatal("the second one is still there after a minute")
 		}
 		within(t, "the second one ended", time.Since(began), 5*time.Second)
 		<-time.After(5 * time.Second)

@@ -38,14 +38,15 @@ func NewMarathons(t testing.TB, agents int, session time.Duration) *Marathons {
 		m.Agents = append(m.Agents, h.Agent(workDir(t), "--cluster-key-file", m.key, "--hostname", h.Addr, "--join", last.Addr,
 			"--resources=cpus:8;mem:8192;disk:10000;ports:[31000-32000]"))
 	}
+	m.Marathon, m.Master = "http://"+m.Network.Hosts[0].at(8080), "http://"+last.at(5050)
 	for i := range 3 {
 		h := m.Network.Hosts[i]
 		one := &Instance{Host: h, Address: h.at(8080), URL: "http://" + h.at(8080)}
 		one.Process = h.Start(one.URL+"/health", fmt.Sprint("marathon ", i), "marathon", "--work-dir", t.TempDir(), "--hostname", h.Addr,
 			"--master", last.at(5050), "--backup-location", m.Backups, "--zk", m.ZooKeeper.URL("/marathon"), "--zk_session_timeout", fmt.Sprint(session.Milliseconds()))
 		m.All = append(m.All, one)
+		m.framework() // those that come later remember it from their first look at the store
 	}
-	m.Marathon, m.Master = m.All[0].URL, "http://"+last.at(5050)
 	for _, a := range m.Agents {
 		a.Ready()
 	}

@@ -160,22 +160,6 @@ func (m *Marathons) deploys(id string) bool {
 	return slices.ContainsFunc(all, func(one struct{ ID string }) bool { return one.ID == id })
 }
 
-func (c *Cluster) framework() string {
-	c.t.Helper()
-	var info struct{ FrameworkID string }
-	Eventually(c.t, time.Minute, "the framework has an id", func() error {
-		_, body, err := c.request("GET", c.Marathon+"/v2/info", "")
-		if err == nil {
-			err = json.Unmarshal([]byte(body), &info)
-		}
-		if err == nil && info.FrameworkID == "" {
-			err = errors.New(body)
-		}
-		return err
-	})
-	return info.FrameworkID
-}
-
 // passedOn checks that a follower passes requests on, and sends to the leader who wants to hear events.
 func (m *Marathons) passedOn(follower, leader *Instance) {
 	m.t.Helper()

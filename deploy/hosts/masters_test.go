@@ -199,10 +199,14 @@ func (c *council) quorumLost(lasts time.Duration) {
 	}
 	for _, m := range c.Masters.Masters {
 		for _, path := range []string{"/api/v1/scheduler", "/api/v1", "/teardown"} {
-			a, err := c.Ask(m, "POST", path, `{"type":"TEARDOWN"}`)
-			if err != nil || a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" {
-				c.t.Errorf("%s answers a POST to %s with %d %q, %v; want 503 with Retry-After", m.name, path, a.Status, a.Body, err)
-			}
+			// A follower hears in the mesh that the leader is none any more.
+			Eventually(c.t, 10*time.Second, "it is refused for the time being", func() error {
+				a, err := c.Ask(m, "POST", path, `{"type":"TEARDOWN"}`)
+				if err != nil || a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" {
+					return fmt.Errorf("%s answers a POST to %s with %d %q, %v; want 503 with Retry-After", m.name, path, a.Status, a.Body, err)
+				}
+				return nil
+			})
 		}
 		if a, err := c.Ask(m, "GET", "/health", ""); err != nil || a.Status != http.StatusOK {
 			c.t.Errorf("%s answers /health with %d, %v", m.name, a.Status, err)

@@ -91,7 +91,7 @@ func TestLostMeshStateIsOutbid(t *testing.T) {
 			Agree(t, 20*time.Second, f.Agents...)
 			odd := f.Agents[2]
 			c.ProbeApp("/gone", 2, onlyOn(odd))
-			c.ProbeApp("/stays", 2, onlyOn(odd))
+			c.ProbeApp("/stays", 2, onlyOn(odd), notReplaced)
 			c.Running("/gone", 2)
 			Eventually(t, 10*time.Second, "every DNS server names the app", func() error {
 				for _, a := range f.Agents {

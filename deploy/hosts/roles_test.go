@@ -36,6 +36,7 @@ func TestThreeAgentsThatKnowOneSeedShareTheTasks(t *testing.T) {
 	r.AllAnswer("probe", 9)
 
 	// Small ones would all fit on one agent, and are dealt all the same.
+	r.Has(3)
 	r.ProbeApp("/spread", 6)
 	hosts = map[string]int{}
 	for _, task := range r.Running("/spread", 6) {

@@ -138,11 +138,11 @@ func (e *Ensemble) start() error {
 	return e.wait()
 }
 
-// freePort returns a port that nobody listens on. It is below those that the kernel gives to outgoing connections: a server
-// must find its port free again when it is restarted.
+// freePort returns a port that nobody listens on. It is below those that the kernel gives to outgoing connections, and those of
+// tasks: a server must find its port free again when it is restarted.
 func freePort(address string) int {
 	for {
-		port := 15000 + rand.IntN(17000)
+		port := 15000 + rand.IntN(5000)
 		l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
 		if err == nil {
 			l.Close()

@@ -318,6 +318,7 @@ def main():
     raw = Stream(raw=True, event_types=["app_terminated_event"])
     # A filtered stream is not greeted: what comes is asked for until it comes.
     eventually("the filtered streams are open", lambda: c.scale_app("/tour/third", instances=len(some.seen) % 2, force=True) and not some.events.empty())
+    eventually("so is the other", lambda: c.create_app("/gone", sleeper("/gone", instances=0)) and c.delete_app("/gone", force=True) and not raw.events.empty())
     check(isinstance(some.events.queue[0], (MarathonDeploymentSuccess, MarathonStatusUpdateEvent)), "filtered")
     c.delete_group("/tour", force=True)
     eventually("it tells of the end of an app", lambda: not raw.events.empty())
