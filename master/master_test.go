@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,6 +34,7 @@ const (
 // bubble runs a story in virtual time.
 func bubble(t *testing.T, story func(t *testing.T)) {
 	t.Helper()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // with more, the race detector breaks down now and then in a bubble's timers (golang.org/issue/78156)
 	synctest.Test(t, story)
 }
 

@@ -110,7 +110,11 @@ func TestWatch(t *testing.T) {
 			if err := s.Master.Teardown(t.Context(), f.id); err != nil {
 				t.Fatal(err)
 			}
-			if got := l.next(operator.Event_TASK_UPDATED).GetTaskUpdated(); got.GetState() != mesos.TaskState_TASK_KILLED {
+			got := l.next(operator.Event_TASK_UPDATED).GetTaskUpdated()
+			if got.GetState() == mesos.TaskState_TASK_RUNNING { // told again by the agent's report, where that came late
+				got = l.next(operator.Event_TASK_UPDATED).GetTaskUpdated()
+			}
+			if got.GetState() != mesos.TaskState_TASK_KILLED {
 				t.Errorf("update: %s", prototext.Format(got))
 			}
 			if got := l.next(operator.Event_FRAMEWORK_REMOVED).GetFrameworkRemoved(); got.GetFrameworkInfo().GetId().GetValue() != f.id {

@@ -287,15 +287,22 @@ func (s *scale) failover() {
 	var wishes []wish
 	var once sync.Once
 	var mu sync.Mutex
-	held := make([][]*mesos.Offer, len(s.fws))
+	held := make([][]*mesos.Offer, len(s.fws)) // what comes until declines is set; guarded by mu, as that is
+	declines := false
 	first := make(chan time.Time, 1)
 	for i, fw := range s.fws {
 		fw.closing.Store(true)
-		wishes = append(wishes, wish{name: fw.name, id: fw.id, take: func(_ *framework, offers []*mesos.Offer) {
+		wishes = append(wishes, wish{name: fw.name, id: fw.id, take: func(fw *framework, offers []*mesos.Offer) {
 			once.Do(func() { first <- time.Now() })
 			mu.Lock()
-			defer mu.Unlock()
-			held[i] = append(held[i], offers...)
+			keeps := !declines
+			if keeps {
+				held[i] = append(held[i], offers...)
+			}
+			mu.Unlock()
+			if !keeps {
+				fw.calls <- decline(offers, never)
+			}
 		}})
 	}
 	s.site.stop()
@@ -327,12 +334,12 @@ func (s *scale) failover() {
 	})
 	s.row("longest allocation meanwhile", fmt.Sprintf("%.1f ms", s.site.metric("allocator/mesos/allocation_run_ms/max")), "1.1 s a cycle (Mesos)")
 	s.memory("of the next leader")
+	mu.Lock()
+	declines = true
+	mu.Unlock()
 	for i, fw := range s.fws {
-		fw.take(func(offers []*mesos.Offer) { fw.calls <- decline(offers, never) })
 		s.must(fw.call(fw.suppress()))
-		mu.Lock()
 		fw.calls <- decline(held[i], never)
-		mu.Unlock()
 	}
 	s.unoffered()
 }

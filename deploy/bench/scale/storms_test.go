@@ -209,13 +209,16 @@ func (s *scale) decliner() {
 		rate, span = 1000, time.Second
 	}
 	fw := s.fws[0]
-	arrived := make(chan struct{}, 1)
+	arrived := make(chan time.Time, 1)
 	fw.take(func(offers []*mesos.Offer) {
+		at := time.Now()
+		if err := fw.call(decline(offers, never)); err != nil { // now: where a REVIVE overtook it, nothing would be offered any more
+			s.t.Error(err)
+		}
 		select {
-		case arrived <- struct{}{}:
+		case arrived <- at:
 		default:
 		}
-		fw.calls <- decline(offers, never)
 	})
 	before, begun := spent(), time.Now()
 	wait := load{Addr: s.site.addr, Decline: rate, Span: span}.start(s.t)
@@ -223,8 +226,7 @@ func (s *scale) decliner() {
 	for time.Since(begun) < span {
 		asked := time.Now()
 		s.must(fw.call(fw.revive()))
-		<-arrived
-		waited = append(waited, time.Since(asked))
+		waited = append(waited, (<-arrived).Sub(asked))
 		time.Sleep(100 * time.Millisecond)
 	}
 	out, err := wait()

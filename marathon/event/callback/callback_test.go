@@ -289,7 +289,8 @@ func TestGoroutinesAreBounded(t *testing.T) {
 		bus.Publish(event.Frame{Type: "x", Data: []byte("{}")})
 		begun := time.Now()
 		eventually("the event is there", func() bool { most = max(most, runtime.NumGoroutine()-before); return count() == n })
-		if took := time.Since(begun); took > 2*time.Second {
+		// Behind the holes it would come after half a minute, or after their timeout of 10 s.
+		if took := time.Since(begun); took > 8*time.Second {
 			t.Errorf("event %d took %s", n, took)
 		}
 	}

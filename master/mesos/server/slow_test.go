@@ -2,9 +2,11 @@ package server_test
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 
 // Whoever does not finish its headers loses the connection soon; a body may take longer.
 func TestSlowHeaders(t *testing.T) {
-	app := server.NewApp(server.Options{HeaderTimeout: 200 * time.Millisecond})
+	app := server.NewApp(server.Options{HeaderTimeout: 2 * time.Second})
 	app.Post("/echo", echo)
 	addr, _ := start(t, app)
 	dial := func(head string) net.Conn {
@@ -36,7 +38,8 @@ func TestSlowHeaders(t *testing.T) {
 		slow = append(slow, dial("POST /echo HTTP/1.1\r\nHost: h\r\nX-Slow: "))
 	}
 	for _, conn := range slow {
-		if _, err := io.Copy(io.Discard, conn); err != nil {
+		// It may also be reset, where what it sent came too late to be read.
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("the connection stays: %v", err)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -155,7 +156,9 @@ func TestStreamOfClientThatDoesNotRead(t *testing.T) {
 		case events <- large:
 			continue
 		case err := <-ended:
-			if ne, ok := errors.AsType[net.Error](err); !ok || !ne.Timeout() {
+			// The kernel gives it up after the same time, and whoever reads of the connection may be told of it first.
+			ne, ok := errors.AsType[net.Error](err)
+			if !(ok && ne.Timeout()) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("stream ended by %v, want a timeout", err)
 			}
 		case <-time.After(patience):
