@@ -75,8 +75,9 @@ type nested struct {
 
 	pid     int
 	started time.Time
-	// exit is set once it has ended.
-	exit *containerizer.Exit
+	// exit is set once it has ended; released is closed once nothing needs its sandbox any more, and nil where that is so already.
+	exit     *containerizer.Exit
+	released chan struct{}
 	// starting is set while a worker starts it; early is an exit that came before the result; ending while a worker destroys it;
 	// orphaned once that which it was nested in has ended.
 	starting, ending, orphaned bool
@@ -389,6 +390,7 @@ func (a *Agent) RemoveContainer(ctx context.Context, id *mesos.ContainerID) erro
 		return err
 	}
 	var refused error
+	var released chan struct{}
 	dir := ""
 	if err := a.do(ctx, func() {
 		n := a.nested[name]
@@ -398,7 +400,7 @@ func (a *Agent) RemoveContainer(ctx context.Context, id *mesos.ContainerID) erro
 		case n != nil:
 			a.forgetNested(n)
 			if n.session == nil {
-				dir = n.sandbox
+				dir, released = n.sandbox, n.released
 			}
 		case a.containers[name] != nil:
 			refused = refusef("container '%s' is a task's", name)
@@ -408,6 +410,15 @@ func (a *Agent) RemoveContainer(ctx context.Context, id *mesos.ContainerID) erro
 	}
 	if dir == "" {
 		return nil
+	}
+	if released != nil { // who waited for its end was told of it first
+		select {
+		case <-released:
+		case <-a.done:
+			return ErrStopped
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return a.collector.Forget(dir)
 }

@@ -30,6 +30,8 @@ func (a *Agent) endedNested(n *nested, exit containerizer.Exit) {
 	a.endNested(n.name)
 	if n.session == nil {
 		a.unbound(n.name, n.sandbox)
+		released := make(chan struct{})
+		n.released = released
 		a.control.run(func() {
 			ctx, cancel := a.workContext(controlTimeout)
 			defer cancel()
@@ -37,6 +39,7 @@ func (a *Agent) endedNested(n *nested, exit containerizer.Exit) {
 				a.cfg.Log.Warn("cannot end what a container has left behind", "container_id", n.name, "err", err)
 			}
 			a.collector.Release(n.sandbox, n.name)
+			close(released)
 			a.post(func() {
 				if a.nested[n.name] == n {
 					a.saveNested(n)
