@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -64,7 +65,7 @@ func TestInTheNamespaceOfTheTask(t *testing.T) {
 			http.Redirect(w, r, "http://localhost:"+strings.Split(r.Host, ":")[1]+"/", http.StatusFound)
 		}
 	})
-	four, six := listen(t, ns, "127.0.0.1:0", handler), listen(t, ns, "[::1]:0", handler)
+	four, six := listen(t, ns, fmt.Sprint("127.0.0.1:", testenv.UnusedPort(t)), handler), listen(t, ns, "[::1]:0", handler)
 	p := &Prober{Namespace: ns}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -91,7 +92,7 @@ func TestInTheNamespaceOfTheTask(t *testing.T) {
 
 // TestAddressWhereTheNamespaceIsOutOfReach asks the task by its address: an agent without root, an engine elsewhere.
 func TestAddressWhereTheNamespaceIsOutOfReach(t *testing.T) {
-	port := listen(t, "", "127.0.0.2:0", http.NotFoundHandler())
+	port := listen(t, "", fmt.Sprint("127.0.0.2:", testenv.UnusedPort(t)), http.NotFoundHandler())
 	p := &Prober{Namespace: "/proc/0/ns/net", Address: "127.0.0.2"}
 	if r := p.Probe(t.Context(), Spec{Kind: TCP, Port: port}); !r.Healthy {
 		t.Errorf("got %+v", r)

@@ -32,6 +32,14 @@ func alive(pid int) bool {
 // counting writes numbered lines, one each 10 ms, to both outputs.
 const counting = `i=0; while :; do i=$((i+1)); echo "out $i"; echo "err $i" >&2; usleep 10000; done`
 
+// countingWithPauses does the same, and pauses while there is a file "hold" in the sandbox: then "held" has the last number.
+const countingWithPauses = `cd /mnt/mesos/sandbox; i=0
+while :; do
+	i=$((i+1)); echo "out $i"; echo "err $i" >&2
+	while [ -e hold ]; do echo $i >held.new; mv held.new held; usleep 10000; done
+	usleep 10000
+done`
+
 // inSequence checks that a file has the lines 1, 2, 3 ... of an output, none missing and none twice, and returns how many.
 func inSequence(t testing.TB, file, prefix string) int {
 	t.Helper()
@@ -47,11 +55,25 @@ func inSequence(t testing.TB, file, prefix string) int {
 func TestFaultsEngineRestartsAndContainersLive(t *testing.T) { // K1
 	n := newNode(t, dockertest.Options{LiveRestore: true})
 	l := n.begin()
-	k := l.launch(n.run("k1", counting))
+	spec := n.run("k1", countingWithPauses)
+	k := l.launch(spec)
 	mortal := l.launch(n.run("mortal", "sleep 1000"))
 	for _, end := range []func(){n.engine.Stop, n.engine.Kill} {
 		before := inSequenceSoon(t, n, "k1")
+		// What the engine has read and not written goes with it: nothing is on its way when it ends.
+		hold, held := filepath.Join(spec.Dir, "hold"), filepath.Join(spec.Dir, "held")
+		if err := os.WriteFile(hold, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		containerizertest.WaitFor(t, time.Minute, "all output of before", func() bool {
+			last, err := os.ReadFile(held)
+			want := " " + string(last)
+			return err == nil && strings.HasSuffix(read(t, spec.Stdout), want) && strings.HasSuffix(read(t, spec.Stderr), want)
+		})
 		end()
+		if err := errors.Join(os.Remove(hold), os.Remove(held)); err != nil {
+			t.Fatal(err)
+		}
 		if !alive(k.PID) {
 			t.Fatal("the container ended with the engine")
 		}

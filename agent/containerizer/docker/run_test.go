@@ -33,6 +33,16 @@ func TestRun(t *testing.T) {
 	n := newNode(t, dockertest.Options{Bridge: true})
 	l := n.begin()
 
+	// Only of what it has seen running it knows more than the engine says.
+	const watched = "until [ -e /mnt/mesos/sandbox/seen ]; do usleep 10000; done; "
+	seen := func(spec containerizer.Spec) {
+		t.Helper()
+		l.launch(spec)
+		if err := os.WriteFile(filepath.Join(spec.Dir, "seen"), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+
 	t.Run("exits are those of the process", func(t *testing.T) {
 		for i, tt := range []struct {
 			script string
@@ -45,12 +55,7 @@ func TestRun(t *testing.T) {
 			{"exit 255", 255 << 8},
 		} {
 			id := fmt.Sprint("exit", i)
-			// Only of what it has seen running it knows more than the engine says.
-			spec := n.run(id, "until [ -e /mnt/mesos/sandbox/seen ]; do usleep 10000; done; "+tt.script)
-			l.launch(spec)
-			if err := os.WriteFile(filepath.Join(spec.Dir, "seen"), nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
+			seen(n.run(id, watched+tt.script))
 			if e := l.exits.Await(id, time.Minute); !e.Known || e.Status != tt.status || e.OOM {
 				t.Errorf("%s: got %+v, want status %#x", tt.script, e, tt.status)
 			}
@@ -58,23 +63,30 @@ func TestRun(t *testing.T) {
 	})
 
 	t.Run("memory", func(t *testing.T) {
-		spec := ownPIDs(n.run("oom", "sleep 0.2; exec tail /dev/zero"))
+		spec := ownPIDs(n.run("oom", watched+"exec tail /dev/zero"))
 		spec.Limits.MemBytes = 48 << 20
-		l.launch(spec)
+		seen(spec)
 		if e := l.exits.Await("oom", time.Minute); !e.Known || !e.OOM || e.MemLimit != 48<<20 || e.Status != 9 {
 			t.Errorf("got %+v", e)
 		}
-		// At once: nobody had time to watch.
-		spec = ownPIDs(n.run("oom-fast", "exec tail /dev/zero"))
-		spec.Limits.MemBytes = 32 << 20
-		l.launch(spec)
-		if e := l.exits.Await("oom-fast", time.Minute); !e.Known || !e.OOM {
-			t.Errorf("got %+v", e)
+		// At once: nobody had time to watch, and the engine, which misses it now and then, is all there is to ask.
+		for try := 1; ; try++ {
+			id := fmt.Sprint("oom-fast-", try)
+			spec = ownPIDs(n.run(id, "exec tail /dev/zero"))
+			spec.Limits.MemBytes = 32 << 20
+			l.launch(spec)
+			e := l.exits.Await(id, time.Minute)
+			if !e.Known || !e.OOM && (e.Status != 9 || try == 5) {
+				t.Errorf("got %+v", e)
+			}
+			if e.OOM || try == 5 {
+				break
+			}
 		}
 		// A child that is killed is not the task, unless the kernel goes on to the first process.
-		spec = ownPIDs(n.run("oom-child", "sleep 0.2; tail /dev/zero; exit 3"))
+		spec = ownPIDs(n.run("oom-child", watched+"tail /dev/zero; exit 3"))
 		spec.Limits.MemBytes = 32 << 20
-		l.launch(spec)
+		seen(spec)
 		if e := l.exits.Await("oom-child", time.Minute); !e.Known || e.OOM != (e.Status == 9) || e.Status != 3<<8 && e.Status != 9 {
 			t.Errorf("got %+v", e)
 		}

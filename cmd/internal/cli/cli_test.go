@@ -12,8 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
+
+	"starling/agent/testenv"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -175,23 +176,10 @@ func TestWrongCommandsAreExplained(t *testing.T) {
 	}
 }
 
-// unusedAddress is one at which nobody listens, and nobody else can for as long as the test goes on: its port is taken.
+// unusedAddress is one at which nobody listens.
 func unusedAddress(t *testing.T) string {
 	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = syscall.Close(fd) })
-	syscall.CloseOnExec(fd)
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	at, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprint("127.0.0.1:", at.(*syscall.SockaddrInet4).Port)
+	return fmt.Sprint("127.0.0.1:", testenv.UnusedPort(t))
 }
 
 func TestTheNodeToAskIsChosen(t *testing.T) {

@@ -476,12 +476,11 @@ func TestAnEnsembleLosesItsLeaderWhileDocumentsAreWritten(t *testing.T) {
 	e := zktest.Start(t, zktest.Options{Servers: 3})
 	one, two := New(open(t, e.Hosts(), "", "/mesos")), New(open(t, e.Hosts(), "", "/mesos"))
 	for i := range 3 {
-		if leader := e.Leader(); leader != nil {
-			leader.Kill()
-			write(t, one, put(fmt.Sprint(i), strings.Repeat("x", 2000)))
-			leader.Start()
-			leader.Wait()
-		}
+		leader := e.AwaitLeader()
+		leader.Kill()
+		write(t, one, put(fmt.Sprint(i), strings.Repeat("x", 2000)))
+		leader.Start()
+		leader.Wait()
 		want(t, two, fmt.Sprint(i), strings.Repeat("x", 2000))
 	}
 }

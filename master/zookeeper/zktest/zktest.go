@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -196,6 +197,19 @@ func (e *Ensemble) Leader() *Server {
 		}
 	}
 	return nil
+}
+
+// AwaitLeader waits until a server leads the ensemble that is none of some.
+func (e *Ensemble) AwaitLeader(but ...*Server) *Server {
+	e.t.Helper()
+	for deadline := time.Now().Add(Patience); ; <-time.After(50 * time.Millisecond) {
+		if leader := e.Leader(); leader != nil && !slices.Contains(but, leader) {
+			return leader
+		}
+		if time.Now().After(deadline) {
+			e.t.Fatal("no server of ZooKeeper leads")
+		}
+	}
 }
 
 // Kill kills all servers, as kill -9 does.

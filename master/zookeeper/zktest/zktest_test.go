@@ -53,20 +53,9 @@ func TestAnEnsembleElectsAnotherLeader(t *testing.T) {
 	if n := strings.Count(e.Hosts(), ","); n != 2 {
 		t.Errorf("want 3 hosts, got %q", e.Hosts())
 	}
-	first := e.Leader()
-	if first == nil {
-		t.Fatal("nobody leads")
-	}
+	first := e.AwaitLeader()
 	first.Pause()
-	deadline := time.Now().Add(Patience)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for next := e.Leader(); next == nil || next == first; next = e.Leader() {
-		<-tick.C
-		if time.Now().After(deadline) {
-			t.Fatal("nobody leads after the leader was frozen")
-		}
-	}
+	e.AwaitLeader(first)
 	first.Resume()
 	first.Restart()
 	if mode := first.Mode(); mode != "follower" {
@@ -78,9 +67,7 @@ func TestAnEnsembleElectsAnotherLeader(t *testing.T) {
 	}
 	e.Wipe()
 	e.Start()
-	if e.Leader() == nil {
-		t.Error("nobody leads")
-	}
+	e.AwaitLeader()
 }
 
 func TestASessionIsEndedByThePathOfItsNode(t *testing.T) {
