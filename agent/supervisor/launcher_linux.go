@@ -271,6 +271,7 @@ func (s *server) undo(c *Container, here bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
 	before := make(struck)
+	found := false // by the last look
 	for pause := time.Millisecond; here; pause = min(2*pause, 100*time.Millisecond) {
 		alive := s.killMarked(c.ID)
 		if trackingCgroup(c.Cgroups) != "" {
@@ -280,10 +281,14 @@ func (s *server) undo(c *Container, here bool) {
 			}
 			alive += n
 		}
-		if alive == 0 {
+		if alive == 0 && !found {
 			break
 		}
-		if ctx.Err() != nil {
+		// A child of one that was killed shows no mark while it becomes another program: it is looked for once more.
+		if found = alive > 0; !found {
+			pause = max(pause, 10*time.Millisecond)
+		}
+		if alive > 0 && ctx.Err() != nil {
 			s.log.Error("what a launch left does not end", "container_id", c.ID, "processes", alive)
 			break
 		}
