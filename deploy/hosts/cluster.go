@@ -1,12 +1,14 @@
 package hosts
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -335,4 +337,35 @@ func (c *Cluster) framework() string {
 		return err
 	})
 	return info.FrameworkID
+}
+
+// Events opens Marathon's stream of some types of events, and returns their data. The channel is closed at the end of the stream.
+func (c *Cluster) Events(types ...string) <-chan string {
+	c.t.Helper()
+	ctx := c.t.Context()
+	req, err := http.NewRequestWithContext(ctx, "GET", c.Marathon+"/v2/events?"+url.Values{"event_type": types}.Encode(), nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	res, err := (&http.Client{Transport: c.transport()}).Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	lines := make(chan string, 1000)
+	go func() {
+		defer close(lines)
+		defer res.Body.Close()
+		scanner := bufio.NewScanner(res.Body)
+		scanner.Buffer(nil, 1<<20)
+		for scanner.Scan() {
+			if data, ok := strings.CutPrefix(scanner.Text(), "data: "); ok {
+				select {
+				case lines <- data:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+	return lines
 }

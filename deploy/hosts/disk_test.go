@@ -157,19 +157,23 @@ func end(t testing.TB, pids map[string]int) string {
 	return ""
 }
 
-// told waits until the framework knows how a task of the app ended.
-func (r *Roles) told(limit time.Duration) {
-	r.t.Helper()
-	Eventually(r.t, limit, "the exit is told", func() error {
-		a, err := r.App("/probe")
-		if err != nil {
-			return err
+// toldOfKill waits until updates, a stream of those, have how a task was killed.
+func toldOfKill(t testing.TB, updates <-chan string, id string, limit time.Duration) {
+	t.Helper()
+	over := time.After(limit)
+	for last := "none"; ; {
+		select {
+		case update, ok := <-updates:
+			if !ok {
+				t.Fatal("the stream of events has ended")
+			}
+			if last = update; strings.Contains(update, id) && strings.Contains(update, "signal Killed") {
+				return
+			}
+		case <-over:
+			t.Fatalf("the exit of %s is not told after %v; the last update: %s", id, limit, last)
 		}
-		if a.LastTaskFailed == nil || !strings.Contains(a.LastTaskFailed.Message, "signal Killed") {
-			return fmt.Errorf("last failure: %+v", a.LastTaskFailed)
-		}
-		return nil
-	})
+	}
 }
 
 func (r *Roles) metric(name string) (float64, error) {
@@ -196,8 +200,8 @@ func TestFaultsDiskFull(t *testing.T) {
 	d := newDisk(t, 64)
 	r, before := d.start(5)
 	d.fill()
-	end(t, before)
-	r.told(20 * time.Second)
+	updates := r.Events("status_update_event") // the app shows its last failure, which soon is that of the next launch
+	toldOfKill(t, updates, end(t, before), 20*time.Second)
 	d.unwell(r, 10*time.Second)
 	unharmed(t, before)
 	d.fill() // what the reserve gave

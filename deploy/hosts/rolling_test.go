@@ -1,11 +1,9 @@
 package hosts
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -99,28 +97,7 @@ func TestRollingKeepsItsBounds(t *testing.T) {
 	for _, a := range rows {
 		a.alive, a.healthy = make(map[string]bool), make(map[string]bool)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), "GET",
-		c.Marathon+"/v2/events?event_type=instance_changed_event&event_type=instance_health_changed_event&event_type=deployment_success&event_type=deployment_info", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Accept", "text/event-stream")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	lines := make(chan string, 1000) // closed at the end of the stream
-	go func() {
-		defer close(lines)
-		scanner := bufio.NewScanner(res.Body)
-		scanner.Buffer(nil, 1<<20)
-		for scanner.Scan() {
-			if data, ok := strings.CutPrefix(scanner.Text(), "data: "); ok {
-				lines <- data
-			}
-		}
-	}()
+	lines := c.Events("instance_changed_event", "instance_health_changed_event", "deployment_success", "deployment_info")
 	put := func(body string) string {
 		status, answer, err := Request("PUT", c.Marathon+"/v2/groups/rolling", body)
 		if err != nil || status/100 != 2 {
