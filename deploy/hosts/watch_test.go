@@ -52,13 +52,14 @@ func (w *watch) look() {
 		return
 	}
 	well, ill := w.living("web")
+	all := well + ill
 	if well < w.least {
 		// They are looked at one by one: of two that take turns meanwhile the first may be gone, and the second not have been there.
 		w.list()
 		well, _ = w.living("web")
 	}
-	if well < w.least || well+ill > w.most {
-		w.t.Errorf("%d tasks live and %d ill ones, want %d at least and %d at most", well, ill, w.least, w.most)
+	if well < w.least || all > w.most {
+		w.t.Errorf("%d tasks live, %d with the ill ones, want %d at least and %d at most", well, all, w.least, w.most)
 	}
 }
 

@@ -321,7 +321,7 @@ def main():
     eventually("so is the other", lambda: c.create_app("/gone", sleeper("/gone", instances=0)) and c.delete_app("/gone", force=True) and not raw.events.empty())
     check(isinstance(some.events.queue[0], (MarathonDeploymentSuccess, MarathonStatusUpdateEvent)), "filtered")
     c.delete_group("/tour", force=True)
-    eventually("it tells of the end of an app", lambda: not raw.events.empty())
+    eventually("it tells of the end of the group's apps", lambda: any(json.loads(e)["appId"].startswith("/tour/") for e in list(raw.events.queue)))
     check(json.loads(raw.events.get())["eventType"] == "app_terminated_event", "raw")
     eventually("everything is gone", lambda: not c.list_apps() and not c.list_tasks() and not c.list_deployments())
     check(c.delete_leader()["message"] == "Leadership abdicated", "abdicated")
